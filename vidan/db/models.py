@@ -1,0 +1,213 @@
+"""The tables, as SQLAlchemy Core metadata; `alembic revision --autogenerate` compares with these.
+
+Column defaults are the database's, so that a row inserted by plain SQL works too. No index names a
+column that heartbeats or commits write (checkpoint, state, lease_until): such updates stay HOT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, REAL
+
+from vidan.domain import Status
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+_NOW = text("now()")
+_EMPTY_OBJECT = text("'{}'::jsonb")
+THIS_WEEK = "date_trunc('week', now() AT TIME ZONE 'UTC')::date"
+"""SQL: the Monday (UTC) of the current week."""
+
+
+def _quoted(value: str) -> str:
+    return f"'{value}'"
+
+
+def _one_of(column: str, values: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(map(_quoted, values))})"
+
+
+scenarios = Table(
+    "scenarios",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text),
+    Column("key", Text, unique=True),
+    Column("labels", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
+    Column("task", Text, nullable=False, server_default=text("'detect'")),
+    Column("source", Text),
+    # the first claim wrote its worker's source into the row: only workers of that source take it
+    Column("source_bound", Boolean, nullable=False, server_default=text("false")),
+    Column("needs_source", Boolean, nullable=False, server_default=text("true")),
+    Column("params", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
+    Column("queue", Text, nullable=False, server_default=text("'default'")),
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("status", Text, nullable=False, server_default=text("'init_startup'")),
+    Column("not_before", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("announce_at", DateTime(timezone=True), server_default=_NOW),
+    Column("epoch", BigInteger, nullable=False, server_default=text("0")),
+    Column("worker_id", Uuid),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("max_attempts", Integer, nullable=False, server_default=text("3")),
+    Column("crashes", Integer, nullable=False, server_default=text("0")),
+    Column("max_crashes", Integer, nullable=False, server_default=text("5")),
+    Column("checkpoint", BigInteger, nullable=False, server_default=text("0")),
+    Column("checkpoint_pts", BigInteger),
+    Column("state", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
+    Column("frames_total", BigInteger),
+    Column("frames_done", BigInteger, nullable=False, server_default=text("0")),
+    Column("label_names", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    Column("week", Date, nullable=False, server_default=text(THIS_WEEK)),
+    Column("result", JSONB),
+    Column("error", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("started_at", DateTime(timezone=True)),
+    Column("ended_at", DateTime(timezone=True)),
+    CheckConstraint(_one_of("status", Status), name="status"),
+    CheckConstraint("checkpoint >= 0", name="checkpoint"),
+    CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
+    CheckConstraint("crashes >= 0 AND max_crashes >= 0", name="crashes"),
+    CheckConstraint(
+        "jsonb_typeof(labels) = 'object' AND jsonb_typeof(params) = 'object'"
+        " AND jsonb_typeof(state) = 'object'",
+        name="objects",
+    ),
+    postgresql_with={"fillfactor": "70"},
+)
+# claims: one scan a queue, in the order of taking
+Index(
+    "ix_scenarios_claim",
+    scenarios.c.queue,
+    scenarios.c.priority.desc(),
+    scenarios.c.not_before,
+    postgresql_where=scenarios.c.status == text("'init_startup'"),
+)
+Index(
+    "ix_scenarios_announce",
+    scenarios.c.announce_at,
+    postgresql_where=scenarios.c.announce_at.is_not(None),
+)
+Index(
+    "ix_scenarios_held",
+    scenarios.c.worker_id,
+    postgresql_where=scenarios.c.worker_id.is_not(None),
+)
+Index("ix_scenarios_status", scenarios.c.status, scenarios.c.id)
+Index("ix_scenarios_labels", scenarios.c.labels, postgresql_using="gin")
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("scenario_id", BigInteger, nullable=False, index=True),
+    Column("from_status", Text),
+    Column("to_status", Text, nullable=False),
+    Column("reason", Text),
+    Column("actor", Text),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("scenario_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("frame", BigInteger, primary_key=True, autoincrement=False),
+    Column("week", Date, primary_key=True),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("label_ids", ARRAY(SmallInteger), nullable=False),
+    Column("scores", ARRAY(REAL), nullable=False),
+    Column("boxes", ARRAY(REAL), nullable=False),  # x1, y1, x2, y2 of each detection in turn
+    Column("track_ids", ARRAY(Integer)),
+    Column("extra", JSONB),
+    postgresql_partition_by="LIST (week)",
+)
+
+gaps = Table(
+    "gaps",
+    metadata,
+    Column("scenario_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("from_frame", BigInteger, primary_key=True, autoincrement=False),
+    Column("to_frame", BigInteger, nullable=False),  # included
+    Column("reason", Text, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("device", Text, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("queues", ARRAY(Text), nullable=False, server_default=text("'{default}'::text[]")),
+    Column("tasks", ARRAY(Text), nullable=False, server_default=text("'{detect}'::text[]")),
+    Column("source", Text),
+    Column("quarantine", Boolean, nullable=False, server_default=text("false")),
+    Column("state", Text, nullable=False, server_default=text("'idle'")),
+    Column("desired_state", Text, nullable=False, server_default=text("'running'")),
+    Column("fps", DOUBLE_PRECISION, nullable=False, server_default=text("0")),
+    Column("lease_until", DateTime(timezone=True), nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("registered_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    CheckConstraint(_one_of("state", ["idle", "busy", "draining", "gone"]), name="state"),
+    CheckConstraint(
+        _one_of("desired_state", ["running", "drained", "stopped"]), name="desired_state"
+    ),
+    postgresql_with={"fillfactor": "50"},
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("params_schema", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
+    Column("needs_source", Boolean, nullable=False, server_default=text("true")),
+    Column("summary", Text),
+    Column("max_attempts", Integer, nullable=False, server_default=text("3")),
+    Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("message_at", DateTime(timezone=True), nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("key", LargeBinary),
+    Column("payload", LargeBinary),
+    Column("error", Text, nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    UniqueConstraint("topic", "partition", "offset", "message_at", "digest"),
+)

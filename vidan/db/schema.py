@@ -1,0 +1,121 @@
+"""The schema's version: upgrade, downgrade, check. Alembic is imported only when migrations run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import ProgrammingError
+
+from vidan.errors import SchemaMismatch, UsageError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "0001"
+"""The newest migration; a test compares it with the folder `migrations`."""
+
+
+def upgrade(url: str | None, revision: str = "head", *, sql: bool = False) -> None:
+    """Bring the schema to `revision`; with `sql`, print the statements (needs no database).
+
+    Raises DatabaseUnavailable or UsageError (no such revision).
+    """
+    _run("upgrade", url, revision, sql=sql)
+
+
+def downgrade(url: str | None, revision: str, *, sql: bool = False) -> None:
+    """Take the schema back to `revision`, such as "-1" or "base"; `sql` as in `upgrade`."""
+    _run("downgrade", url, revision, sql=sql)
+
+
+def history() -> list[str]:
+    """Return the migrations, newest first, a line each."""
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory.from_config(_config(None))
+    return [f"{step.revision}  {step.doc}" for step in script.walk_revisions()]
+
+
+def current(url: str) -> str | None:
+    """Return the revision that the database is at, None for a database without vidan's tables.
+
+    Raises DatabaseUnavailable.
+    """
+    from vidan.db.session import Database
+
+    database = Database(url)
+    try:
+        with database.begin() as connection:
+            return _revision(connection)
+    finally:
+        database.close()
+
+
+def check(connection: Connection) -> None:
+    """Raise SchemaMismatch, naming the command that mends it, unless the schema is at HEAD."""
+    found = _revision(connection)
+    if found is None:
+        raise SchemaMismatch("the database has no vidan schema", hint="run `vidan db upgrade`")
+    if found != HEAD:
+        newer = found > HEAD
+        raise SchemaMismatch(
+            f"the database's schema is at {found}, this vidan expects {HEAD}",
+            hint="install the vidan that made it" if newer else "run `vidan db upgrade`",
+        )
+
+
+def _revision(connection: Connection) -> str | None:
+    with connection.begin_nested() as attempt:
+        try:
+            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        except ProgrammingError:  # no such table
+            attempt.rollback()
+            return None
+    return None if found is None else str(found)
+
+
+def _run(command: str, url: str | None, revision: str, *, sql: bool) -> None:
+    import sqlalchemy.exc
+    from alembic import command as alembic_command
+    from alembic.util import CommandError
+
+    from vidan.db.session import database_error
+
+    target = revision
+    if sql and command == "downgrade" and ":" not in revision:
+        target = f"{HEAD}:{_absolute(revision)}"
+    try:
+        getattr(alembic_command, command)(_config(url), target, sql=sql)
+    except CommandError as error:
+        raise UsageError(str(error), hint="see `vidan db history`") from error
+    except sqlalchemy.exc.OperationalError as error:
+        raise database_error(error) from error
+
+
+def _absolute(revision: str) -> str:
+    """Turn a step back from HEAD, such as "-1", into the revision it names."""
+    from alembic.script import ScriptDirectory
+
+    if not revision.startswith("-"):
+        return revision
+    steps = [step.revision for step in ScriptDirectory.from_config(_config(None)).walk_revisions()]
+    behind = -int(revision)
+    return steps[behind] if behind < len(steps) else "base"
+
+
+def _config(url: str | None) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_migrations()).replace("%", "%%"))
+    config.attributes["url"] = url
+    return config
+
+
+def _migrations() -> Path:
+    """Return the migrations' folder: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"

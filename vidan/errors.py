@@ -1,0 +1,88 @@
+"""The VidanError tree: whether to retry, to reject or to crash is told by the type.
+
+Each class carries the exit code that a command ends with (the table is in the README).
+A message says what is wrong in one line; `hint` says how to mend it.
+"""
+
+from __future__ import annotations
+
+
+class VidanError(Exception):
+    """Something went wrong that vidan can name.
+
+    `hint` is one line that says how to mend it, or None.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(VidanError):
+    """The command was called wrongly."""
+
+    exit_code = 2
+
+
+class NotFoundError(VidanError):
+    """There is no such scenario, worker, model or task."""
+
+    exit_code = 3
+
+
+class NotAllowedError(VidanError):
+    """The status a scenario is in does not allow what was asked."""
+
+    exit_code = 4
+
+
+class DatabaseUnavailable(VidanError):
+    """PostgreSQL can't be reached, or the connection was lost. Never charged to a scenario."""
+
+    exit_code = 8
+
+
+class SchemaMismatch(VidanError):
+    """The database's schema is not the one this version expects."""
+
+    exit_code = 8
+
+
+class BrokerUnavailable(VidanError):
+    """Kafka can't be reached. Never charged to a scenario."""
+
+    exit_code = 9
+
+
+class InputRejected(VidanError):
+    """Bad input, refused before anything was queued."""
+
+    exit_code = 10
+
+
+class MissingExtra(InputRejected):
+    """A command needs an optional part of the package that is not installed."""
+
+
+class RejectedTask(VidanError):
+    """A run met something that no retry can mend: the scenario becomes `failed` at once."""
+
+    exit_code = 10
+
+
+class RunInterrupted(BaseException):
+    """A run has to end now. A BaseException, so that `except Exception` in a task makes no zombie."""
+
+
+class LeaseLost(RunInterrupted):
+    """The scenario is not this worker's any more: whatever the run still has must not be written."""
+
+
+class RunStopped(RunInterrupted):
+    """The run was asked to stop, by a user (`init_shutdown`)."""
+
+
+class HandOver(RunInterrupted):
+    """The worker is going: the run ends here and goes on elsewhere at its checkpoint."""

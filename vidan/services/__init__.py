@@ -1,0 +1,5 @@
+"""What vidan does, as functions over a connection.
+
+The caller owns the transaction: services execute statements and never commit. They know
+neither Kafka nor torch.
+"""

@@ -1,0 +1,86 @@
+"""Change a scenario's status: checked against the table of transitions, under a row lock.
+
+Every change of status in the system is made, and logged, by the one statement of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from vidan.domain import ALLOWED, Status
+
+# `rows` finds and locks the rows (id, status, what `assign` reads as r.…), ordered by id
+_MOVE = """
+WITH rows AS ({rows}),
+target AS (
+    SELECT r.*, {to} AS to_status, {reason} AS reason FROM rows r
+),
+moved AS (
+    UPDATE scenarios s SET status = r.to_status{assign}
+    FROM target r
+    WHERE s.id = r.id AND (r.status, r.to_status) IN ({allowed})
+    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason{returning}
+),
+logged AS (
+    INSERT INTO transitions (scenario_id, from_status, to_status, reason, actor)
+    SELECT id, from_status, to_status, reason, CAST(:actor AS text) FROM moved
+)
+SELECT * FROM moved ORDER BY id
+"""
+
+_ALLOWED = ", ".join(
+    f"('{source}', '{target}')" for source in ALLOWED for target in sorted(ALLOWED[source])
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A scenario whose status has changed, with what else the statement returned."""
+
+    id: int
+    from_status: Status
+    to_status: Status
+    row: Mapping[str, Any]
+
+
+def move(
+    connection: Connection,
+    *,
+    rows: str,
+    to: str,
+    actor: str,
+    reason: str = "CAST(NULL AS text)",
+    assign: Sequence[str] = (),
+    returning: Sequence[str] = (),
+    parameters: Mapping[str, Any],
+) -> list[Moved]:
+    """Move the scenarios that `rows` selects and locks to `to`, and log each in `transitions`.
+
+    `rows`, `to`, `reason`, `assign` and `returning` are SQL; `r` is the row as it was, `s` as it
+    becomes. A row whose status does not allow the move stays as it is and is not returned.
+    """
+    statement = _MOVE.format(
+        rows=rows,
+        to=to,
+        reason=reason,
+        assign="".join(f", {assignment}" for assignment in assign),
+        returning="".join(f", {column}" for column in returning),
+        allowed=_ALLOWED,
+    )
+    found = connection.execute(text(statement), {"actor": actor, **parameters}).mappings()
+    return [
+        Moved(row["id"], Status(row["from_status"]), Status(row["to_status"]), row) for row in found
+    ]
+
+
+def status_literal(status: Status) -> str:
+    """Return a status as an SQL literal."""
+    return f"CAST('{status}' AS text)"
+
+
+LET_GO = ("worker_id = NULL",)
+"""What every move out of a worker's hands assigns."""

@@ -1,0 +1,54 @@
+"""The weeks of `predictions`: a partition each, made by the first create of a week, or ahead."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from sqlalchemy import Connection, text
+
+from vidan.db.models import THIS_WEEK
+
+_LOCK = 7_305_804_401
+"""The advisory transaction lock under which partitions are made (any constant of vidan's own)."""
+
+
+def this_week(connection: Connection) -> date:
+    """Return the Monday (UTC) of the current week, by the database's clock."""
+    found: date = connection.execute(text(f"SELECT {THIS_WEEK}")).scalar_one()
+    return found
+
+
+def ensure_week(connection: Connection, week: date) -> bool:
+    """Make the partition of `week` unless it is there. Returns whether it was made.
+
+    CREATE, then ATTACH: `CREATE TABLE … PARTITION OF` would wait for every reader of `predictions`
+    and hold up COPY meanwhile.
+    """
+    name = f"predictions_{week:%Y%m%d}"
+    if _exists(connection, name):
+        return False
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    if _exists(connection, name):  # made by another while we waited
+        return False
+    connection.execute(
+        text(f"CREATE TABLE {name} (LIKE predictions INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
+    )
+    connection.execute(
+        text(f"ALTER TABLE predictions ATTACH PARTITION {name} FOR VALUES IN ('{week}')")
+    )
+    return True
+
+
+def ensure_ahead(connection: Connection, weeks: int = 2) -> list[date]:
+    """Make the partitions of this week and of `weeks` more. Returns those that were made."""
+    monday = this_week(connection)
+    wanted = [monday + timedelta(weeks=ahead) for ahead in range(weeks + 1)]
+    return [week for week in wanted if ensure_week(connection, week)]
+
+
+def _exists(connection: Connection, name: str) -> bool:
+    found = connection.execute(
+        text("SELECT EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass(:name))"),
+        {"name": name},
+    )
+    return bool(found.scalar())

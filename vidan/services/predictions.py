@@ -1,0 +1,272 @@
+"""Predictions: the fenced commit that stores them, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, cast
+
+import psycopg
+import psycopg.types.json
+from sqlalchemy import Connection, text
+
+from vidan.domain import Detection, Gap, Status
+from vidan.errors import LeaseLost
+from vidan.services.leases import Fence
+from vidan.services.scenarios import no_such_scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was found in one frame, as it is stored.
+
+    `label_ids` are places in the scenario's label names.
+    `boxes` are x1, y1, x2, y2 of each detection in turn, in pixels of the source's frame.
+    """
+
+    frame: int
+    time_ms: int
+    label_ids: Sequence[int]
+    scores: Sequence[float]
+    boxes: Sequence[float]
+    track_ids: Sequence[int | None] | None = None
+    extra: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one commit moves: from one checkpoint to the next, with all that lies between.
+
+    `state` is the task's own as JSON text, as it was when the task had done these frames.
+    """
+
+    from_checkpoint: int
+    to_checkpoint: int
+    checkpoint_pts: int | None
+    state: str
+    label_names: Sequence[str]
+    rows: Sequence[Row]
+    gaps: Sequence[Gap] = ()
+    frames_total: int | None = None
+    clear_budgets: bool = False  # the run has proved progress
+
+
+_COMMIT = """
+UPDATE scenarios SET checkpoint = :to, checkpoint_pts = :pts, state = CAST(:state AS jsonb),
+       label_names = CAST(:label_names AS text[]), frames_total = :frames_total,
+       frames_done = frames_done + :frames,
+       attempts = CASE WHEN :clear THEN 0 ELSE attempts END,
+       crashes = CASE WHEN :clear THEN 0 ELSE crashes END
+WHERE id = :id AND epoch = :epoch AND worker_id = :worker AND checkpoint = :from
+  AND status IN ('active', 'init_shutdown', 'in_shutdown_processing')
+RETURNING status, week
+"""
+
+_COPY = (
+    "COPY predictions (scenario_id, frame, week, time_ms, label_ids, scores, boxes, track_ids,"
+    " extra) FROM STDIN (FORMAT BINARY)"
+)
+_COPY_TYPES = ["int8", "int8", "date", "int8", "int2[]", "float4[]", "float4[]", "int4[]", "jsonb"]
+
+
+def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
+    """Move predictions, checkpoint and the task's own state in one transaction, under the fence.
+
+    Returns the scenario's status: `init_shutdown` makes this commit the last one. Raises LeaseLost
+    when the scenario is not the worker's any more. When an earlier try of the same batch had
+    landed and only its answer was lost, nothing is written again.
+    """
+    updated = connection.execute(
+        text(_COMMIT),
+        {
+            "id": fence.scenario_id,
+            "epoch": fence.epoch,
+            "worker": fence.worker_id,
+            "from": batch.from_checkpoint,
+            "to": batch.to_checkpoint,
+            "pts": batch.checkpoint_pts,
+            "state": batch.state,
+            "label_names": list(batch.label_names),
+            "frames_total": batch.frames_total,
+            "frames": len(batch.rows),
+            "clear": batch.clear_budgets,
+        },
+    ).one_or_none()
+    if updated is None:
+        return _landed(connection, fence, batch.to_checkpoint)
+    if batch.rows:
+        _copy(connection, fence.scenario_id, updated.week, batch.rows)
+    if batch.gaps:
+        connection.execute(
+            text(
+                "INSERT INTO gaps (scenario_id, from_frame, to_frame, reason)"
+                " VALUES (:id, :from, :to, :reason)"
+            ),
+            [
+                {
+                    "id": fence.scenario_id,
+                    "from": gap.from_frame,
+                    "to": gap.to_frame,
+                    "reason": gap.reason,
+                }
+                for gap in batch.gaps
+            ],
+        )
+    return Status(updated.status)
+
+
+def _landed(connection: Connection, fence: Fence, checkpoint: int) -> Status:
+    row = connection.execute(
+        text(
+            "SELECT status, checkpoint FROM scenarios"
+            " WHERE id = :id AND epoch = :epoch AND worker_id = :worker"
+        ),
+        {"id": fence.scenario_id, "epoch": fence.epoch, "worker": fence.worker_id},
+    ).one_or_none()
+    if row is None or row.checkpoint != checkpoint:
+        raise LeaseLost(f"scenario {fence.scenario_id} is another's now")
+    return Status(row.status)
+
+
+def _copy(connection: Connection, scenario_id: int, week: date, rows: Sequence[Row]) -> None:
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    with driver.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.set_types(_COPY_TYPES)
+        for row in rows:
+            copy.write_row(
+                (
+                    scenario_id,
+                    row.frame,
+                    week,
+                    row.time_ms,
+                    row.label_ids,
+                    row.scores,
+                    row.boxes,
+                    row.track_ids,
+                    None if row.extra is None else psycopg.types.json.Jsonb(row.extra),
+                )
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A frame that was stored: all its detections, and what the task stored beside them."""
+
+    scenario_id: int
+    frame: int
+    time_ms: int
+    detections: tuple[Detection, ...]
+    extra: dict[str, Any] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON that scripts may rely on."""
+        found: dict[str, Any] = {
+            "scenario_id": self.scenario_id,
+            "frame": self.frame,
+            "time_ms": self.time_ms,
+            "detections": [
+                {
+                    "label": one.label,
+                    "score": round(one.score, 4),
+                    "box": [round(edge, 2) for edge in one.box],
+                    "track_id": one.track_id,
+                }
+                for one in self.detections
+            ],
+        }
+        if self.extra is not None:
+            found["extra"] = self.extra
+        return found
+
+
+def read_after(
+    connection: Connection,
+    scenario_id: int,
+    frame: int,
+    *,
+    limit: int = 1000,
+    upto: int | None = None,
+) -> list[StoredFrame]:
+    """Return the stored frames after `frame` (-1: from the start), in order, one keyset page.
+
+    `upto` is the last frame wanted, itself included. Raises NotFoundError.
+    """
+    week, label_names = _where(connection, scenario_id)
+    found = connection.execute(
+        text(
+            "SELECT frame, time_ms, label_ids, scores, boxes, track_ids, extra FROM predictions"
+            " WHERE scenario_id = :id AND week = :week AND frame > :frame"
+            " AND (CAST(:upto AS bigint) IS NULL OR frame <= :upto)"
+            " ORDER BY frame LIMIT :limit"
+        ),
+        {"id": scenario_id, "week": week, "frame": frame, "upto": upto, "limit": limit},
+    )
+    return [
+        StoredFrame(scenario_id, row.frame, row.time_ms, _detections(row, label_names), row.extra)
+        for row in found
+    ]
+
+
+def _where(connection: Connection, scenario_id: int) -> tuple[date, list[str]]:
+    row = None
+    if 0 < scenario_id < 2**63:
+        row = connection.execute(
+            text("SELECT week, label_names FROM scenarios WHERE id = :id"), {"id": scenario_id}
+        ).one_or_none()
+    if row is None:
+        raise no_such_scenario(scenario_id)
+    return row.week, row.label_names
+
+
+def _detections(row: Any, label_names: Sequence[str]) -> tuple[Detection, ...]:
+    tracks = row.track_ids or [None] * len(row.scores)
+    edges = iter(row.boxes)
+    boxes = zip(edges, edges, edges, edges, strict=True)
+    return tuple(
+        Detection(box, label_names[label_id], score, track)
+        for box, label_id, score, track in zip(
+            boxes, row.label_ids, row.scores, tracks, strict=True
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a scenario has stored, counted."""
+
+    frames: int
+    detections: int
+    by_label: dict[str, int]  # detections of each label, the most frequent first
+    frames_with: dict[str, int]  # frames that show it at least once
+    lost_frames: int
+
+
+def summary(connection: Connection, scenario_id: int) -> Summary:
+    """Count what a scenario has stored. Raises NotFoundError."""
+    week, label_names = _where(connection, scenario_id)
+    where = {"id": scenario_id, "week": week}
+    frames = connection.execute(
+        text("SELECT count(*) FROM predictions WHERE scenario_id = :id AND week = :week"), where
+    ).scalar_one()
+    labels = connection.execute(
+        text(
+            "SELECT l.label_id, count(*) AS detections, count(DISTINCT p.frame) AS frames"
+            " FROM predictions p CROSS JOIN LATERAL unnest(p.label_ids) AS l (label_id)"
+            " WHERE p.scenario_id = :id AND p.week = :week GROUP BY 1 ORDER BY 2 DESC, 1"
+        ),
+        where,
+    ).all()
+    lost = connection.execute(
+        text(
+            "SELECT coalesce(sum(to_frame - from_frame + 1), 0) FROM gaps WHERE scenario_id = :id"
+        ),
+        {"id": scenario_id},
+    ).scalar_one()
+    return Summary(
+        frames=frames,
+        detections=sum(row.detections for row in labels),
+        by_label={label_names[row.label_id]: row.detections for row in labels},
+        frames_with={label_names[row.label_id]: row.frames for row in labels},
+        lost_frames=int(lost),
+    )

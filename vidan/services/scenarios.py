@@ -1,0 +1,303 @@
+"""Scenarios as their users see them: create, look, start, stop, retry, delete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from vidan.domain import Gap, Status
+from vidan.errors import InputRejected, NotFoundError
+from vidan.services import announcements, partitions, tasks
+
+MAX_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class NewScenario:
+    """A scenario to be created.
+
+    `max_attempts` is how often it is retried after an error; None takes the task's own.
+    """
+
+    source: str | None = None
+    task: str = "detect"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    key: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    queue: str = "default"
+    priority: int = 0
+    status: Status = Status.INIT_STARTUP
+    not_before: datetime | None = None
+    max_attempts: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A scenario's id; `new` is False when a repeated key returned the one that has it."""
+
+    id: int
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario as it stands. `worker` is the name of the worker that holds it."""
+
+    id: int
+    name: str | None
+    key: str | None
+    labels: dict[str, str]
+    task: str
+    source: str | None
+    params: dict[str, Any]
+    queue: str
+    priority: int
+    status: Status
+    frames_done: int
+    frames_total: int | None
+    attempts: int
+    max_attempts: int
+    crashes: int
+    max_crashes: int
+    worker: str | None
+    result: Any
+    error: str | None
+    checkpoint: int
+    epoch: int
+    state: dict[str, Any]
+    not_before: datetime
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON that scripts may rely on."""
+        found = {name: getattr(self, name) for name in _JSON_KEYS}
+        found["status"] = str(self.status)
+        for name in ("created_at", "started_at", "ended_at"):
+            found[name] = found[name] and found[name].isoformat()
+        return found
+
+
+_JSON_KEYS = (
+    "id name key labels task source params queue priority status frames_done frames_total"
+    " attempts crashes worker result error created_at started_at ended_at"
+).split()
+_COLUMNS = ", ".join(
+    f"s.{name}" if name != "worker" else "w.name AS worker"
+    for name in Scenario.__dataclass_fields__
+)
+_FROM = "scenarios s LEFT JOIN workers w ON w.id = s.worker_id"
+
+
+def create(connection: Connection, new: NewScenario, *, actor: str = "user") -> Created:
+    """Create one scenario; see `create_many`."""
+    return create_many(connection, [new], actor=actor)[0]
+
+
+def create_many(
+    connection: Connection, news: Sequence[NewScenario], *, actor: str = "user"
+) -> list[Created]:
+    """Create scenarios, in the order given; a key that exists returns the scenario that has it.
+
+    Raises InputRejected (params, source, status, labels) or NotFoundError (task) before any row is
+    written.
+    """
+    specs = tasks.known(connection, {new.task for new in news})
+    rows = [_row(new, specs[new.task]) for new in news]
+    week = partitions.this_week(connection)
+    partitions.ensure_week(connection, week)
+    inserted = connection.execute(
+        text(_INSERT), {"rows": json.dumps(rows), "week": week, "actor": actor}
+    ).all()
+    by_key = {row.key: row.id for row in inserted if row.key is not None}
+    fresh = set(by_key.values())
+    unkeyed = iter(sorted(row.id for row in inserted if row.key is None))
+    missing = [new.key for new in news if new.key is not None and new.key not in by_key]
+    by_key.update(_ids_of_keys(connection, missing))
+    if inserted:
+        announcements.wake(connection)
+    created = []
+    for new in news:
+        if new.key is None:
+            created.append(Created(next(unkeyed), new=True))
+        else:
+            scenario_id = by_key[new.key]
+            created.append(Created(scenario_id, new=scenario_id in fresh))
+            fresh.discard(scenario_id)
+    return created
+
+
+_INSERT = """
+WITH inserted AS (
+    INSERT INTO scenarios (name, key, labels, task, source, needs_source, params, queue, priority,
+                           status, not_before, announce_at, max_attempts, week, ended_at)
+    SELECT n.name, n.key, n.labels, n.task, n.source, n.needs_source, n.params, n.queue,
+           n.priority, n.status, coalesce(n.not_before, now()),
+           CASE WHEN n.status = 'init_startup' THEN greatest(now(), n.not_before) END,
+           n.max_attempts, :week, CASE WHEN n.status = 'inactive' THEN now() END
+    FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS
+        (name text, key text, labels jsonb, task text, source text, needs_source boolean,
+         params jsonb, queue text, priority integer, status text, not_before timestamptz,
+         max_attempts integer)) WITH ORDINALITY AS n
+        (name, key, labels, task, source, needs_source, params, queue, priority, status,
+         not_before, max_attempts, position)
+    ORDER BY n.position
+    ON CONFLICT (key) DO NOTHING
+    RETURNING id, key, status
+),
+logged AS (
+    INSERT INTO transitions (scenario_id, to_status, reason, actor)
+    SELECT id, status, 'created', :actor FROM inserted
+)
+SELECT id, key FROM inserted
+"""
+
+
+def _row(new: NewScenario, spec: tasks.TaskSpec) -> dict[str, Any]:
+    if new.status not in (Status.INIT_STARTUP, Status.INACTIVE):
+        raise InputRejected(
+            f"a scenario can't be created as {new.status}", hint="init_startup or inactive"
+        )
+    if not all(isinstance(v, str) for v in new.labels.values()):
+        raise InputRejected("the values of labels are strings")
+    if new.key == "":
+        raise InputRejected("a key can't be empty")
+    if not -(2**31) <= new.priority < 2**31:
+        raise InputRejected(f"priority {new.priority} is out of range", hint="a 32-bit integer")
+    if new.max_attempts is not None and not 0 <= new.max_attempts < 2**31:
+        raise InputRejected(f"max_attempts {new.max_attempts} is out of range")
+    tasks.validate(spec, new.params, new.source)
+    row = asdict(new)
+    row["not_before"] = new.not_before and new.not_before.isoformat()
+    row["needs_source"] = spec.needs_source
+    if new.max_attempts is None:
+        row["max_attempts"] = spec.max_attempts
+    text_columns = [new.source, new.name, new.key, new.queue, *new.labels, *new.labels.values()]
+    if any("\x00" in (value or "") for value in text_columns) or "\\u0000" in json.dumps(row):
+        raise InputRejected("a NUL character can't be stored")
+    return row
+
+
+def _ids_of_keys(connection: Connection, keys: Sequence[str]) -> dict[str, int]:
+    if not keys:
+        return {}
+    found = connection.execute(
+        text("SELECT key, id FROM scenarios WHERE key = ANY(:keys)"), {"keys": list(keys)}
+    )
+    return {row.key: row.id for row in found}
+
+
+def get(connection: Connection, scenario_id: int) -> Scenario:
+    """Return one scenario. Raises NotFoundError."""
+    found = find(connection, ids=[scenario_id], limit=1)
+    if not found:
+        raise no_such_scenario(scenario_id)
+    return found[0]
+
+
+def no_such_scenario(scenario_id: int) -> NotFoundError:
+    """Return the error for an id that no scenario has."""
+    return NotFoundError(f"no scenario {scenario_id}", hint="see `vidan scenario list`")
+
+
+def find(
+    connection: Connection,
+    *,
+    status: Sequence[Status] | None = None,
+    labels: Mapping[str, str] | None = None,
+    task: str | None = None,
+    ids: Sequence[int] | None = None,
+    after_id: int | None = None,
+    limit: int = 50,
+    newest_first: bool = True,
+) -> list[Scenario]:
+    """Return scenarios, one keyset page by id; `after_id` is the last id of the page before."""
+    conditions = ["true"]
+    if status is not None:
+        conditions.append("s.status = ANY(CAST(:status AS text[]))")
+    if labels:
+        conditions.append("s.labels @> CAST(:labels AS jsonb)")
+    if task is not None:
+        conditions.append("s.task = :task")
+    if ids is not None:
+        conditions.append("s.id = ANY(CAST(:ids AS bigint[]))")
+    if after_id is not None:
+        conditions.append("s.id < :after_id" if newest_first else "s.id > :after_id")
+    order = "DESC" if newest_first else "ASC"
+    found = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM {_FROM} WHERE {' AND '.join(conditions)}"
+            f" ORDER BY s.id {order} LIMIT :limit"
+        ),
+        {
+            "status": None if status is None else [str(one) for one in status],
+            "labels": json.dumps(dict(labels or {})),
+            "task": task,
+            "ids": None if ids is None else [one for one in ids if 0 < one <= MAX_ID],
+            "after_id": after_id,
+            "limit": limit,
+        },
+    )
+    return [Scenario(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of a scenario's status."""
+
+    at: datetime
+    from_status: Status | None
+    to_status: Status
+    reason: str | None
+    actor: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON that scripts may rely on."""
+        return {
+            "at": self.at.isoformat(),
+            "from": self.from_status,
+            "to": self.to_status,
+            "reason": self.reason,
+            "actor": self.actor,
+        }
+
+
+def history(connection: Connection, scenario_id: int) -> list[Transition]:
+    """Return the changes of a scenario's status, the oldest first. Raises NotFoundError."""
+    get(connection, scenario_id)
+    found = connection.execute(
+        text(
+            "SELECT at, from_status, to_status, reason, actor FROM transitions"
+            " WHERE scenario_id = :id ORDER BY id"
+        ),
+        {"id": scenario_id},
+    )
+    return [
+        Transition(
+            row.at,
+            row.from_status and Status(row.from_status),
+            Status(row.to_status),
+            row.reason,
+            row.actor,
+        )
+        for row in found
+    ]
+
+
+def gaps(connection: Connection, scenario_id: int) -> list[Gap]:
+    """Return the frames that could not be had, in order."""
+    found = connection.execute(
+        text(
+            "SELECT from_frame, to_frame, reason FROM gaps WHERE scenario_id = :id"
+            " ORDER BY from_frame"
+        ),
+        {"id": scenario_id},
+    )
+    return [Gap(row.from_frame, row.to_frame, row.reason) for row in found]

@@ -1,0 +1,138 @@
+"""Tasks as the database knows them: published by workers, checked when a scenario is created."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from vidan import catalogue
+from vidan.errors import InputRejected, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What is known of a task without its code. `max_attempts` is how often it is retried."""
+
+    name: str
+    params_schema: dict[str, Any]
+    needs_source: bool = True
+    summary: str | None = None
+    max_attempts: int = 3
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON that scripts may rely on."""
+        return {
+            "name": self.name,
+            "needs_source": self.needs_source,
+            "summary": self.summary,
+            "max_attempts": self.max_attempts,
+            "params": self.params_schema,
+        }
+
+
+DETECT = TaskSpec(
+    name="detect",
+    params_schema=dict(catalogue.DETECT_SCHEMA),
+    summary="Detect objects in every frame of a video and store them.",
+)
+"""The built-in task, known before any worker has started."""
+
+
+def publish(connection: Connection, specs: Sequence[TaskSpec]) -> None:
+    """Enter the tasks that a worker has, or bring them up to date."""
+    connection.execute(
+        text(
+            "INSERT INTO tasks (name, params_schema, needs_source, summary, max_attempts)"
+            " SELECT * FROM jsonb_to_recordset(CAST(:specs AS jsonb)) AS n (name text,"
+            " params_schema jsonb, needs_source boolean, summary text, max_attempts integer)"
+            " ORDER BY name ON CONFLICT (name) DO UPDATE SET"
+            " params_schema = excluded.params_schema, needs_source = excluded.needs_source,"
+            " summary = excluded.summary, max_attempts = excluded.max_attempts,"
+            " published_at = now() WHERE (tasks.params_schema, tasks.needs_source, tasks.summary,"
+            " tasks.max_attempts) IS DISTINCT FROM (excluded.params_schema,"
+            " excluded.needs_source, excluded.summary, excluded.max_attempts)"
+        ),
+        {
+            "specs": json.dumps(
+                [
+                    {
+                        "name": spec.name,
+                        "params_schema": spec.params_schema,
+                        "needs_source": spec.needs_source,
+                        "summary": spec.summary,
+                        "max_attempts": spec.max_attempts,
+                    }
+                    for spec in specs
+                    if spec.name != DETECT.name
+                ]
+            )
+        },
+    )
+
+
+def find(connection: Connection) -> list[TaskSpec]:
+    """Return the tasks that can be asked for, the built-in one among them."""
+    found = connection.execute(
+        text(
+            "SELECT name, params_schema, needs_source, summary, max_attempts FROM tasks"
+            " WHERE name <> :builtin"
+        ),
+        {"builtin": DETECT.name},
+    ).mappings()
+    return sorted([DETECT, *(TaskSpec(**row) for row in found)], key=lambda spec: spec.name)
+
+
+def get(connection: Connection, name: str) -> TaskSpec:
+    """Return a task. Raises NotFoundError that names those that exist."""
+    return known(connection, {name})[name]
+
+
+def known(connection: Connection, names: Collection[str]) -> dict[str, TaskSpec]:
+    """Return the tasks of these names. Raises NotFoundError that names those that exist."""
+    if set(names) <= {DETECT.name}:
+        return {DETECT.name: DETECT}
+    specs = {spec.name: spec for spec in find(connection)}
+    for name in names:
+        if name not in specs:
+            raise NotFoundError(
+                f"no task {name!r}; there are: {', '.join(specs)}",
+                hint="a worker started with --app publishes its tasks",
+            )
+    return specs
+
+
+def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> None:
+    """Check params and source against a task. Raises InputRejected that names what is allowed."""
+    if source is not None and not spec.needs_source:
+        raise InputRejected(f"task {spec.name} takes no source")
+    if source == "":
+        raise InputRejected("a source can't be empty")
+    if params:  # jsonschema is slow to import
+        _validate_params(spec, params)
+    if spec.name == DETECT.name:
+        catalogue.check_model(
+            params.get("model", catalogue.DEFAULT_MODEL),
+            labels=params.get("labels"),
+            size=catalogue.parse_size(params["size"]) if "size" in params else None,
+        )
+        if "every" in params and "fps" in params:
+            raise InputRejected("every and fps exclude each other", hint="give one of them")
+
+
+def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(spec.params_schema).iter_errors(dict(params)))
+    if error is None:
+        return
+    allowed = ", ".join(spec.params_schema.get("properties", {})) or "none"
+    where = ".".join(str(part) for part in error.absolute_path)
+    raise InputRejected(
+        f"task {spec.name}: {f'param {where}: ' if where else ''}{error.message}",
+        hint=f"its params: {allowed} (see `vidan tasks show {spec.name}`)",
+    )
