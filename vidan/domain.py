@@ -25,7 +25,9 @@ ALLOWED: Mapping[Status, frozenset[Status]] = {
     Status.INIT_STARTUP_PROCESSING: frozenset(
         {Status.ACTIVE, Status.INIT_SHUTDOWN, Status.INIT_STARTUP, Status.FAILED}
     ),
-    Status.ACTIVE: frozenset({Status.COMPLETED, Status.INIT_SHUTDOWN, Status.INIT_STARTUP, Status.FAILED}),
+    Status.ACTIVE: frozenset(
+        {Status.COMPLETED, Status.INIT_SHUTDOWN, Status.INIT_STARTUP, Status.FAILED}
+    ),
     Status.INIT_SHUTDOWN: frozenset(
         {Status.IN_SHUTDOWN_PROCESSING, Status.COMPLETED, Status.INACTIVE}
     ),
@@ -37,7 +39,12 @@ ALLOWED: Mapping[Status, frozenset[Status]] = {
 """The state machine: what each status may become."""
 
 HELD = frozenset(
-    {Status.INIT_STARTUP_PROCESSING, Status.ACTIVE, Status.INIT_SHUTDOWN, Status.IN_SHUTDOWN_PROCESSING}
+    {
+        Status.INIT_STARTUP_PROCESSING,
+        Status.ACTIVE,
+        Status.INIT_SHUTDOWN,
+        Status.IN_SHUTDOWN_PROCESSING,
+    }
 )
 """A worker holds the scenario."""
 
@@ -66,7 +73,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Frames that exist in the source and could not be had: `from_frame`…`to_frame`, both included."""
+    """Frames of the source that could not be had: `from_frame`…`to_frame`, both included."""
 
     from_frame: int
     to_frame: int

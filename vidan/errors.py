@@ -72,12 +72,16 @@ class RejectedTask(VidanError):
     exit_code = 10
 
 
+class SourceMissing(VidanError):
+    """This host lacks the local file that a scenario wants: others may have it."""
+
+
 class RunInterrupted(BaseException):
-    """A run has to end now. A BaseException, so that `except Exception` in a task makes no zombie."""
+    """A run has to end now. A BaseException: a task's `except Exception` makes no zombie."""
 
 
 class LeaseLost(RunInterrupted):
-    """The scenario is not this worker's any more: whatever the run still has must not be written."""
+    """The scenario is not this worker's any more: what the run still has must not be written."""
 
 
 class RunStopped(RunInterrupted):
@@ -86,3 +90,7 @@ class RunStopped(RunInterrupted):
 
 class HandOver(RunInterrupted):
     """The worker is going: the run ends here and goes on elsewhere at its checkpoint."""
+
+
+class CommitFailed(RunInterrupted):
+    """What a run has done can't be stored, and no reconnect will mend it: an error of the run."""

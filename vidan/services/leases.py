@@ -165,18 +165,16 @@ def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
     )
 
 
-def suspects_due(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> bool:
+def suspects_due(connection: Connection, queues: Sequence[str]) -> bool:
     """Tell whether a scenario that has killed more than one process waits to be tried alone."""
-    return bool(
-        connection.execute(
-            text(
-                "SELECT EXISTS (SELECT 1 FROM scenarios WHERE status = 'init_startup'"
-                " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now() AND crashes > 1"
-                " AND task = ANY(CAST(:tasks AS text[])))"
-            ),
-            {"queues": list(queues), "tasks": list(tasks)},
-        ).scalar()
+    found = connection.execute(
+        text(
+            "SELECT EXISTS (SELECT 1 FROM scenarios WHERE status = 'init_startup' AND crashes > 1"
+            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now())"
+        ),
+        {"queues": list(queues)},
     )
+    return bool(found.scalar())
 
 
 # mine: the rows of these fences that still belong to them, locked in the order of their ids

@@ -73,7 +73,8 @@ def move(
     )
     found = connection.execute(text(statement), {"actor": actor, **parameters}).mappings()
     return [
-        Moved(row["id"], Status(row["from_status"]), Status(row["to_status"]), row) for row in found
+        Moved(row["id"], Status(row["from_status"]), Status(row["to_status"]), dict(row))
+        for row in found
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -159,25 +158,6 @@ def fail(
         parameters={"fences": fence_rows([fence]), "error": error, "delay": delay},
     )
     return Failed(moved[0].to_status, moved[0].row["attempts"]) if moved else None
-
-
-def store_state(connection: Connection, fence: Fence, state: dict[str, Any]) -> bool:
-    """Store the state of a task without frames. Returns False if the lease was lost."""
-    return bool(
-        connection.execute(
-            text(
-                "UPDATE scenarios SET state = CAST(:state AS jsonb) WHERE id = :id"
-                " AND epoch = :epoch"
-                f" AND worker_id = :worker AND status IN ({sql_list(HELD)})"
-            ),
-            {
-                "state": json.dumps(state),
-                "id": fence.scenario_id,
-                "epoch": fence.epoch,
-                "worker": fence.worker_id,
-            },
-        ).rowcount
-    )
 
 
 def _still_mine(connection: Connection, fences: Sequence[Fence]) -> dict[int, Status]:

@@ -1,0 +1,242 @@
+"""A run's commits: in order, one in flight, off the critical path of decoding and inference."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vidan.db.session import Database
+from vidan.domain import STOPPING, Detection, Gap, Status
+from vidan.errors import CommitFailed, DatabaseUnavailable, LeaseLost, RunInterrupted, RunStopped
+from vidan.services import predictions
+from vidan.services.leases import Claimed
+
+log = logging.getLogger("vidan.commits")
+
+COMMIT_SECONDS = 1.0
+"""A commit is due this long after the one before."""
+COMMIT_FRAMES = 4_000
+"""… or when this many frames wait."""
+BUFFER_FRAMES = 20_000
+"""While the database is away, a run goes on until this many frames wait."""
+LIVE_PROGRESS_SECONDS = 600.0
+"""A live source proves progress by running this long."""
+
+
+class RunControl:
+    """What tells a run, from any thread, that it has to end. A lost lease outweighs the rest."""
+
+    def __init__(self) -> None:
+        self._interruption: RunInterrupted | None = None
+        self._lock = threading.Lock()
+        self.raised = threading.Event()
+
+    def interrupt(self, interruption: RunInterrupted) -> None:
+        """Ask the run to end at its next step; the first reason stands, but for a lost lease."""
+        with self._lock:
+            if self._interruption is None or isinstance(interruption, LeaseLost | CommitFailed):
+                self._interruption = interruption
+        self.raised.set()
+
+    @property
+    def interruption(self) -> RunInterrupted | None:
+        """Why the run has to end, None while it may go on."""
+        return self._interruption
+
+    def check(self) -> None:
+        """Raise what the run was interrupted with, if anything."""
+        if self._interruption is not None:
+            raise self._interruption
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Frames that the task has done with, as a commit will store them."""
+
+    rows: Sequence[predictions.Row]
+    gaps: Sequence[Gap]
+    next_frame: int
+    next_pts: int | None
+    state: str  # the task's own, as JSON, as it was when it had done these frames
+    frames_total: int | None
+
+
+class LabelNames:
+    """The names that a scenario's `label_ids` stand for; it only ever grows."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._ids = {name: place for place, name in enumerate(self.names)}
+
+    def row(self, frame: int, time_ms: int, detections: Sequence[Detection]) -> predictions.Row:
+        """Return a frame's detections as they are stored."""
+        return predictions.Row(
+            frame=frame,
+            time_ms=time_ms,
+            label_ids=[self._id(found.label) for found in detections],
+            scores=[found.score for found in detections],
+            boxes=[edge for found in detections for edge in found.box],
+            track_ids=(
+                [found.track_id for found in detections]
+                if any(found.track_id is not None for found in detections)
+                else None
+            ),
+        )
+
+    def _id(self, name: str) -> int:
+        if name not in self._ids:
+            self._ids[name] = len(self.names)
+            self.names.append(name)
+        return self._ids[name]
+
+
+class Committer:
+    """Stores what a run has done, in a thread of its own.
+
+    `on_progress` is called once the run has proved progress: its second commit that moved the
+    checkpoint or, for a live source, ten minutes of running.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        claimed: Claimed,
+        control: RunControl,
+        *,
+        live: bool = False,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.labels = LabelNames(claimed.label_names)
+        self._database = database
+        self._fence = claimed.fence
+        self._control = control
+        self._live = live
+        self._on_progress = on_progress
+        self._checkpoint = claimed.checkpoint
+        self._waiting: list[Done] = []
+        self._frames = 0
+        self._in_flight = False
+        self._flush = False
+        self._closed = False
+        self._moved = 0  # commits of this run that moved the checkpoint
+        self._proved = False
+        self._started = self._last = time.monotonic()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(
+            target=self._run, name=f"commits-{self._fence.scenario_id}", daemon=True
+        )
+        self._thread.start()
+
+    def add(self, done: Done) -> None:
+        """Hand over frames to be stored; waits while too many wait already.
+
+        Raises what the run was interrupted with.
+        """
+        with self._changed:
+            self._waiting.append(done)
+            self._frames += len(done.rows)
+            self._changed.notify_all()
+            while self._frames > BUFFER_FRAMES and self._control.interruption is None:
+                self._changed.wait(0.2)
+        self._control.check()
+
+    def flush(self) -> None:
+        """Wait until all is stored. Raises LeaseLost or CommitFailed when that can't be."""
+        with self._changed:
+            self._flush = True
+            self._changed.notify_all()
+            while (self._waiting or self._in_flight) and not self._lost():
+                self._changed.wait(0.2)
+            self._flush = False
+        if self._lost():
+            self._control.check()
+
+    def close(self) -> None:
+        """End the thread; what was not flushed is not stored."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _lost(self) -> bool:
+        return isinstance(self._control.interruption, LeaseLost | CommitFailed)
+
+    def _run(self) -> None:
+        while (batch := self._next()) is not None:
+            try:
+                status = self._store(batch)
+            except LeaseLost as lost:
+                self._control.interrupt(lost)
+            except Exception as error:  # what no reconnect mends: the run must not go on unstored
+                log.exception("scenario %d: a commit failed", self._fence.scenario_id)
+                self._control.interrupt(CommitFailed(f"storing failed: {error}"))
+            else:
+                self._stored(batch, status)
+            with self._changed:
+                self._in_flight = False
+                self._changed.notify_all()
+            if self._lost():
+                return
+
+    def _next(self) -> predictions.Batch | None:
+        """Wait for the next commit to be due, and cut its batch; None at the end."""
+        with self._changed:
+            while not self._due():
+                if self._closed:
+                    return None
+                waited = time.monotonic() - self._last
+                self._changed.wait(max(0.01, COMMIT_SECONDS - waited) if self._waiting else None)
+            done, self._waiting, self._frames = self._waiting, [], 0
+            self._in_flight = True
+            self._last = time.monotonic()
+        proved = self._moved >= 1 or (
+            self._live and time.monotonic() - self._started > LIVE_PROGRESS_SECONDS
+        )
+        return predictions.Batch(
+            from_checkpoint=self._checkpoint,
+            to_checkpoint=done[-1].next_frame,
+            checkpoint_pts=done[-1].next_pts,
+            state=done[-1].state,
+            label_names=tuple(self.labels.names),
+            rows=[row for part in done for row in part.rows],
+            gaps=[gap for part in done for gap in part.gaps],
+            frames_total=done[-1].frames_total,
+            clear_budgets=proved,
+        )
+
+    def _due(self) -> bool:
+        if not self._waiting or self._closed:
+            return False
+        return (
+            self._flush
+            or self._frames >= COMMIT_FRAMES
+            or time.monotonic() - self._last >= COMMIT_SECONDS
+        )
+
+    def _store(self, batch: predictions.Batch) -> Status:
+        """Commit, again after a lost connection, until it has landed or the lease has ended."""
+        pause = 0.1
+        while True:
+            try:
+                return self._database.retrying(
+                    lambda connection: predictions.commit(connection, self._fence, batch)
+                )
+            except DatabaseUnavailable as error:
+                log.warning("scenario %d: %s", self._fence.scenario_id, error)
+            if self._lost() or self._closed:
+                raise LeaseLost(f"scenario {self._fence.scenario_id}: the lease ended")
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
+
+    def _stored(self, batch: predictions.Batch, status: Status) -> None:
+        if batch.to_checkpoint > batch.from_checkpoint:
+            self._moved += 1
+        self._checkpoint = batch.to_checkpoint
+        if batch.clear_budgets and not self._proved:
+            self._proved = True
+            self._on_progress()
+        if status in STOPPING:
+            self._control.interrupt(RunStopped("a stop was asked for"))

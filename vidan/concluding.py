@@ -1,0 +1,106 @@
+"""What becomes of ended runs in the database, many in one statement; retries go to the broker."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from vidan.broker.base import Producer
+from vidan.db.session import Database
+from vidan.domain import Status
+from vidan.messages import RETRY_TOPIC
+from vidan.runner import End, Outcome
+from vidan.services import leases, runs
+
+log = logging.getLogger("vidan.worker")
+
+MISSING_SECONDS = 60.0
+"""So long a scenario whose local file this host lacks is left to others; then it is rejected."""
+
+
+class MissingSources:
+    """The scenarios whose local file this host lacks, and since when."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+
+    def skip(self) -> list[int]:
+        """Return the scenarios that are left to others for now."""
+        now = time.monotonic()
+        for scenario_id, since in list(self._since.items()):
+            if now - since > 10 * MISSING_SECONDS:
+                del self._since[scenario_id]
+        return [one for one, since in self._since.items() if now - since < MISSING_SECONDS]
+
+    def hopeless(self, scenario_id: int) -> bool:
+        """Note that a source is missing. Returns whether others have had their time."""
+        since = self._since.setdefault(scenario_id, time.monotonic())
+        if time.monotonic() - since < MISSING_SECONDS:
+            return False
+        del self._since[scenario_id]
+        return True
+
+
+class Conclusions:
+    """Writes outcomes under one worker's name."""
+
+    def __init__(self, name: str, producer: Producer, missing: MissingSources) -> None:
+        self._name = name
+        self._producer = producer
+        self._missing = missing
+
+    def write(self, database: Database, outcomes: Sequence[Outcome]) -> None:
+        """Write what became of runs. Raises DatabaseUnavailable; it may be called again then."""
+        endings, back = [], []
+        for outcome in outcomes:
+            fence = outcome.claimed.fence
+            match outcome.end:
+                case End.COMPLETED:
+                    endings.append(
+                        runs.Ending(
+                            fence, Status.COMPLETED, result=outcome.result, state=outcome.state
+                        )
+                    )
+                case End.REJECTED:
+                    endings.append(runs.Ending(fence, Status.FAILED, error=outcome.error))
+                case End.STOPPED:
+                    with database.begin() as connection:
+                        runs.shutting_down(connection, fence, actor=self._name)
+                    endings.append(runs.Ending(fence, Status.INACTIVE))
+                case End.SOURCE_MISSING if self._missing.hopeless(fence.scenario_id):
+                    endings.append(runs.Ending(fence, Status.FAILED, error=outcome.error))
+                case End.HANDED_OVER | End.SOURCE_MISSING:
+                    back.append(outcome)
+                case End.FAILED:
+                    self._fail(database, outcome)
+                case End.LOST:
+                    pass
+        if endings:
+            ended = database.retrying(lambda c: runs.finish(c, endings, actor=self._name))
+            for ending in endings:
+                if ending.fence.scenario_id not in ended:
+                    log.warning("scenario %d is another's now", ending.fence.scenario_id)
+        for outcome in back:
+            reason = outcome.error or "handed over"
+            fences = [outcome.claimed.fence]
+            database.retrying(
+                lambda c, fences=fences, reason=reason: leases.hand_over(  # type: ignore[misc]
+                    c, fences, reason=reason, actor=self._name
+                )
+            )
+
+    def put_back(self, database: Database, fences: Sequence[leases.Fence], reason: str) -> None:
+        """Put scenarios back that have not begun, no budget spent."""
+        database.retrying(lambda c: leases.hand_over(c, fences, reason=reason, actor=self._name))
+
+    def _fail(self, database: Database, outcome: Outcome) -> None:
+        fence = outcome.claimed.fence
+        failed = database.retrying(
+            lambda c: runs.fail(c, fence, outcome.error or "failed", actor=self._name)
+        )
+        if failed is None:
+            log.warning("scenario %d is another's now", fence.scenario_id)
+        elif failed.status is Status.INIT_STARTUP:
+            # lost, it costs latency only: the sweep takes the scenario when it is due
+            self._producer.send(RETRY_TOPIC, [fence.scenario_id])

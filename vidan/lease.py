@@ -1,0 +1,156 @@
+"""A worker's lease: one registration, renewed by a heartbeat thread until it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from vidan.db.session import Database
+from vidan.errors import VidanError
+from vidan.services import leases, workers
+from vidan.services.leases import LEASE_SECONDS, RENEW_SECONDS, Held
+from vidan.slotboard import SlotBoard
+from vidan.worker_options import WorkerOptions
+
+log = logging.getLogger("vidan.lease")
+
+MARGIN_SECONDS = 2.0
+"""A worker that can't renew takes its lease as ended so long before the database does."""
+RETRY_SECONDS = 0.5
+"""How often it tries again while it can't renew."""
+CLOCK_SECONDS = 0.25
+"""How often it looks at its own clock."""
+
+
+class Lease:
+    """One registration of a worker process, under an id and with database sessions of its own.
+
+    The heartbeat calls `on_beat` with the rows that the worker holds and the time (monotonic) at
+    which it was sent; `on_end` once the lease has ended, by the worker's own clock if need be.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: WorkerOptions,
+        tasks: Sequence[str],
+        board: SlotBoard | None,
+        *,
+        on_beat: Callable[[list[Held], float], None],
+        on_end: Callable[[], None],
+        measure: Callable[[], tuple[str, float]],
+    ) -> None:
+        self.worker_id: UUID = uuid.uuid4()
+        self.database = Database(
+            url, application_name=str(self.worker_id), guarded=True, pool_size=options.slots + 3
+        )
+        self.live_workers = 1
+        self._options = options
+        self._tasks = tuple(tasks)
+        self._board = board
+        self._on_beat = on_beat
+        self._on_end = on_end
+        self._measure = measure
+        self._stop = threading.Event()
+        self._ended = threading.Event()
+        self._until = 0.0  # monotonic
+        self._ending = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._renew_always, name="heartbeat", daemon=True),
+            threading.Thread(target=self._watch_clock, name="lease-clock", daemon=True),
+        ]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the lease has ended: what this registration held is others' now."""
+        return self._ended.is_set()
+
+    def begin(self) -> None:
+        """Register, and renew from now on. Raises DatabaseUnavailable."""
+        sent = time.monotonic()
+        registration = workers.Registration(
+            worker_id=self.worker_id,
+            name=self._options.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            device=self._options.device,
+            slots=self._options.slots,
+            queues=self._options.queues,
+            tasks=self._tasks,
+            source=self._options.source,
+            quarantine=self._options.quarantine,
+        )
+        if self._board is not None:
+            self._board.worker_id = self.worker_id
+        with self.database.begin() as connection:
+            workers.register(connection, registration)
+        self._renewed(sent)
+        for thread in self._threads:
+            thread.start()
+
+    def give_up(self) -> None:
+        """Sign off: the worker holds nothing any more. The database may be away."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        if not self.ended:
+            try:
+                with self.database.begin() as connection:
+                    workers.sign_off(connection, self.worker_id)
+            except VidanError as error:
+                log.warning("could not sign off: %s", error)
+        self.database.close()
+
+    def _renew_always(self) -> None:
+        pause = RENEW_SECONDS
+        while not self._stop.wait(pause) and not self.ended:
+            pause = RETRY_SECONDS
+            try:
+                if self._beat():
+                    pause = RENEW_SECONDS
+                else:
+                    self._end()
+            except VidanError as error:
+                log.warning("heartbeat: %s", error)
+            except Exception:  # an unforeseen error must not leave a worker without heartbeats
+                log.exception("heartbeat failed")
+
+    def _watch_clock(self) -> None:
+        # a thread of its own: the heartbeat may hang in the database
+        while not self._stop.wait(CLOCK_SECONDS) and not self.ended:
+            if time.monotonic() > self._until - MARGIN_SECONDS:
+                self._end()
+
+    def _beat(self) -> bool:
+        """Renew and compare. Returns False once the lease has ended."""
+        sent = time.monotonic()
+        state, fps = self._measure()
+        with self.database.begin() as connection:
+            if not workers.renew(connection, self.worker_id, state=state, fps=fps):
+                return False
+            held = leases.held(connection, self.worker_id)
+            self.live_workers = workers.live_count(connection)
+        self._renewed(sent)
+        self._on_beat(held, sent)
+        return True
+
+    def _renewed(self, sent: float) -> None:
+        # counted from before the statement was sent: never later than by the database's clock
+        self._until = sent + LEASE_SECONDS
+        if self._board is not None:
+            self._board.database_answered()
+
+    def _end(self) -> None:
+        with self._ending:
+            if self.ended:
+                return
+            self._ended.set()
+        log.warning("the lease of %s has ended", self.worker_id)
+        self._on_end()

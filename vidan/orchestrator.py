@@ -1,0 +1,231 @@
+"""The orchestrator: turns state into events, restarts what failed, releases what was left behind.
+
+Any number may run, all alike; there is no leader. `python -m vidan.orchestrator`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from types import FrameType
+
+import psycopg
+from sqlalchemy import text
+
+from vidan import broker, config, lifeline, logs, reception
+from vidan.config import Settings
+from vidan.db.session import Database
+from vidan.domain import Status
+from vidan.errors import DatabaseUnavailable, VidanError
+from vidan.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, SCENARIOS_TOPIC
+from vidan.services import announcements, leases, partitions, workers
+
+log = logging.getLogger("vidan.orchestrator")
+
+ROUND_SECONDS = 1.0
+"""At the latest so long after the round before, announcements and leases are looked at."""
+HOUSEKEEPING_SECONDS = 600.0
+EXPIRY_SECONDS = 0.5
+"""How often leases are looked at, at most."""
+BROKER_AWAY_SECONDS = 5.0
+"""How long announcements wait that could not be delivered: each try takes seconds."""
+PAUSE = timedelta(seconds=5)
+BATCH = 1000
+
+
+class Orchestrator:
+    """Announces, restarts, releases. `run_once` is one round of all of it, without waiting."""
+
+    actor = "orchestrator"
+
+    def __init__(self, settings: Settings) -> None:
+        self.stopping = False
+        self._settings = settings
+        self._database: Database | None = None
+        self._watched: tuple[datetime, datetime] | None = None  # since when, and the last look
+        self._broker = broker.connect(settings)
+        self._producer = self._broker.producer()
+        self._retries = self._broker.consumer(ORCHESTRATORS_GROUP, [RETRY_TOPIC])
+        self._next_housekeeping = 0.0
+        self._next_expiry = 0.0
+
+    def run(self) -> None:
+        """Work until `stopping`: announcements and leases here, the retry topic in a thread."""
+        reader = threading.Thread(target=self._read_retries, name="retries", daemon=True)
+        reader.start()
+        listener = Listener(self._settings)
+        while not self.stopping:
+            wait = ROUND_SECONDS
+            try:
+                self.announce()
+                self.expire()
+                self.keep_house()
+                wait = self._until_due()
+            except DatabaseUnavailable as error:
+                self._disconnected(error)
+            listener.wait(wait)
+        reader.join(5)
+        listener.close()
+        self.close()
+
+    def run_once(self) -> None:
+        """Do one round of everything. Raises DatabaseUnavailable."""
+        self.announce()
+        self.expire()
+        self.keep_house()
+        self.restart(timeout=0)
+
+    def close(self) -> None:
+        """Let go of database and broker."""
+        self._retries.close()
+        self._producer.close()
+        if self._database is not None:
+            self._database.close()
+
+    def announce(self) -> int:
+        """Announce what is due; returns how many were. A failed announcement is due again."""
+        announced = 0
+        while not self.stopping:
+            ids = self._connected().retrying(lambda c: announcements.take_due(c, BATCH))
+            if not ids:
+                break
+            failed = self._producer.send(SCENARIOS_TOPIC, ids)
+            announced += len(ids) - len(failed)
+            if failed:
+                self._again(failed)
+                break
+        return announced
+
+    def _again(self, failed: list[int]) -> None:
+        log.warning("%d announcements could not be delivered: they wait", len(failed))
+        self._connected().retrying(
+            lambda c: announcements.announce_again(c, failed, delay=BROKER_AWAY_SECONDS)
+        )
+
+    def expire(self) -> None:
+        """Release what workers held whose lease has ended."""
+        if time.monotonic() < self._next_expiry:
+            return
+        self._next_expiry = time.monotonic() + EXPIRY_SECONDS
+        since = self._watching_since()
+        released = self._connected().retrying(
+            lambda c: leases.expire(c, actor=self.actor, connected_since=since)
+        )
+        for one in released:
+            log.warning("scenario %d: %s, now %s", one.id, one.row["reason"], one.to_status)
+
+    def restart(self, timeout: float) -> None:
+        """Read the retry topic and plan announcements. Raises DatabaseUnavailable."""
+        received = self._retries.poll(timeout)
+        if not received:
+            return
+        try:
+            ids = reception.usable(self._connected(), received)
+            restarted = self._connected().retrying(lambda c: announcements.restart(c, ids))
+        except DatabaseUnavailable:
+            reception.rewind(self._retries, received)
+            raise
+        for scenario_id in sorted(set(ids) - restarted):
+            log.info("scenario %d is not %s: passed over", scenario_id, Status.INIT_STARTUP)
+        self._retries.commit(received)
+
+    def keep_house(self) -> None:
+        """Make partitions ahead, forget workers that are long gone; now and then."""
+        if time.monotonic() < self._next_housekeeping:
+            return
+        database = self._connected()
+        with database.begin() as connection:
+            partitions.ensure_ahead(connection)
+        with database.begin() as connection:
+            workers.forget_gone(connection)
+        self._next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
+
+    def _connected(self) -> Database:
+        if self._database is None:
+            self._database = Database(
+                self._settings.require_database(), application_name=self.actor, guarded=True
+            )
+        return self._database
+
+    def _watching_since(self) -> datetime:
+        """Return since when the database has answered without a break, by its own clock.
+
+        A break is an error, or a pause between two looks: a host that slept has seen nobody die.
+        """
+        with self._connected().begin() as connection:
+            now: datetime = connection.execute(text("SELECT now()")).scalar_one()
+        watched = self._watched
+        if watched is None or now - watched[1] > PAUSE:
+            watched = (now, now)
+        self._watched = (watched[0], now)
+        return watched[0]
+
+    def _disconnected(self, error: DatabaseUnavailable) -> None:
+        log.warning("%s", error)
+        self._watched = None
+
+    def _until_due(self) -> float:
+        with self._connected().begin() as connection:
+            due = announcements.next_due(connection)
+        return ROUND_SECONDS if due is None else min(ROUND_SECONDS, max(0.0, due.total_seconds()))
+
+    def _read_retries(self) -> None:
+        while not self.stopping:
+            try:
+                self.restart(timeout=0.5)
+            except DatabaseUnavailable as error:
+                self._disconnected(error)
+                time.sleep(1)
+
+
+class Listener:
+    """Waits for NOTIFY, or just waits: nothing relies on it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+
+    def wait(self, seconds: float) -> None:
+        """Wait until there is something to announce, `seconds` at most."""
+        try:
+            if self._connection is None:
+                database = Database(self._settings.require_database(), application_name="listener")
+                self._connection = database.listen()
+                self._connection.execute(f"LISTEN {announcements.CHANNEL}")
+            for _ in self._connection.notifies(timeout=seconds, stop_after=1):
+                pass
+        except (psycopg.Error, VidanError):
+            self.close()
+            time.sleep(min(seconds, ROUND_SECONDS))
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def main(on_start: Callable[[], None] = lambda: None) -> int:
+    """Run an orchestrator until SIGTERM or Ctrl-C. Returns the exit code."""
+    settings = config.load()
+    logs.configure(json=settings.log_json)
+    orchestrator = Orchestrator(settings)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        orchestrator.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    lifeline.watch(lambda: setattr(orchestrator, "stopping", True))
+    on_start()
+    orchestrator.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""source → detector → committed batches: what stands between a task and its frames."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from vidan.commits import Committer, Done, RunControl
+from vidan.domain import Detection
+from vidan.slotboard import Call
+from vidan.vision.detector import Detector
+from vidan.vision.frames import FrameBatch, FrameSource
+
+READ_AHEAD = 2
+"""Batches that are decoded ahead while the detector works."""
+
+Guard = Callable[[Call], AbstractContextManager[None]]
+"""Runs the clock of a call into the decoder or the detector, for the stall limit."""
+
+
+def _unguarded(_: Call) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """One pass over a source from its checkpoint on.
+
+    A batch counts as done once the caller has asked for the next one, or calls `settle`: only then
+    is it handed to the committer, with the task's state as `state` gives it at that moment.
+    """
+
+    source: FrameSource
+    committer: Committer
+    control: RunControl
+    state: Callable[[], str]
+    detector: Detector | None = None
+    batch_size: int = 4
+    guard: Guard = _unguarded
+    on_frames: Callable[[int], None] = lambda _: None
+    position: tuple[int, int | None] | None = field(default=None, init=False)
+    """Where the next pass goes on: the frame and its timestamp, None before the first batch."""
+    _open: tuple[FrameBatch, list[list[Detection]]] | None = field(default=None, init=False)
+
+    def batches(self) -> Iterator[tuple[FrameBatch, list[list[Detection]]]]:
+        """Yield batches with what was found in them (nothing, without a detector).
+
+        Raises what the run was interrupted with, RejectedTask for a source that can't be read, and
+        what the detector raises.
+        """
+        ahead = _ReadAhead(self.source, self.batch_size, self.guard)
+        try:
+            for batch in ahead.batches(self.control):
+                self.control.check()
+                detections = self._detect(batch)
+                self._open = (batch, detections)
+                if len(batch.indices):
+                    yield batch, detections
+                self.settle()
+            self.control.check()
+        finally:
+            ahead.close()
+
+    def settle(self) -> None:
+        """Hand the batch that the task has done with to the committer."""
+        if self._open is None:
+            return
+        (batch, detections), self._open = self._open, None
+        self.position = (batch.next_frame, batch.next_pts)
+        row = self.committer.labels.row
+        self.committer.add(
+            Done(
+                rows=[
+                    row(int(frame), int(time_ms), found)
+                    for frame, time_ms, found in zip(
+                        batch.indices, batch.times, detections, strict=True
+                    )
+                ],
+                gaps=batch.gaps,
+                next_frame=batch.next_frame,
+                next_pts=batch.next_pts,
+                state=self.state(),
+                frames_total=self.source.frames_total,
+            )
+        )
+        self.on_frames(len(batch.indices))
+
+    def _detect(self, batch: FrameBatch) -> list[list[Detection]]:
+        if self.detector is None or not len(batch.indices):
+            return [[] for _ in batch.indices]
+        with self.guard(Call.DETECTOR):
+            return self.detector.detect(batch.pixels, batch.width, batch.height)
+
+
+class _ReadAhead:
+    """Decodes in a thread of its own, at most READ_AHEAD batches ahead."""
+
+    def __init__(self, source: FrameSource, size: int, guard: Guard) -> None:
+        self._source = source
+        self._size = size
+        self._guard = _unguarded if source.live else guard
+        self._queue: queue.Queue[FrameBatch | BaseException | None] = queue.Queue(READ_AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._decode, name="decode", daemon=True)
+        self._thread.start()
+
+    def batches(self, control: RunControl) -> Iterator[FrameBatch]:
+        while True:
+            try:
+                item = self._queue.get(timeout=0.5)
+            except queue.Empty:
+                control.check()  # a source may be silent for long
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Stop decoding and let the source go."""
+        self._closed.set()
+        self._source.close()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)  # the thread may wait for room
+            except queue.Empty:
+                continue
+
+    def _decode(self) -> None:
+        try:
+            batches = iter(self._source.batches(self._size))
+            while not self._closed.is_set():
+                with self._guard(Call.DECODER):
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                self._put(batch)
+            self._put(None)
+        except BaseException as error:  # raised again where the batches are read
+            self._put(error)
+
+    def _put(self, item: FrameBatch | BaseException | None) -> None:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return

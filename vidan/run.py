@@ -1,0 +1,256 @@
+"""Run: what a task's code sees of the one scenario that is being run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidan.commits import Committer, RunControl
+from vidan.db.session import Database
+from vidan.domain import Detection
+from vidan.errors import RejectedTask, SourceMissing
+from vidan.pipeline import Pipeline
+from vidan.services.leases import Claimed
+from vidan.slotboard import Call, SlotBoard
+from vidan.vision import frames as vision_frames
+from vidan.vision.detector import Detector, build_detector
+from vidan.vision.frames import FrameBatch, FrameSource
+
+Frames = tuple[FrameBatch, list[list[Detection]]]
+
+
+class DetectorCache:
+    """The detectors of one worker: one model in memory for all its slots, one call at a time."""
+
+    def __init__(self, device: str = "cpu", threads: int | None = None, keep: int = 2) -> None:
+        self._device = device
+        self._threads = threads
+        self._keep = keep
+        self._detectors: dict[Hashable, Detector] = {}
+        self._lock = threading.Lock()
+
+    def get(self, **options: Any) -> Detector:
+        """Return the detector for these options of `build_detector`, built at the first call."""
+        key = json.dumps(options, sort_keys=True)
+        with self._lock:
+            found = self._detectors.pop(key, None)
+            if found is None:
+                while len(self._detectors) >= self._keep:  # the one not used for longest goes
+                    self._detectors.pop(next(iter(self._detectors)))
+                built = build_detector(device=self._device, threads=self._threads, **options)
+                found = _OneAtATime(built)
+            self._detectors[key] = found
+            return found
+
+
+class _OneAtATime:
+    """A detector shared by several slots."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.labels = detector.labels
+        self.batch_size = detector.batch_size
+        self.decode_size = getattr(detector, "decode_size", None)
+        self._detector = detector
+        self._lock = threading.Lock()
+
+    def detect(self, pixels: Any, width: int, height: int) -> list[list[Detection]]:
+        with self._lock:
+            return self._detector.detect(pixels, width, height)
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What a worker gives to a run: its database, its detectors, its slot."""
+
+    database: Database
+    detectors: DetectorCache
+    on_active: Callable[[], None]
+    """Called before the first frame: sets the scenario `active`, or raises what came between."""
+    on_progress: Callable[[], None] = lambda: None
+    on_frames: Callable[[int], None] = lambda _: None
+    board: SlotBoard | None = None
+    slot: int = 0
+
+    def guard(self, call: Call) -> AbstractContextManager[None]:
+        """Run the stall clock of a call while the block lasts."""
+        return nullcontext() if self.board is None else self.board.inside(self.slot, call)
+
+
+@dataclass(slots=True)
+class Run:
+    """One scenario being run, as its task sees it.
+
+    `state` is the task's own: JSON, stored in one transaction with the frames it counts, and there
+    again when the run goes on elsewhere. `source` is None for a task without one.
+    """
+
+    scenario_id: int
+    source: str | None
+    state: dict[str, Any]
+    log: logging.LoggerAdapter[logging.Logger]
+    _claimed: Claimed = field(repr=False)
+    _control: RunControl = field(repr=False)
+    _around: Surroundings = field(repr=False)
+    _position: tuple[int, int | None] = field(init=False, repr=False)
+    _pipeline: Pipeline | None = field(default=None, init=False, repr=False)
+    _stream: Iterator[Frames] | None = field(default=None, init=False, repr=False)
+    _committer: Committer | None = field(default=None, init=False, repr=False)
+    _active: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._position = (self._claimed.checkpoint, self._claimed.checkpoint_pts)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run has been asked to end: by a user, its worker, or a lost lease."""
+        return self._control.interruption is not None
+
+    def progress(self) -> None:
+        """Say that the task gets on; ends the run here if it has been asked to.
+
+        Once a task has called it, 60 s without another call count as a stall.
+        """
+        self._control.check()
+        if self._around.board is not None:
+            self._around.board.mark(self._around.slot, Call.PROGRESS)
+
+    def detect(
+        self,
+        *,
+        model: str = "nanodet-g",
+        weights: str | None = None,
+        min_score: float = 0.35,
+        labels: Sequence[str] | None = None,
+        size: tuple[int, int] | None = None,
+        every: int = 1,
+        fps: float | None = None,
+        decoder: str = "pyav",
+        batch_size: int | None = None,
+    ) -> Iterator[Frames]:
+        """Yield batches of frames with the detections in each, and store them.
+
+        A batch is stored once the loop has asked for the next one, or the task has returned; the
+        run goes on at its checkpoint. `size` is the model's input (H, W), by default its own.
+        `every` takes each n-th frame, `fps` so many a second of the video's time.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise RejectedTask(f"batch_size {batch_size} is below 1")
+        detector = self._around.detectors.get(
+            model=model,
+            weights=weights,
+            min_score=min_score,
+            labels=None if labels is None else list(labels),
+            size=size,
+        )
+        sampling = {"every": every, "fps": fps, "decoder": decoder}
+        return self._iterate(sampling, detector, batch_size or detector.batch_size)
+
+    def frames(
+        self,
+        *,
+        every: int = 1,
+        fps: float | None = None,
+        decoder: str = "pyav",
+        batch_size: int = 4,
+    ) -> Iterator[FrameBatch]:
+        """Yield batches of frames, without a detector; each is stored as seen."""
+        sampling = {"every": every, "fps": fps, "decoder": decoder}
+        for batch, _ in self._iterate(sampling, None, batch_size):
+            yield batch
+
+    def _iterate(
+        self, sampling: Mapping[str, Any], detector: Detector | None, batch_size: int
+    ) -> Iterator[Frames]:
+        self._end_stream()
+        source = self._open(sampling, detector)
+        try:
+            self._begin(source)
+        except BaseException:
+            source.close()
+            raise
+        assert self._committer is not None
+        self._pipeline = Pipeline(
+            source,
+            self._committer,
+            self._control,
+            state=self._state_text,
+            detector=detector,
+            batch_size=batch_size,
+            guard=self._around.guard,
+            on_frames=self._around.on_frames,
+        )
+        self._stream = self._pipeline.batches()
+        yield from self._stream
+
+    def _open(self, sampling: Mapping[str, Any], detector: Detector | None) -> FrameSource:
+        if self.source is None:
+            raise RejectedTask("this task has no source: it was registered with source=False")
+        local = vision_frames.is_local(self.source)
+        if local and not Path(self.source.removeprefix("file://")).exists():
+            raise SourceMissing(f"no such file on this host: {self.source}")
+        frame, pts = self._position
+        size = None
+        decode_size = getattr(detector, "decode_size", None)
+        with self._around.guard(Call.DECODER) if local else nullcontext():
+            if sampling["decoder"] == "decord" and decode_size is not None:
+                # it reads ahead: opened at the size that the model wants, it holds far less
+                probe = vision_frames.open_source(self.source, **sampling)
+                size = decode_size(probe.height, probe.width)
+                probe.close()
+            return vision_frames.open_source(
+                self.source, frame=frame, pts=pts, size=size, **sampling
+            )
+
+    def _begin(self, source: FrameSource) -> None:
+        if not self._active:
+            self._around.on_active()
+            self._active = True
+        if self._committer is None:
+            self._committer = Committer(
+                self._around.database,
+                self._claimed,
+                self._control,
+                live=source.live,
+                on_progress=self._around.on_progress,
+            )
+
+    def _state_text(self) -> str:
+        try:
+            return json.dumps(self.state, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise RejectedTask(f"run.state has to be JSON: {error}") from None
+
+    def _end_stream(self) -> None:
+        """Close the pass over the source, and count what the task has done with."""
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            stream.close()  # type: ignore[attr-defined]  # a generator
+        if self._pipeline is not None:
+            pipeline, self._pipeline = self._pipeline, None
+            pipeline.settle()
+            self._position = pipeline.position or self._position
+
+    def returned(self) -> None:
+        """The task has returned: store what it had done. Called by the runner."""
+        self._end_stream()
+        if self._committer is not None:
+            self._committer.flush()
+
+    def interrupted(self) -> None:
+        """The task was ended between two batches: store what it had done. Called by the runner."""
+        if self._committer is not None:
+            self._committer.flush()
+
+    def close(self) -> None:
+        """Let go of source and committer. Called by the runner."""
+        if self._stream is not None:
+            self._stream.close()  # type: ignore[attr-defined]  # a generator
+            self._stream = None
+        if self._committer is not None:
+            self._committer.close()

@@ -1,0 +1,122 @@
+"""What a worker process is at, slot by slot, in memory that it shares with its supervisor.
+
+The supervisor reads it when the process has died (which scenarios' code it ran, under which id it
+was registered) and while it lives (how long a call has taken): no message has to get through.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from uuid import UUID
+
+_UUID = struct.Struct("16s")
+_INTEGER = struct.Struct("q")
+_TIME = struct.Struct("d")
+_HEADER = 32  # worker id, then when the database last answered
+_SLOT = 32  # scenario id, then a clock for each kind of call
+
+
+class Call(IntEnum):
+    """What a slot may be inside of; the number is the place of its clock."""
+
+    DECODER = 1
+    DETECTOR = 2
+    PROGRESS = 3  # since the task last said that it gets on
+
+
+class SlotBoard:
+    """A page of shared memory: the worker's id and, for each slot, a scenario and three clocks.
+
+    Times are `time.monotonic()`, which all processes of a host share; 0 means: not inside of one.
+    """
+
+    def __init__(self, fd: int, slots: int) -> None:
+        self.fd = fd
+        self.slots = slots
+        self._memory = mmap.mmap(fd, _HEADER + _SLOT * slots)
+
+    @classmethod
+    def create(cls, slots: int) -> SlotBoard:
+        """Make a board for a child to be started; pass its `fd` on."""
+        with tempfile.TemporaryFile() as file:
+            file.truncate(_HEADER + _SLOT * slots)
+            return cls(os.dup(file.fileno()), slots)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._memory.close()
+        os.close(self.fd)
+
+    @property
+    def worker_id(self) -> UUID | None:
+        """The id under which the process is registered now."""
+        raw = _UUID.unpack_from(self._memory, 0)[0]
+        return UUID(bytes=raw) if any(raw) else None
+
+    @worker_id.setter
+    def worker_id(self, worker_id: UUID) -> None:
+        _UUID.pack_into(self._memory, 0, worker_id.bytes)
+
+    def database_answered(self) -> None:
+        """Note that the database has answered just now."""
+        _TIME.pack_into(self._memory, 16, time.monotonic())
+
+    def database_silent_for(self) -> float:
+        """Return the seconds since the database last answered this process."""
+        return time.monotonic() - float(_TIME.unpack_from(self._memory, 16)[0])
+
+    def take(self, slot: int, scenario_id: int) -> None:
+        """Note that a slot runs a scenario's code from now on."""
+        self._clear(slot)
+        _INTEGER.pack_into(self._memory, _HEADER + _SLOT * slot, scenario_id)
+
+    def leave(self, slot: int) -> None:
+        """Note that a slot runs nobody's code any more."""
+        _INTEGER.pack_into(self._memory, _HEADER + _SLOT * slot, 0)
+        self._clear(slot)
+
+    def executing(self) -> list[int]:
+        """Return the scenarios whose code the process runs, or ran when it died."""
+        return [found for slot in range(self.slots) if (found := self._scenario(slot))]
+
+    @contextmanager
+    def inside(self, slot: int, call: Call) -> Iterator[None]:
+        """Run the clock of a call while the block lasts."""
+        self.mark(slot, call)
+        try:
+            yield
+        finally:
+            _TIME.pack_into(self._memory, self._clock(slot, call), 0.0)
+
+    def mark(self, slot: int, call: Call) -> None:
+        """Start the clock of a call anew."""
+        _TIME.pack_into(self._memory, self._clock(slot, call), time.monotonic())
+
+    def stalled(self, limit: float) -> tuple[int, Call] | None:
+        """Return a scenario, and the call, that a slot has been inside of for over `limit` s."""
+        now = time.monotonic()
+        for slot in range(self.slots):
+            scenario_id = self._scenario(slot)
+            for call in Call:
+                since = float(_TIME.unpack_from(self._memory, self._clock(slot, call))[0])
+                if scenario_id and since and now - since > limit:
+                    return scenario_id, call
+        return None
+
+    def _scenario(self, slot: int) -> int:
+        return int(_INTEGER.unpack_from(self._memory, _HEADER + _SLOT * slot)[0])
+
+    def _clear(self, slot: int) -> None:
+        for call in Call:
+            _TIME.pack_into(self._memory, self._clock(slot, call), 0.0)
+
+    @staticmethod
+    def _clock(slot: int, call: Call) -> int:
+        return _HEADER + _SLOT * slot + 8 * call

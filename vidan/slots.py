@@ -1,0 +1,158 @@
+"""The slots of a worker: threads that run claimed scenarios, and what waits for one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from vidan.commits import RunControl
+from vidan.errors import RunInterrupted
+from vidan.runner import Outcome
+from vidan.services.leases import Claimed
+from vidan.slotboard import SlotBoard
+
+
+@dataclass(slots=True)
+class Engagement:
+    """A scenario that this worker has claimed and not let go yet."""
+
+    claimed: Claimed
+    control: RunControl = field(default_factory=RunControl)
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def id(self) -> int:
+        """The scenario's id."""
+        return self.claimed.fence.scenario_id
+
+
+class Slots:
+    """Runs engagements, `count` at once, each with `run(engagement, slot)` in a thread.
+
+    `wake` is set whenever one has ended.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        run: Callable[[Engagement, int], Outcome],
+        board: SlotBoard | None = None,
+    ) -> None:
+        self.count = count
+        self.wake = threading.Event()
+        self._run = run
+        self._board = board
+        self._engaged: dict[int, Engagement] = {}
+        self._waiting: deque[Engagement] = deque()
+        self._outcomes: list[Outcome] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(slot,), name=f"slot-{slot}", daemon=True)
+            for slot in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def engaged(self) -> list[Engagement]:
+        """Return all that is waiting, running, or has ended and is not concluded."""
+        with self._changed:
+            return list(self._engaged.values())
+
+    @property
+    def free(self) -> int:
+        """How many more may be taken on; negative while some wait for a slot."""
+        with self._changed:
+            return self.count - len(self._engaged)
+
+    def add(self, engagements: Iterable[Engagement]) -> None:
+        """Take on what was claimed; it runs as soon as a slot is free."""
+        with self._changed:
+            for engagement in engagements:
+                self._engaged[engagement.id] = engagement
+                self._waiting.append(engagement)
+            self._changed.notify_all()
+
+    def withdraw(self, older_than: float = 0.0) -> list[Engagement]:
+        """Take back what has waited for longer than `older_than` seconds and has not begun."""
+        limit = time.monotonic() - older_than
+        with self._changed:
+            withdrawn = [one for one in self._waiting if one.since <= limit]
+            for one in withdrawn:
+                self._waiting.remove(one)
+            return withdrawn
+
+    def outcomes(self) -> list[Outcome]:
+        """Return what has ended and is not concluded yet."""
+        with self._changed:
+            self.wake.clear()
+            return list(self._outcomes)
+
+    def conclude(self, ids: Iterable[int]) -> None:
+        """Let go of engagements: all is written, or another has them."""
+        with self._changed:
+            gone = set(ids)
+            for scenario_id in gone:
+                self._engaged.pop(scenario_id, None)
+            self._outcomes = [
+                outcome
+                for outcome in self._outcomes
+                if outcome.claimed.fence.scenario_id not in gone
+            ]
+
+    def interrupt(self, interruption: Callable[[], RunInterrupted]) -> None:
+        """Ask every engagement to end."""
+        for engagement in self.engaged():
+            engagement.control.interrupt(interruption())
+
+    def close(self) -> None:
+        """End the threads; waits for what runs."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, slot: int) -> None:
+        while (engagement := self._next()) is not None:
+            if self._board is not None:
+                self._board.take(slot, engagement.id)
+            outcome = self._run(engagement, slot)
+            if self._board is not None:
+                self._board.leave(slot)
+            with self._changed:
+                self._outcomes.append(outcome)
+            self.wake.set()
+
+    def _next(self) -> Engagement | None:
+        with self._changed:
+            while not self._waiting:
+                if self._closed:
+                    return None
+                self._changed.wait()
+            return self._waiting.popleft()
+
+
+class FrameRate:
+    """Frames a second, over the time since it was last asked."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._since = time.monotonic()
+        self._lock = threading.Lock()
+
+    def add(self, frames: int) -> None:
+        """Count frames, from any slot."""
+        with self._lock:
+            self._frames += frames
+
+    def per_second(self) -> float:
+        """Return the rate since the last call."""
+        now = time.monotonic()
+        with self._lock:
+            rate = self._frames / max(now - self._since, 1e-6)
+            self._frames, self._since = 0, now
+        return rate

@@ -1,0 +1,356 @@
+"""The supervisor: a worker process for each device, restarted when it dies. Never imports torch.
+
+`python -m vidan.supervisor`, or in the process of `vidan worker`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import FrameType
+from uuid import UUID
+
+from vidan import config, lifeline, logs
+from vidan.config import Settings
+from vidan.db.session import Database
+from vidan.errors import DatabaseUnavailable, InputRejected, MissingExtra, VidanError
+from vidan.lifeline import Child
+from vidan.services import leases
+from vidan.slotboard import SlotBoard
+from vidan.worker_options import WorkerOptions
+
+log = logging.getLogger("vidan.supervisor")
+
+STALL_SECONDS = 60.0
+"""So long a call of the decoder or the detector may take; see SlotBoard."""
+SILENT_SECONDS = 12.0
+"""A database that has been silent for this long excuses a stall."""
+ROUND_SECONDS = 0.05
+QUARANTINE_SECONDS = 2.0
+"""How often it asks whether suspects wait, if its workers have several slots."""
+STEADY_SECONDS = 10.0
+"""A child that lived this long is restarted at once; others with a growing pause."""
+RESTART_PAUSE_SECONDS = 5.0
+
+# PyAV allocates and frees a picture at a time: kept in the heap it is 46 % quicker at 720p
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "2000000000"}
+
+_HOPELESS = (2, 3, 8, 10)
+"""Exit codes of a worker that a restart won't mend: usage, no such thing, schema, input."""
+
+
+@dataclass(slots=True)
+class Post:
+    """A place for a worker process: its options, and who fills it now."""
+
+    options: WorkerOptions
+    child: Child | None = None
+    board: SlotBoard | None = None
+    started: float = 0.0
+    deaths: int = 0  # in a row, each soon after its start
+    not_before: float = 0.0
+
+
+@dataclass(slots=True)
+class Release:
+    """A lease to be given up for a process that was reaped, and whom to charge."""
+
+    worker_id: UUID
+    executing: list[int]
+
+
+class Supervisor:
+    """Keeps a worker process at every post. `run_once` is one step of its loop."""
+
+    def __init__(self, settings: Settings, posts: Sequence[WorkerOptions]) -> None:
+        self.signals = 0
+        self._settings = settings
+        self._posts = [Post(options) for options in posts]
+        self._quarantine: Post | None = None
+        self._next_quarantine = 0.0
+        self._releases: list[Release] = []
+        self._database: Database | None = None
+        self._exit_code = 0
+
+    def run(self) -> int:
+        """Work until a signal: the first lets the workers hand over, a second ends now.
+
+        Returns the exit code: 0 after a hand-over, a worker's own if a restart would not mend it.
+        """
+        asked = 0
+        while True:
+            self.run_once()
+            if self.signals > asked:
+                asked = self.signals
+                self._end_children(now=asked > 1)
+            if (self.signals or self._exit_code) and not self._children() and not self._releases:
+                break
+            time.sleep(ROUND_SECONDS)
+        if self._database is not None:
+            self._database.close()
+        return self._exit_code
+
+    def run_once(self) -> None:
+        """Reap, release, restart, look for stalls and suspects: one step."""
+        for post in self._all_posts():
+            self._reap(post)
+            self._end_stalled(post)
+        self._release()
+        if self.signals or self._exit_code:
+            return
+        for post in self._posts:
+            self._start(post)
+        self._keep_quarantine()
+
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers."""
+        return [child.pid for child in self._children()]
+
+    def _all_posts(self) -> list[Post]:
+        return [*self._posts, *([self._quarantine] if self._quarantine else [])]
+
+    def _children(self) -> list[Child]:
+        return [post.child for post in self._all_posts() if post.child is not None]
+
+    # --- processes
+
+    def _start(self, post: Post) -> None:
+        if post.child is not None or time.monotonic() < post.not_before:
+            return
+        post.board = SlotBoard.create(post.options.slots)
+        environment = {**os.environ, **self._settings.environment(), **MALLOC}
+        if post.options.threads is not None:
+            environment["OMP_NUM_THREADS"] = str(post.options.threads)
+        post.child = lifeline.spawn(
+            "vidan.worker",
+            ["--options", post.options.to_json(), "--board", str(post.board.fd)],
+            env=environment,
+            pass_fds=[post.board.fd],
+        )
+        post.started = time.monotonic()
+
+    def _reap(self, post: Post, guilty: int | None = None) -> None:
+        """Look whether a process has ended; if it died, give up its lease for it."""
+        if post.child is None or post.board is None or (code := post.child.poll()) is None:
+            return
+        worker_id, executing = post.board.worker_id, post.board.executing()
+        post.child.close()
+        post.board.close()
+        lived = time.monotonic() - post.started
+        post.child = post.board = None
+        if code == 0:
+            return
+        log.warning("worker %s ended with %d", post.options.name, code)
+        if worker_id is not None:
+            if self.signals:
+                executing = []  # ended on purpose, for no scenario
+            elif guilty is not None:
+                executing = [guilty]
+            self._releases.append(Release(worker_id, executing))
+        elif code in _HOPELESS:
+            self._exit_code = code  # it never got so far as to register
+            self._end_children(now=False)
+        post.deaths = 0 if lived > STEADY_SECONDS else post.deaths + 1
+        pause = min(RESTART_PAUSE_SECONDS, 0.1 * 2**post.deaths) if post.deaths > 1 else 0.0
+        post.not_before = time.monotonic() + pause
+
+    def _end_stalled(self, post: Post) -> None:
+        """End a process for the scenario that has been inside of one call for too long."""
+        if post.child is None or post.board is None or self.signals:
+            return
+        stalled = post.board.stalled(STALL_SECONDS)
+        if stalled is None or post.board.database_silent_for() > SILENT_SECONDS:
+            return
+        scenario_id, call = stalled
+        log.error(
+            "scenario %d: over %.0f s in one call (%s): ending its process",
+            scenario_id, STALL_SECONDS, call.name.lower(),
+        )  # fmt: skip
+        post.child.kill()
+        post.child.wait()
+        self._reap(post, guilty=scenario_id)
+
+    def _end_children(self, *, now: bool) -> None:
+        for child in self._children():
+            if now:
+                child.kill()
+            else:
+                child.terminate()
+
+    # --- the database
+
+    def _connected(self) -> Database:
+        if self._database is None:
+            self._database = Database(
+                self._settings.require_database(), application_name="supervisor", guarded=True
+            )
+        return self._database
+
+    def _release(self) -> None:
+        """Give up the leases of dead processes; what can't be had now is tried again."""
+        for release in list(self._releases):
+            try:
+                done = self._connected().retrying(
+                    lambda c, r=release: leases.release_worker(  # type: ignore[misc]
+                        c, r.worker_id, actor="supervisor", executing=r.executing
+                    )
+                )
+            except VidanError as error:
+                log.warning("%s", error)
+                done = self.signals > 0  # its lease will end by itself
+            if done:
+                self._releases.remove(release)
+
+    def _keep_quarantine(self) -> None:
+        """Keep one process of one slot while there are suspects that no other may take."""
+        options = self._posts[0].options
+        if options.slots == 1 or time.monotonic() < self._next_quarantine:
+            return
+        self._next_quarantine = time.monotonic() + QUARANTINE_SECONDS
+        try:
+            with self._connected().begin() as connection:
+                wanted = leases.suspects_due(connection, options.queues)
+        except DatabaseUnavailable as error:
+            log.warning("%s", error)
+            return
+        if wanted and self._quarantine is None:
+            self._quarantine = Post(
+                replace(options, name=f"{options.name}-quarantine", slots=1, quarantine=True)
+            )
+        if self._quarantine is None:
+            return
+        board = self._quarantine.board
+        if wanted:
+            self._start(self._quarantine)
+        elif self._quarantine.child is None:
+            self._quarantine = None
+        elif board is not None and board.worker_id is not None and not board.executing():
+            self._quarantine.child.terminate()
+
+
+def posts(
+    *,
+    gpus: str | None = None,
+    cpus: int | None = None,
+    name: str | None = None,
+    slots: int = 1,
+    queues: Sequence[str] = ("default",),
+    source: str | None = None,
+    app: str | None = None,
+) -> list[WorkerOptions]:
+    """Return the options of each worker: one a GPU, or `cpus` processes of one thread each.
+
+    Without a device option: all GPUs, else one CPU process. `gpus` is "all" or "0,1". Raises
+    InputRejected for a GPU that isn't there.
+    """
+    devices = _devices(gpus, cpus)
+    host = socket.gethostname()
+    return [
+        WorkerOptions(
+            name=_worker_name(name, device, place, len(devices), host),
+            device=device,
+            slots=slots,
+            queues=tuple(queues),
+            source=source,
+            app=app,
+            threads=1 if device == "cpu" else None,
+        )
+        for place, device in enumerate(devices)
+    ]
+
+
+def _worker_name(name: str | None, device: str, place: int, count: int, host: str) -> str:
+    if name is not None:
+        return name if count == 1 else f"{name}-{place}"
+    return f"{device.replace('cuda:', 'gpu-')}@{host}" if device != "cpu" else f"cpu-{place}@{host}"
+
+
+def _devices(gpus: str | None, cpus: int | None) -> list[str]:
+    if gpus is not None and cpus is not None:
+        raise InputRejected("--gpus and --cpus exclude each other", hint="give one of them")
+    if cpus is not None:
+        if cpus < 1:
+            raise InputRejected(f"--cpus {cpus}: at least 1 is needed")
+        return ["cpu"] * cpus
+    there = gpu_count()
+    if gpus is None:
+        return [f"cuda:{number}" for number in range(there)] or ["cpu"]
+    wanted = list(range(there)) if gpus == "all" else _gpu_numbers(gpus)
+    missing = [number for number in wanted if number >= there]
+    if missing or not wanted:
+        raise InputRejected(
+            f"no such GPU: {', '.join(map(str, missing)) or 'none is there'}"
+            f" (this machine has {there})",
+            hint="--cpus N runs on processors",
+        )
+    return [f"cuda:{number}" for number in wanted]
+
+
+def _gpu_numbers(gpus: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in gpus.split(",")]
+    except ValueError:
+        numbers = [-1]
+    if min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise InputRejected(f"--gpus {gpus!r} is neither `all` nor numbers", hint="such as 0,1")
+    return numbers
+
+
+def gpu_count() -> int:
+    """Ask a short-lived child how many GPUs torch sees. Raises MissingExtra without torch."""
+    asked = subprocess.run(
+        [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "No module named 'torch'" in asked.stderr:
+        raise MissingExtra(
+            "a worker needs torch, which is not installed", hint='pip install "vidan[worker]"'
+        )
+    return int(asked.stdout.strip() or 0)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Supervise the workers that `--posts` describes, until a signal or the parent is gone."""
+    parser = argparse.ArgumentParser(prog="python -m vidan.supervisor")
+    parser.add_argument("--posts", required=True, help="a JSON list of worker options")
+    arguments = parser.parse_args(argv)
+    settings = config.load()
+    logs.configure(json=settings.log_json)
+    wanted = [WorkerOptions.from_json(json.dumps(one)) for one in json.loads(arguments.posts)]
+    return supervise(settings, wanted)
+
+
+def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
+    """Run a supervisor in this process until it is told to end. Returns the exit code.
+
+    Raises DatabaseUnavailable or SchemaMismatch before any worker is started.
+    """
+    database = Database(settings.require_database())
+    try:
+        database.check_schema()
+    finally:
+        database.close()
+    supervisor = Supervisor(settings, wanted)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        supervisor.signals += 1
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    lifeline.watch(lambda: setattr(supervisor, "signals", max(1, supervisor.signals)))
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,347 @@
+"""A worker: one process, one device, N slots. `python -m vidan.worker`, started by a supervisor.
+
+The loop is synchronous and is never blocked by a run: it receives, claims, hands to the slots, and
+writes what became of runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from types import FrameType
+
+from vidan import broker, config, lifeline, logs, reception
+from vidan.broker.base import Received
+from vidan.concluding import Conclusions, MissingSources
+from vidan.config import Settings
+from vidan.domain import STOPPING
+from vidan.errors import (
+    DatabaseUnavailable,
+    HandOver,
+    LeaseLost,
+    RunStopped,
+    VidanError,
+)
+from vidan.lease import Lease
+from vidan.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
+from vidan.run import DetectorCache, Surroundings
+from vidan.runner import Outcome, run_scenario
+from vidan.services import leases, runs, tasks
+from vidan.services.leases import Claimant, Claimed, Held
+from vidan.slotboard import SlotBoard
+from vidan.slots import Engagement, FrameRate, Slots
+from vidan.tasks import Task, load_tasks
+from vidan.worker_options import WorkerOptions
+
+log = logging.getLogger("vidan.worker")
+
+IDLE_POLL_SECONDS = 0.1
+AHEAD_PER_SLOT = 64
+"""At most so many scenarios of tasks without a source are claimed ahead, a slot."""
+AHEAD_SECONDS = 1.0
+"""What was claimed ahead and has not begun after this is put back."""
+SWEEP_SECONDS = 0.25
+WORKERS_A_SWEEP_SECOND = 250
+"""All live workers together sweep this often a second."""
+
+
+class Worker:
+    """Claims scenarios and runs them in its slots. `run_once` is one step of its loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: WorkerOptions,
+        registry: Mapping[str, Task],
+        board: SlotBoard | None = None,
+    ) -> None:
+        self.stopping = False
+        self._settings = settings
+        self._options = options
+        self._registry = registry
+        self._board = board
+        self._broker = broker.connect(settings)
+        self._producer = self._broker.producer()
+        self._consumer = self._broker.consumer(RUNNERS_GROUP, [SCENARIOS_TOPIC])
+        self._detectors = DetectorCache(options.device, options.threads)
+        self._slots = Slots(options.slots, self._run, board)
+        self._missing = MissingSources()
+        self._conclusions = Conclusions(options.name, self._producer, self._missing)
+        self._lease: Lease | None = None
+        self._next_sweep = 0.0
+        self._claim_now = True
+        self._paused = False
+        self._ended_runs: deque[float] = deque(maxlen=options.slots * AHEAD_PER_SLOT)
+        self._frames = FrameRate()
+        self._unknown: dict[int, int] = {}  # rows held without a run here, in how many heartbeats
+
+    def run(self) -> None:
+        """Work until `stopping`, then put back what runs and leave."""
+        pause = 0.2
+        while not self.stopping:
+            try:
+                self.run_once()
+                pause = 0.2
+            except DatabaseUnavailable as error:
+                log.warning("%s", error)
+                time.sleep(pause)
+                pause = min(2 * pause, 2.0)
+        self._leave()
+
+    def run_once(self) -> None:
+        """Receive, claim, conclude: one step. Raises DatabaseUnavailable; nothing is lost by it."""
+        lease = self._current_lease()
+        received = self._receive()
+        try:
+            reception.usable(lease.database, received)  # ids are hints: the claim asks the rows
+            now = time.monotonic()
+            if received or self._claim_now or now >= self._next_sweep:
+                self._claim(lease)
+                interval = max(SWEEP_SECONDS, lease.live_workers / WORKERS_A_SWEEP_SECOND)
+                self._next_sweep = now + interval * random.uniform(0.75, 1.25)
+            self._put_back_waiting(lease)
+            self._conclude(lease)
+        except DatabaseUnavailable:
+            reception.rewind(self._consumer, received)
+            raise
+        self._consumer.commit(received)
+
+    # --- the lease
+
+    def _current_lease(self) -> Lease:
+        """Return the lease, a new one if there was none or it has ended."""
+        if self._lease is not None and not self._lease.ended:
+            return self._lease
+        if self._lease is not None:
+            self._abandon(self._lease)
+        lease = Lease(
+            self._settings.require_database(),
+            self._options,
+            tuple(self._registry),
+            self._board,
+            on_beat=self._compare,
+            on_end=self._lose_all,
+            measure=self._measure,
+        )
+        lease.begin()
+        with lease.database.begin() as connection:
+            tasks.publish(connection, [task.spec for task in self._registry.values()])
+        log.info("%s registered as %s", self._options.name, lease.worker_id)
+        self._lease = lease
+        self._claim_now = True
+        return lease
+
+    def _abandon(self, lease: Lease) -> None:
+        """Wait until the runs of an ended lease have stopped; nothing of theirs may be written."""
+        self._slots.conclude(one.id for one in self._slots.withdraw())
+        while self._slots.engaged():
+            ended = [outcome.claimed.fence.scenario_id for outcome in self._slots.outcomes()]
+            self._slots.conclude(ended)
+            self._slots.wake.wait(0.1)
+        lease.give_up()
+        self._lease = None
+
+    def _lose_all(self) -> None:
+        self._slots.interrupt(lambda: LeaseLost("the worker's lease has ended"))
+
+    def _measure(self) -> tuple[str, float]:
+        busy = bool(self._slots.engaged())
+        state = "draining" if self.stopping else "busy" if busy else "idle"
+        return state, self._frames.per_second()
+
+    def _compare(self, held: list[Held], sent: float) -> None:
+        """Compare the rows that it holds with its runs: stops, lost leases, lost answers."""
+        rows = {row.scenario_id: row for row in held}
+        engaged = {one.id: one for one in self._slots.engaged()}
+        for engagement in engaged.values():
+            row = rows.get(engagement.id)
+            if engagement.since > sent:
+                continue
+            if row is None or row.epoch != engagement.claimed.fence.epoch:
+                engagement.control.interrupt(LeaseLost(f"scenario {engagement.id} is another's"))
+            elif row.status in STOPPING:
+                engagement.control.interrupt(RunStopped("a stop was asked for"))
+        seen = {one: self._unknown.get(one, 0) + 1 for one in rows if one not in engaged}
+        lease = self._lease
+        lost = [rows[one] for one, beats in seen.items() if beats >= 2]
+        self._unknown = {one: beats for one, beats in seen.items() if beats < 2}
+        if lost and lease is not None:
+            fences = [leases.Fence(row.scenario_id, row.epoch, lease.worker_id) for row in lost]
+            self._conclusions.put_back(lease.database, fences, "the claim's answer was lost")
+
+    # --- receive
+
+    def _receive(self) -> list[Received]:
+        """Poll while a slot is free; without one, stay in the group and wait for a slot."""
+        if self._slots.free <= 0:
+            if not self._paused:
+                self._consumer.pause()
+                self._paused = True
+            self._slots.wake.wait(IDLE_POLL_SECONDS)
+            return self._consumer.poll(0)
+        if self._paused:
+            self._consumer.resume()
+            self._paused = False
+        if self._claim_now or self._slots.wake.is_set():
+            return self._consumer.poll(0)
+        until_sweep = max(0.0, self._next_sweep - time.monotonic())
+        return self._consumer.poll(min(IDLE_POLL_SECONDS, until_sweep))
+
+    # --- claim
+
+    def _claim(self, lease: Lease) -> None:
+        self._claim_now = False
+        free = self._slots.free
+        claimant = Claimant(
+            worker_id=lease.worker_id,
+            name=self._options.name,
+            queues=self._options.queues,
+            tasks=tuple(self._registry),
+            source=self._options.source,
+            suspects=self._options.slots == 1,
+            only_suspects=self._options.quarantine,
+        )
+        skip = self._missing.skip()
+        if free > 0:
+            claimed = lease.database.retrying(lambda c: leases.claim(c, claimant, free, skip=skip))
+            self._engage(lease, claimed)
+        ahead = min(self._finished_lately(), AHEAD_PER_SLOT * self._options.slots)
+        ahead += self._slots.free
+        if ahead > 0 and not self._options.quarantine:
+            claimed = lease.database.retrying(
+                lambda c: leases.claim(c, claimant, ahead, skip=skip, without_source=True)
+            )
+            self._engage(lease, claimed)
+
+    def _engage(self, lease: Lease, claimed: list[Claimed]) -> None:
+        """Start those without a source, all at once, and hand everything to the slots."""
+        if not claimed:
+            return
+        engagements = [Engagement(one) for one in claimed]
+        short = [one for one in engagements if not one.claimed.needs_source]
+        if short:
+            started = lease.database.retrying(
+                lambda c: runs.start(
+                    c, [one.claimed.fence for one in short], actor=self._options.name
+                )
+            )
+            for engagement in short:
+                status = started.get(engagement.id)
+                if status is None:
+                    engagement.control.interrupt(LeaseLost(f"scenario {engagement.id}"))
+                elif status in STOPPING:
+                    engagement.control.interrupt(RunStopped("a stop was asked for"))
+        self._slots.add(engagements)
+
+    def _finished_lately(self) -> int:
+        limit = time.monotonic() - 1.0
+        return sum(ended > limit for ended in self._ended_runs)
+
+    def _put_back_waiting(self, lease: Lease) -> None:
+        waiting = self._slots.withdraw(AHEAD_SECONDS)
+        if waiting:
+            fences = [one.claimed.fence for one in waiting]
+            self._conclusions.put_back(lease.database, fences, "claimed ahead, not begun")
+            self._slots.conclude(one.id for one in waiting)
+
+    # --- run and conclude
+
+    def _run(self, engagement: Engagement, slot: int) -> Outcome:
+        """Run one scenario: called in the slot's thread."""
+        lease = self._lease
+        assert lease is not None  # it is replaced only when no run of the former is left
+        around = Surroundings(
+            database=lease.database,
+            detectors=self._detectors,
+            on_active=lambda: self._activate(lease, engagement),
+            on_progress=lambda: self._progressed(engagement),
+            on_frames=self._frames.add,
+            board=self._board,
+            slot=slot,
+        )
+        return run_scenario(engagement.claimed, self._registry, engagement.control, around)
+
+    def _activate(self, lease: Lease, engagement: Engagement) -> None:
+        fence = engagement.claimed.fence
+        started = lease.database.retrying(
+            lambda c: runs.start(c, [fence], actor=self._options.name)
+        )
+        status = started.get(fence.scenario_id)
+        if status is None:
+            raise LeaseLost(f"scenario {fence.scenario_id} is another's now")
+        if status in STOPPING:
+            raise RunStopped("a stop was asked for")
+
+    def _progressed(self, engagement: Engagement) -> None:
+        if self._options.quarantine:
+            engagement.control.interrupt(HandOver("cleared of suspicion"))
+
+    def _conclude(self, lease: Lease) -> None:
+        outcomes = self._slots.outcomes()
+        if not outcomes:
+            return
+        self._conclusions.write(lease.database, outcomes)
+        now = time.monotonic()
+        self._ended_runs.extend(now for one in outcomes if not one.claimed.needs_source)
+        self._slots.conclude(outcome.claimed.fence.scenario_id for outcome in outcomes)
+        self._claim_now = True
+
+    def _leave(self) -> None:
+        """Hand over what runs, then leave: the group last, when the work is written."""
+        log.info("%s is leaving", self._options.name)
+        while self._lease is not None and not self._lease.ended:
+            lease = self._lease
+            self._slots.interrupt(lambda: HandOver("the worker is leaving"))
+            try:
+                waiting = self._slots.withdraw()
+                if waiting:
+                    self._conclusions.put_back(
+                        lease.database, [one.claimed.fence for one in waiting], "handed over"
+                    )
+                    self._slots.conclude(one.id for one in waiting)
+                self._conclude(lease)
+            except DatabaseUnavailable as error:
+                log.warning("%s", error)
+                time.sleep(0.5)
+            if not self._slots.engaged():
+                lease.give_up()
+                break
+            self._slots.wake.wait(0.2)
+        self._consumer.close()
+        self._producer.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a worker until SIGTERM, or until its supervisor is gone. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m vidan.worker")
+    parser.add_argument("--options", required=True, type=WorkerOptions.from_json)
+    parser.add_argument("--board", type=int, help="descriptor of the supervisor's slot board")
+    arguments = parser.parse_args(argv)
+    options: WorkerOptions = arguments.options
+    settings = config.load()
+    logs.configure(json=settings.log_json)
+    board = None if arguments.board is None else SlotBoard(arguments.board, options.slots)
+    try:
+        worker = Worker(settings, options, load_tasks(options.app), board)
+    except VidanError as error:
+        log.error("%s", error)
+        return error.exit_code
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        worker.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    lifeline.watch(lambda: setattr(worker, "stopping", True))
+    worker.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""What a worker process is started with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker runs; the supervisor passes it to each child as JSON.
+
+    `device` is "cpu" or "cuda:N", `slots` how many scenarios it runs at once. With `source` it
+    takes only scenarios of that source, or without any. `threads` bounds torch's CPU threads.
+    `quarantine`: it takes only suspects, one at a time.
+    """
+
+    name: str
+    device: str = "cpu"
+    slots: int = 1
+    queues: tuple[str, ...] = ("default",)
+    source: str | None = None
+    app: str | None = None
+    threads: int | None = None
+    quarantine: bool = False
+
+    def to_json(self) -> str:
+        """Return the options as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> WorkerOptions:
+        """Return the options that `to_json` wrote."""
+        found = json.loads(line)
+        found["queues"] = tuple(found["queues"])
+        return cls(**found)
