@@ -1,0 +1,8 @@
+from __future__ import annotations
+
+pytest_plugins = [
+    "tests.support.postgres",
+    "tests.support.home",
+    "tests.support.kafka",
+    "tests.support.cluster",
+]

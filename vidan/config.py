@@ -1,0 +1,232 @@
+"""Settings, built once at the edge and passed down.
+
+First hit wins: option, environment, `.env` in the current directory, the embedded stack that runs.
+A variable that is set to nothing hides the one in `.env` and counts as not set. Nothing here
+imports anything heavy: every command builds its settings on its quick path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from vidan.errors import DatabaseUnavailable, UsageError
+from vidan.home import broker_address, running_stack
+
+KAFKA_PREFIX = "VIDAN_KAFKA_"
+BOOTSTRAP = "bootstrap.servers"
+DOTENV = "VIDAN_DOTENV"
+"""Set to 0, no `.env` is read: in children, whose settings were built before."""
+
+_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+_TRUE = ("1", "true", "yes", "on")
+_FALSE = ("", "0", "false", "no", "off")
+_URL_HINT = "it looks like postgresql://user:password@host:5432/database"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that comes from outside, as one value."""
+
+    home: Path
+    """Folder of the embedded stack: VIDAN_HOME, or the platform's data folder."""
+    database_url: str | None = None
+    """`postgresql://…`, if one was given explicitly (option, DATABASE_URL, .env)."""
+    kafka: Mapping[str, str] = field(default_factory=dict)
+    """librdkafka settings that were given explicitly, by their own names."""
+    app: str | None = None
+    """VIDAN_APP: `module:app` with the user's own tasks."""
+    source_roots: tuple[Path, ...] = ()
+    """VIDAN_SOURCE_ROOTS: folders that the HTTP interface takes sources from."""
+    api_token: str | None = field(default=None, repr=False)
+    """VIDAN_API_TOKEN: the bearer token of the HTTP interface."""
+    log_json: bool = False
+    """VIDAN_LOG_JSON: log lines are JSON objects."""
+
+    def require_database(self) -> str:
+        """The database's URL: the explicit one, else the running embedded stack's.
+
+        Raises DatabaseUnavailable if there is neither.
+        """
+        if self.database_url is not None:
+            return self.database_url
+        stack = running_stack(self.home)
+        if stack is None:
+            raise DatabaseUnavailable(
+                "no database: DATABASE_URL is not set and no embedded stack is running",
+                hint="start one with `vidan up`, or set DATABASE_URL=postgresql://…",
+            )
+        return stack.database_url
+
+    def bootstrap_servers(self) -> str | None:
+        """Kafka's address (`host:port[,…]`), or None while none is known.
+
+        Read anew at each call: the embedded broker comes back on another port. The stack is used
+        whole or not at all, so with an explicit database its broker is never the answer.
+        """
+        explicit = self.kafka.get(BOOTSTRAP)
+        if explicit is not None or self.database_url is not None:
+            return explicit
+        stack = running_stack(self.home)
+        return None if stack is None else broker_address(stack)
+
+    def embedded(self) -> bool:
+        """Whether the embedded stack is what is used: it runs, and no database was given."""
+        return self.database_url is None and running_stack(self.home) is not None
+
+    def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+        """The environment for a child process in which `load` builds these settings again.
+
+        That is `environ` (this process's own by default) with these settings in place of the
+        variables that they came from; a `.env` is not read again.
+        """
+        own = os.environ if environ is None else environ
+        given = {
+            "VIDAN_HOME": str(self.home),
+            "DATABASE_URL": self.database_url,
+            "VIDAN_APP": self.app,
+            "VIDAN_SOURCE_ROOTS": os.pathsep.join(map(str, self.source_roots)),
+            "VIDAN_API_TOKEN": self.api_token,
+            "VIDAN_LOG_JSON": "1" if self.log_json else None,
+            "KAFKA_BOOTSTRAP_SERVERS": None,
+            DOTENV: "0",
+            **{_kafka_variable(name): value for name, value in self.kafka.items()},
+        }
+        kept = {
+            name: value
+            for name, value in own.items()
+            if name not in given and not name.startswith(KAFKA_PREFIX)
+        }
+        return kept | {name: value for name, value in given.items() if value}
+
+
+def load(
+    *,
+    database_url: str | None = None,
+    bootstrap_servers: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Settings:
+    """Build the settings from the options, `environ` and the `.env` in `cwd`.
+
+    `environ` and `cwd` are the process's own by default. Raises UsageError if a value can't be
+    understood.
+    """
+    own = os.environ if environ is None else environ
+    folder = Path.cwd() if cwd is None else cwd
+    file = _read_dotenv(folder / ".env") if _boolean(DOTENV, own.get(DOTENV, "1")) else {}
+    merged = {**file, **own}
+    kafka = {**_kafka(file), **_kafka(own)}
+    if bootstrap_servers:
+        kafka[BOOTSTRAP] = bootstrap_servers
+    url = database_url or merged.get("DATABASE_URL")
+    return Settings(
+        home=_home(merged.get("VIDAN_HOME"), folder),
+        database_url=plain_url(url) if url else None,
+        kafka={name: value for name, value in kafka.items() if value},
+        app=merged.get("VIDAN_APP") or None,
+        source_roots=_roots(merged.get("VIDAN_SOURCE_ROOTS", ""), folder),
+        api_token=merged.get("VIDAN_API_TOKEN") or None,
+        log_json=_boolean("VIDAN_LOG_JSON", merged.get("VIDAN_LOG_JSON", "")),
+    )
+
+
+def plain_url(url: str) -> str:
+    """The URL as libpq, psql and psycopg take it: `postgresql://…`. Raises UsageError."""
+    return f"postgresql://{_checked(url)}"
+
+
+def sqlalchemy_url(url: str) -> str:
+    """The URL as SQLAlchemy takes it, naming the driver: `postgresql+psycopg://…`.
+
+    Takes `postgresql://`, `postgres://` and `postgresql+psycopg://`; raises UsageError otherwise.
+    """
+    return f"postgresql+psycopg://{_checked(url)}"
+
+
+def shown_url(url: str) -> str:
+    """The URL for people to see: without its password and without parameters."""
+    try:
+        parts = urlsplit(url)
+        user, at, host = parts.netloc.rpartition("@")
+    except ValueError:
+        return "(not a URL)"
+    return f"{parts.scheme}://{user.partition(':')[0]}{at}{host}{parts.path}"
+
+
+def _checked(url: str) -> str:
+    """What follows `://` in a database URL. Raises UsageError, which never shows a password."""
+    scheme, separator, rest = url.strip().partition("://")
+    if not separator or scheme not in _SCHEMES:
+        raise UsageError(
+            "the database URL has to begin with postgresql://"
+            + (f", not {scheme}://" if separator else ""),
+            hint=_URL_HINT,
+        )
+    authority, _, path = rest.partition("?")[0].partition("/")
+    if not (authority or path or "?" in rest):
+        raise UsageError("the database URL names neither host nor database", hint=_URL_HINT)
+    if "#" in rest or "/" in path:
+        raise UsageError(
+            "the database URL is malformed: a # or / in user, password or name has to be "
+            "written as %23 or %2F",
+            hint=_URL_HINT,
+        )
+    try:
+        _ = urlsplit(f"postgresql://{rest}").port
+    except ValueError:  # its text would show what stands where the port should be
+        raise UsageError(
+            "the database URL is malformed: no proper host and port", hint=_URL_HINT
+        ) from None
+    return rest
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    """The variables of a `.env` file; none if there is no such file. Raises UsageError."""
+    if not path.is_file():
+        return {}
+    from dotenv import dotenv_values  # only those who have a file pay for the import
+
+    try:
+        values = dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read: {error}", hint="mend or remove it") from None
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _kafka(variables: Mapping[str, str]) -> dict[str, str]:
+    """librdkafka settings among the variables: VIDAN_KAFKA_SASL_USERNAME is `sasl.username`."""
+    found = {}
+    if "KAFKA_BOOTSTRAP_SERVERS" in variables:
+        found[BOOTSTRAP] = variables["KAFKA_BOOTSTRAP_SERVERS"]
+    for name, value in variables.items():
+        if name.startswith(KAFKA_PREFIX) and name != KAFKA_PREFIX:
+            found[name.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")] = value
+    return found
+
+
+def _kafka_variable(name: str) -> str:
+    return KAFKA_PREFIX + name.upper().replace(".", "_")
+
+
+def _home(value: str | None, cwd: Path) -> Path:
+    if value:
+        return cwd / Path(value).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("vidan")
+
+
+def _roots(value: str, cwd: Path) -> tuple[Path, ...]:
+    return tuple(cwd / Path(root).expanduser() for root in value.split(os.pathsep) if root)
+
+
+def _boolean(name: str, value: str) -> bool:
+    if value.strip().lower() in _TRUE:
+        return True
+    if value.strip().lower() in _FALSE:
+        return False
+    raise UsageError(f"{name} is {value!r}", hint=f"one of {', '.join(_TRUE + _FALSE[1:])}")
