@@ -1,0 +1,228 @@
+"""The brokers of the tests: a real Apache Kafka and the embedded one, one of each a session.
+
+The real one's server comes from Maven Central into tests/kafka/jars, kept between sessions.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from vidan import lifeline
+from vidan.config import Settings
+
+FOLDER = Path(__file__).resolve().parent.parent / "kafka"
+JARS = FOLDER / "jars"
+INSTALL = "apt-get install openjdk-17-jre-headless maven"
+START_LIMIT = 90.0
+"""Seconds that a broker may take to start, on a machine that is busy with other things."""
+
+
+class RealKafka:
+    """A Kafka of one node, KRaft, on a free port that it keeps over restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._log = folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        port, controller_port = _free_ports(2)
+        self.bootstrap_servers = f"127.0.0.1:{port}"
+        self._properties = folder / "server.properties"
+        template = (FOLDER / "server.properties").read_text(encoding="utf-8")
+        self._properties.write_text(
+            template.format(port=port, controller_port=controller_port, folder=folder / "log"),
+            encoding="utf-8",
+        )
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        subprocess.run(
+            _java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self._properties),
+            check=True,
+            capture_output=True,
+        )
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                _java("kafka.Kafka", self._properties),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_LIMIT
+        client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        while True:
+            try:
+                client.list_topics(timeout=1)
+            except KafkaException:
+                ended = self._process.poll() is not None
+                if ended or time.monotonic() > deadline:
+                    self.stop()
+                    tail = self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                    raise RuntimeError(f"Apache Kafka did not start:\n{tail}") from None
+            else:
+                return
+
+    def stop(self) -> None:
+        """End the server. What it stored is there again after `start`."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class HostedBroker:
+    """The embedded broker in a process of its own, on another port after each start."""
+
+    def __init__(self, address_file: Path) -> None:
+        self.address_file = address_file
+        self._child: lifeline.Child | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where it is now."""
+        return self.address_file.read_text(encoding="utf-8")
+
+    @property
+    def pid(self) -> int:
+        """The process that hosts it now."""
+        assert self._child is not None
+        return self._child.pid
+
+    def start(self) -> None:
+        """Start it and wait for its address."""
+        self._child = lifeline.spawn(
+            "vidan.broker.embedded", ["--address-file", str(self.address_file)]
+        )
+        deadline = time.monotonic() + START_LIMIT
+        while not self.address_file.exists():
+            if self._child.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError("the embedded broker did not start")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End it. It forgets everything."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.stop(10)
+
+
+@dataclass(frozen=True)
+class EmbeddedSettings(Settings):
+    """Settings that find the embedded broker at an address file, without a whole embedded stack."""
+
+    address_file: Path = Path()
+
+    def bootstrap_servers(self) -> str | None:
+        """The content of the file, or None without one."""
+        try:
+            return self.address_file.read_text(encoding="utf-8")
+        except OSError:
+            return None
+
+
+@pytest.fixture(scope="session")
+def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
+    """Apache Kafka. Without Java or Maven its tests are skipped, but with CI=true they fail."""
+    if lacking := _fetch():
+        reason = f"tests on a real Kafka are left out: {lacking}; mend it with: {INSTALL}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    kafka = RealKafka(tmp_path_factory.mktemp("kafka"))
+    kafka.start()
+    try:
+        yield kafka
+    finally:
+        kafka.stop()
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostedBroker]:
+    """The embedded broker, hosted in a process of its own."""
+    broker = HostedBroker(tmp_path_factory.mktemp("embedded") / "broker.address")
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    """Which of the two brokers a test runs on: it runs on both."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def broker_server(broker_kind: str, request: pytest.FixtureRequest) -> RealKafka | HostedBroker:
+    """The broker of this kind, running. A test that stops it has to start it again."""
+    fixture = {"embedded": "embedded_broker", "kafka": "real_kafka"}[broker_kind]
+    server: RealKafka | HostedBroker = request.getfixturevalue(fixture)
+    return server
+
+
+@pytest.fixture
+def broker_settings(broker_server: RealKafka | HostedBroker, tmp_path: Path) -> Settings:
+    """Settings that name the broker of this kind, and no database."""
+    if isinstance(broker_server, HostedBroker):
+        return EmbeddedSettings(home=tmp_path, address_file=broker_server.address_file)
+    return Settings(home=tmp_path, kafka={"bootstrap.servers": broker_server.bootstrap_servers})
+
+
+def _fetch() -> str | None:
+    """Fetch Kafka's jars, unless they are there; returns what is lacking, in a few words."""
+    if shutil.which("java") is None:
+        return "there is no Java"
+    pom = FOLDER / "pom.xml"
+    complete = JARS / f"complete-{hashlib.sha256(pom.read_bytes()).hexdigest()[:16]}"
+    if complete.exists():
+        return None
+    if shutil.which("mvn") is None:
+        return "there is no Maven"
+    shutil.rmtree(JARS, ignore_errors=True)
+    command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"]
+    command.append(f"-DoutputDirectory={JARS}")
+    fetched = subprocess.run(command, capture_output=True, text=True)
+    if fetched.returncode != 0:
+        errors = [line for line in fetched.stdout.splitlines() if line.startswith("[ERROR]")]
+        return f"Maven could not fetch Apache Kafka ({errors[0] if errors else 'no reason given'})"
+    complete.touch()
+    return None
+
+
+def _java(main: str, *args: str | Path) -> list[str]:
+    """A command that runs a class of Kafka's; on Linux it dies with the process that started it."""
+    bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+    quick = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+    return [*bound, "java", *quick, quiet, "-cp", f"{JARS}/*", main, *map(str, args)]
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

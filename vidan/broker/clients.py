@@ -1,0 +1,294 @@
+"""Producer and consumer, on confluent-kafka's synchronous clients.
+
+librdkafka reconnects to an address by itself. What it can't do is done here: the clients are built
+anew when the address changes or appears later, and after an error that is fatal to them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from vidan import messages as wire
+from vidan.broker import options
+from vidan.broker.base import Received
+from vidan.broker.connection import RECHECK, Address, Health, build, is_fatal
+
+log = logging.getLogger("vidan.broker")
+
+SEND_LIMIT = 3.4
+"""Seconds that `send` waits for its reports: librdkafka gives a message up after 3."""
+
+PROBE = 2.0
+"""Seconds between two looks whether a broker that was lost is back."""
+
+
+class KafkaProducer:
+    """Announces scenarios, idempotently and acknowledged by all replicas. See `base.Producer`."""
+
+    def __init__(self, address: Address, chosen: Mapping[str, Any]) -> None:
+        self._address = address
+        self._chosen = chosen
+        self._health = Health("producer")
+        self._lock = threading.Lock()
+        self._closed = False
+        self._client: Producer | None = None
+        self._client_address: str | None = None
+
+    def send(self, topic: str, scenario_ids: Sequence[int]) -> list[int]:
+        """See `base.Producer`. Raises ValueError for an id outside 1…2⁶³-1, before sending any."""
+        deadline = time.monotonic() + SEND_LIMIT
+        payloads = {scenario_id: wire.encode(scenario_id) for scenario_id in scenario_ids}
+        client = self._connected() if payloads else None
+        if client is None:
+            return list(payloads)
+        delivered = set()
+        reports = 0
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            nonlocal reports
+            reports += 1
+            if error is None:
+                delivered.add(int(message.key() or b"0"))
+            else:
+                self._note(error)
+
+        queued = 0
+        for scenario_id, payload in payloads.items():
+            produce = partial(client.produce, topic, payload, str(scenario_id), on_delivery=report)
+            if not self._queue(client, produce, deadline):
+                break
+            queued += 1
+        # Reports come to whichever thread polls, so wait in steps: another may have got the last.
+        while reports < queued and (left := deadline - time.monotonic()) > 0:
+            client.poll(min(left, 0.1))
+        if delivered:
+            self._health.well()
+        return [scenario_id for scenario_id in payloads if scenario_id not in delivered]
+
+    def close(self) -> None:
+        """See `base.Producer`. What is still queued was reported as failed, and is dropped."""
+        with self._lock:
+            self._closed = True
+            self._drop()
+
+    def _queue(self, client: Producer, produce: Callable[[], None], deadline: float) -> bool:
+        while True:
+            try:
+                produce()
+                return True
+            except BufferError:  # the queue is full: reports make room
+                if time.monotonic() >= deadline:
+                    return False
+                client.poll(0.05)
+            except KafkaException as error:
+                self._note(error.args[0])
+                return False
+
+    def _note(self, error: KafkaError) -> None:
+        self._health.note(error)
+        if is_fatal(error):
+            with self._lock:
+                self._drop()
+
+    def _connected(self) -> Producer | None:
+        with self._lock:
+            address = None if self._closed else self._address.current()
+            if address != self._client_address:
+                self._drop()
+            if self._client is None and address is not None:
+                settings = {
+                    **options.producer_options(self._chosen),
+                    "bootstrap.servers": address,
+                }
+                self._client = build(Producer, settings, self._note, self._chosen)
+                self._client_address = address
+            return self._client
+
+    def _drop(self) -> None:
+        client, self._client = self._client, None
+        self._client_address = None
+        if client is not None:
+            client.purge(blocking=False)
+
+
+class KafkaConsumer:
+    """A member of a consumer group, for one thread. See `base.Consumer`."""
+
+    def __init__(
+        self, address: Address, group: str, topics: Sequence[str], chosen: Mapping[str, Any]
+    ) -> None:
+        self._address = address
+        self._group = group
+        self._topics = list(topics)
+        self._chosen = chosen
+        self._health = Health(f"consumer of {group}")
+        self._client: Consumer | None = None
+        self._client_address: str | None = None
+        self._paused = False
+        self._closed = False
+        self._fatal = False
+        self._probed = 0.0
+        # The last offset received of each partition that is held, from the broker at this address:
+        # what is not in here is another member's, or of a broker that is gone.
+        self._last: dict[tuple[str, int], int] = {}
+
+    def poll(self, timeout: float, limit: int = 100) -> list[Received]:
+        """See `base.Consumer`."""
+        deadline = time.monotonic() + timeout
+        while True:
+            client = self._connected()
+            step = max(0.0, min(RECHECK, deadline - time.monotonic()))
+            received: list[Received] = []
+            if client is None:
+                time.sleep(step)
+            else:
+                received = self._receive(client, step, limit)
+            if received or time.monotonic() >= deadline:
+                return received
+
+    def pause(self) -> None:
+        """See `base.Consumer`."""
+        if not self._paused:
+            self._paused = True
+            if self._client is not None:
+                self._client.pause(self._client.assignment())
+
+    def resume(self) -> None:
+        """See `base.Consumer`."""
+        if self._paused:
+            self._paused = False
+            if self._client is not None:
+                self._client.resume(self._client.assignment())
+
+    def commit(self, messages: Sequence[Received]) -> None:
+        """See `base.Consumer`."""
+        after: dict[tuple[str, int], int] = {}
+        for message in filter(self._held, messages):
+            place = (message.topic, message.partition)
+            after[place] = max(after.get(place, 0), message.offset + 1)
+        if self._client is None or not after:
+            return
+        offsets = [TopicPartition(*place, offset) for place, offset in after.items()]
+        try:
+            self._client.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            self._health.note(error.args[0])
+
+    def rewind(self, message: Received) -> None:
+        """See `base.Consumer`. A message that went to another member comes to that one."""
+        if self._client is None or not self._held(message):
+            return
+        try:
+            self._client.seek(TopicPartition(message.topic, message.partition, message.offset))
+        except KafkaException as error:
+            self._health.note(error.args[0])
+
+    def close(self) -> None:
+        """See `base.Consumer`. Commits under way are finished first."""
+        self._closed = True
+        self._drop()
+
+    def _receive(self, client: Consumer, timeout: float, limit: int) -> list[Received]:
+        try:
+            # The first message ends the wait; those already fetched come along.
+            received = self._take(client.consume(1, timeout))
+            if received and limit > 1:
+                received += self._take(client.consume(limit - 1, 0))
+        except KafkaException as error:
+            self._note(error.args[0])
+            return []
+        if received:
+            self._health.well()
+        elif self._health.ill:
+            self._probe(client)
+        return received
+
+    def _take(self, batch: Sequence[Message]) -> list[Received]:
+        taken = []
+        for message in batch:
+            error = message.error()
+            if error is not None:
+                self._note(error)
+                continue
+            received = Received(
+                topic=message.topic() or "",
+                partition=message.partition() or 0,
+                offset=message.offset() or 0,
+                timestamp_ms=message.timestamp()[1],
+                key=message.key(),
+                value=message.value(),
+            )
+            self._last[received.topic, received.partition] = received.offset
+            taken.append(received)
+        return taken
+
+    def _held(self, message: Received) -> bool:
+        return message.offset <= self._last.get((message.topic, message.partition), -1)
+
+    def _probe(self, client: Consumer) -> None:
+        """An idle consumer hears nothing of a broker that is back: ask now and then."""
+        if time.monotonic() - self._probed < PROBE:
+            return
+        try:
+            found = client.list_topics(timeout=0.2).topics
+        except KafkaException:
+            pass
+        else:
+            if all(topic in found for topic in self._topics):
+                self._health.answered()
+        self._probed = time.monotonic()
+
+    def _connected(self) -> Consumer | None:
+        address = None if self._closed else self._address.current()
+        if self._fatal or address != self._client_address:
+            self._drop()
+        if self._client is None and address is not None:
+            settings = {
+                **options.consumer_options(self._chosen),
+                "group.id": self._group,
+                "on_commit": self._committed,
+                "bootstrap.servers": address,
+            }
+            self._client = build(Consumer, settings, self._note, self._chosen)
+            self._client_address = address
+            self._client.subscribe(
+                self._topics,
+                on_assign=self._assigned,
+                on_revoke=self._revoked,
+                on_lost=self._revoked,
+            )
+        return self._client
+
+    def _drop(self) -> None:
+        client, self._client = self._client, None
+        self._client_address = None
+        self._fatal = False
+        self._last.clear()
+        if client is not None:
+            client.close()
+
+    # Callbacks of librdkafka: they run inside `consume` and `close`, so in the caller's thread.
+
+    def _assigned(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        client.incremental_assign(partitions)
+        if self._paused:
+            client.pause(partitions)
+
+    def _revoked(self, _client: Consumer, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            self._last.pop((partition.topic, partition.partition), None)
+
+    def _committed(self, error: KafkaError | None, _offsets: list[TopicPartition]) -> None:
+        if error is not None and error.code() != KafkaError._NO_OFFSET:
+            log.info("%s: offsets were not committed: %s", self._health.who, error.str())
+
+    def _note(self, error: KafkaError) -> None:
+        self._health.note(error)
+        self._fatal = self._fatal or is_fatal(error)

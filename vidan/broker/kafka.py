@@ -1,0 +1,151 @@
+"""A Kafka cluster: its clients and its topics."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from vidan import messages
+from vidan.broker import options
+from vidan.broker.clients import KafkaConsumer, KafkaProducer
+from vidan.broker.connection import Address, Health, build
+from vidan.errors import BrokerUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+
+ANSWER_LIMIT = 4.5
+"""Seconds that a question to the broker may take in all."""
+
+SURELY_DOWN = 1.5
+"""Seconds after which a broker that refuses connections is called down: names can have several
+addresses, and librdkafka tries them one after the other."""
+
+HINT = "is it up? set KAFKA_BOOTSTRAP_SERVERS, or start the embedded stack with `vidan up`"
+
+
+class KafkaBroker:
+    """The cluster at the address that the settings name. See `base.Broker`."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Check the librdkafka settings (raises UsageError). Opens no connection."""
+        self._settings = settings
+        self._chosen = options.given(settings.kafka)
+        check(self._chosen)
+
+    def producer(self) -> KafkaProducer:
+        """See `base.Broker`."""
+        return KafkaProducer(Address(self._settings), self._chosen)
+
+    def consumer(self, group: str, topics: Sequence[str]) -> KafkaConsumer:
+        """See `base.Broker`."""
+        return KafkaConsumer(Address(self._settings), group, topics, self._chosen)
+
+    def topics(self) -> dict[str, int]:
+        """See `base.Broker`. Kafka's internal topics are left out."""
+        return Administration(self._settings, self._chosen).topics()
+
+    def create_topics(self, partitions: int, replication: int) -> list[str]:
+        """See `base.Broker`."""
+        require_positive(partitions, replication)
+        administration = Administration(self._settings, self._chosen)
+        existing = administration.topics()
+        missing = [topic for topic in messages.TOPICS if topic not in existing]
+        return [t for t in missing if administration.create(t, partitions, replication)]
+
+
+class Administration:
+    """Questions to a broker that have to be answered within 5 seconds, all together."""
+
+    def __init__(self, settings: Settings, chosen: Mapping[str, Any]) -> None:
+        """Raises BrokerUnavailable if no address is known."""
+        self._deadline = time.monotonic() + ANSWER_LIMIT
+        address = settings.bootstrap_servers()
+        if address is None:
+            raise BrokerUnavailable("no Kafka broker is known", hint=HINT)
+        self._address = address
+        self._health = Health("administration", level=logging.DEBUG)  # its errors are raised
+        connection = {**options.COMMON, **chosen, "bootstrap.servers": address}
+        self._client: AdminClient = build(AdminClient, connection, self._health.note, chosen)
+
+    def topics(self) -> dict[str, int]:
+        """Name → partitions, without internal topics. Raises BrokerUnavailable."""
+        started = time.monotonic()
+        while True:
+            try:
+                found = self._client.list_topics(timeout=0.5).topics
+            except KafkaException as error:
+                self._client.poll(0)  # serves error_cb, which knows more than "timed out"
+                now = time.monotonic()
+                if now >= self._deadline or (self._health.down and now - started > SURELY_DOWN):
+                    raise self._unavailable() from error
+            else:
+                return {
+                    name: len(topic.partitions)
+                    for name, topic in sorted(found.items())
+                    if not name.startswith("__")
+                }
+
+    def create(self, topic: str, partitions: int, replication: int) -> bool:
+        """Whether the topic was created: False if another had done so in the meantime.
+
+        Raises BrokerUnavailable, and UsageError if the broker refuses.
+        """
+        left = max(0.1, self._deadline - time.monotonic())
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
+        try:
+            self._client.create_topics([new], request_timeout=left)[topic].result(left + 0.2)
+        except (KafkaException, TimeoutError) as error:
+            reason: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
+            if reason is None or reason.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
+                raise self._unavailable() from error
+            if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return False
+            raise UsageError(
+                f"Kafka refused to create topic {topic}: {reason.str()}",
+                hint="give --partitions and --replication that the cluster allows",
+            ) from error
+        return True
+
+    def touch(self, topic: str) -> None:
+        """Ask for a topic, on which a broker that creates topics by itself does so.
+
+        Raises BrokerUnavailable.
+        """
+        try:
+            self._client.list_topics(topic, timeout=max(0.1, self._deadline - time.monotonic()))
+        except KafkaException as error:
+            raise self._unavailable() from error
+
+    def _unavailable(self) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"Kafka at {self._address} can't be reached: {self._health.reason}", hint=HINT
+        )
+
+
+def require_positive(partitions: int, replication: int) -> None:
+    """Raise UsageError for a number of partitions or replicas that no topic can have."""
+    for name, number in (("partitions", partitions), ("replication", replication)):
+        if number < 1:
+            raise UsageError(f"{name} has to be at least 1, not {number}")
+
+
+def check(chosen: Mapping[str, Any]) -> None:
+    """Raise UsageError, naming the variable, if librdkafka doesn't take these settings.
+
+    Builds both kinds of client without an address, which costs two milliseconds and connects to
+    nothing.
+    """
+
+    def ignore(error: KafkaError) -> None:
+        pass
+
+    build(Producer, options.producer_options(chosen), ignore, chosen)
+    consumer = {**options.consumer_options(chosen), "group.id": messages.RUNNERS_GROUP}
+    build(Consumer, consumer, ignore, chosen).close()
