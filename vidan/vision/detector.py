@@ -1,0 +1,107 @@
+"""What a detector is, and how one is built by its model's name.
+
+Importing this module is light; building a detector loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidan import catalogue
+from vidan.domain import Detection
+from vidan.errors import InputRejected, MissingExtra, RejectedTask
+
+
+class Detector(Protocol):
+    """Finds objects in frames. The three implementations pass one contract suite."""
+
+    labels: tuple[str, ...]
+    """The names that its detections may carry."""
+    batch_size: int
+    """How many frames it likes to get at once."""
+
+    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
+        """The detections of each frame, the best first.
+
+        `pixels` is (N, H, W, 3) uint8 RGB; boxes come in pixels of a `width` x `height` source,
+        whatever H and W are. What is found in a frame does not depend on the others. Raises
+        RejectedTask if `pixels` is something else.
+        """
+        ...
+
+    def decode_size(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) to which frames of a `height` x `width` source may be scaled beforehand."""
+        ...
+
+
+def build_detector(
+    model: str = catalogue.DEFAULT_MODEL,
+    *,
+    weights: str | None = None,
+    min_score: float = catalogue.DEFAULT_MIN_SCORE,
+    labels: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Detector:
+    """Load `model`: nanodet-g, torchvision/<name> or module:factory.
+
+    Detections keep to `labels` (None: all) and have at least `min_score`. `size` is the input's
+    (H, W), None for the model's own. `device` is cpu, cuda or cuda:N. `threads` is set for the
+    whole process. Raises RejectedTask for what no retry can mend, InputRejected for a device
+    that is not there, VidanError if weights can't be downloaded.
+    """
+    try:
+        catalogue.check_model(model, weights=weights, labels=labels, size=size, min_score=min_score)
+    except InputRejected as error:
+        raise RejectedTask(str(error), hint=error.hint) from None
+    try:
+        return _load(model, weights, min_score, labels, size, device, threads)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"detecting objects needs {error.name}", hint="pip install 'vidan[worker]'"
+        ) from error
+
+
+def _load(
+    model: str,
+    weights: str | None,
+    min_score: float,
+    labels: Sequence[str] | None,
+    size: tuple[int, int] | None,
+    device: str,
+    threads: int | None,
+) -> Detector:
+    from vidan.vision.device import find_device, set_threads
+
+    place = find_device(device)
+    if threads is not None:
+        set_threads(threads)
+    if catalogue.is_factory(model):
+        from vidan.vision.factory import FactoryDetector
+
+        return FactoryDetector(
+            model, weights=weights, min_score=min_score, labels=labels, size=size, device=device
+        )
+    if model == catalogue.DEFAULT_MODEL:
+        from vidan.vision.nanodet import NanoDet
+
+        return NanoDet(
+            Path(weights) if weights else catalogue.NANODET_WEIGHTS,
+            sha256=None if weights else catalogue.NANODET_SHA256,
+            labels=labels or catalogue.COCO_LABELS,
+            min_score=min_score,
+            size=size,
+            device=place,
+            autocast=place.type == "cuda",
+        )
+    from vidan.vision.torchvision_models import TorchvisionDetector
+
+    return TorchvisionDetector(
+        model, weights=weights, min_score=min_score, labels=labels, size=size, device=place
+    )
