@@ -8,17 +8,21 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vidan.commits import Committer, RunControl
 from vidan.db.session import Database
 from vidan.domain import Detection
 from vidan.errors import RejectedTask, SourceMissing
 from vidan.pipeline import Pipeline
+from vidan.services import storable
 from vidan.services.leases import Claimed
 from vidan.slotboard import Call, SlotBoard
 from vidan.vision import frames as vision_frames
+from vidan.vision.container import local_path
 from vidan.vision.detector import Detector, build_detector
 from vidan.vision.frames import FrameBatch, FrameSource
 
@@ -39,14 +43,15 @@ class DetectorCache:
         """Return the detector for these options of `build_detector`, built at the first call."""
         key = json.dumps(options, sort_keys=True)
         with self._lock:
-            found = self._detectors.pop(key, None)
-            if found is None:
+            detector = self._detectors.pop(key, None)
+            if detector is None:
                 while len(self._detectors) >= self._keep:  # the one not used for longest goes
                     self._detectors.pop(next(iter(self._detectors)))
-                built = build_detector(device=self._device, threads=self._threads, **options)
-                found = _OneAtATime(built)
-            self._detectors[key] = found
-            return found
+                detector = _OneAtATime(
+                    build_detector(device=self._device, threads=self._threads, **options)
+                )
+            self._detectors[key] = detector
+            return detector
 
 
 class _OneAtATime:
@@ -55,13 +60,15 @@ class _OneAtATime:
     def __init__(self, detector: Detector) -> None:
         self.labels = detector.labels
         self.batch_size = detector.batch_size
-        self.decode_size = getattr(detector, "decode_size", None)
         self._detector = detector
         self._lock = threading.Lock()
 
-    def detect(self, pixels: Any, width: int, height: int) -> list[list[Detection]]:
+    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
         with self._lock:
             return self._detector.detect(pixels, width, height)
+
+    def decode_size(self, height: int, width: int) -> tuple[int, int]:
+        return self._detector.decode_size(height, width)
 
 
 @dataclass(slots=True)
@@ -192,16 +199,15 @@ class Run:
         if self.source is None:
             raise RejectedTask("this task has no source: it was registered with source=False")
         local = vision_frames.is_local(self.source)
-        if local and not Path(self.source.removeprefix("file://")).exists():
+        if local and not local_path(self.source).exists():
             raise SourceMissing(f"no such file on this host: {self.source}")
         frame, pts = self._position
         size = None
-        decode_size = getattr(detector, "decode_size", None)
         with self._around.guard(Call.DECODER) if local else nullcontext():
-            if sampling["decoder"] == "decord" and decode_size is not None:
+            if sampling["decoder"] == "decord" and detector is not None:
                 # it reads ahead: opened at the size that the model wants, it holds far less
                 probe = vision_frames.open_source(self.source, **sampling)
-                size = decode_size(probe.height, probe.width)
+                size = detector.decode_size(probe.height, probe.width)
                 probe.close()
             return vision_frames.open_source(
                 self.source, frame=frame, pts=pts, size=size, **sampling
@@ -221,9 +227,11 @@ class Run:
             )
 
     def _state_text(self) -> str:
+        if not isinstance(self.state, dict):
+            raise RejectedTask("run.state has to be a dict")
         try:
-            return json.dumps(self.state, allow_nan=False)
-        except (TypeError, ValueError) as error:
+            return storable.json_text(self.state)
+        except ValueError as error:
             raise RejectedTask(f"run.state has to be JSON: {error}") from None
 
     def _end_stream(self) -> None:
@@ -237,8 +245,12 @@ class Run:
             self._position = pipeline.position or self._position
 
     def returned(self) -> None:
-        """The task has returned: store what it had done. Called by the runner."""
+        """The task has returned: store what it had done. Called by the runner.
+
+        Raises RejectedTask if the state that it left can't be stored.
+        """
         self._end_stream()
+        self._state_text()
         if self._committer is not None:
             self._committer.flush()
 

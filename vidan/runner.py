@@ -19,8 +19,10 @@ from vidan.errors import (
     RejectedTask,
     RunStopped,
     SourceMissing,
+    UsageError,
 )
 from vidan.run import Run, Surroundings
+from vidan.services import storable
 from vidan.services.leases import Claimed
 from vidan.tasks import Task
 
@@ -68,7 +70,8 @@ def run_scenario(
         _around=around,
     )
     outcome = _call(run, tasks[claimed.task], claimed, control)
-    log.info(
+    log.log(
+        logging.INFO if claimed.needs_source or outcome.error else logging.DEBUG,
         "scenario %d %s after %.1f s%s",
         run.scenario_id,
         outcome.end.value,
@@ -96,7 +99,7 @@ def _call(run: Run, task: Task, claimed: Claimed, control: RunControl) -> Outcom
 
 def _outcome_of(error: BaseException, claimed: Claimed) -> Outcome:
     """Tell by the exception's type what happens: stop, hand over, retry, reject."""
-    line = " ".join(str(error).split()) or type(error).__name__
+    line = storable.line(error) or type(error).__name__
     match error:
         case LeaseLost():
             return Outcome(claimed, End.LOST, error=line)
@@ -108,7 +111,7 @@ def _outcome_of(error: BaseException, claimed: Claimed) -> Outcome:
             return Outcome(claimed, End.SOURCE_MISSING, error=line)
         case DatabaseUnavailable() | BrokerUnavailable():
             return Outcome(claimed, End.HANDED_OVER, error=line)
-        case RejectedTask() | InputRejected():
+        case RejectedTask() | InputRejected() | UsageError():
             return Outcome(claimed, End.REJECTED, error=line)
         case _:  # the task's own code, a detector, a commit; SystemExit from a task, too
             log.debug("scenario %d failed", claimed.fence.scenario_id, exc_info=error)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import signal
 import socket
 import subprocess
@@ -127,7 +126,7 @@ class Supervisor:
         if post.child is not None or time.monotonic() < post.not_before:
             return
         post.board = SlotBoard.create(post.options.slots)
-        environment = {**os.environ, **self._settings.environment(), **MALLOC}
+        environment = {**self._settings.environment(), **MALLOC}
         if post.options.threads is not None:
             environment["OMP_NUM_THREADS"] = str(post.options.threads)
         post.child = lifeline.spawn(

@@ -129,9 +129,9 @@ class Worker:
             on_end=self._lose_all,
             measure=self._measure,
         )
-        lease.begin()
         with lease.database.begin() as connection:
             tasks.publish(connection, [task.spec for task in self._registry.values()])
+        lease.begin()
         log.info("%s registered as %s", self._options.name, lease.worker_id)
         self._lease = lease
         self._claim_now = True
@@ -139,10 +139,9 @@ class Worker:
 
     def _abandon(self, lease: Lease) -> None:
         """Wait until the runs of an ended lease have stopped; nothing of theirs may be written."""
-        self._slots.conclude(one.id for one in self._slots.withdraw())
+        self._slots.conclude(one.claimed.fence for one in self._slots.withdraw())
         while self._slots.engaged():
-            ended = [outcome.claimed.fence.scenario_id for outcome in self._slots.outcomes()]
-            self._slots.conclude(ended)
+            self._slots.conclude(outcome.claimed.fence for outcome in self._slots.outcomes())
             self._slots.wake.wait(0.1)
         lease.give_up()
         self._lease = None
@@ -244,11 +243,17 @@ class Worker:
         return sum(ended > limit for ended in self._ended_runs)
 
     def _put_back_waiting(self, lease: Lease) -> None:
-        waiting = self._slots.withdraw(AHEAD_SECONDS)
-        if waiting:
-            fences = [one.claimed.fence for one in waiting]
-            self._conclusions.put_back(lease.database, fences, "claimed ahead, not begun")
-            self._slots.conclude(one.id for one in waiting)
+        self._put_back(lease, self._slots.withdraw(AHEAD_SECONDS), "claimed ahead, not begun")
+
+    def _put_back(self, lease: Lease, waiting: list[Engagement], reason: str) -> None:
+        if not waiting:
+            return
+        fences = [one.claimed.fence for one in waiting]
+        try:
+            self._conclusions.put_back(lease.database, fences, reason)
+        finally:
+            # if the database is away, the heartbeat finds rows without a run and puts them back
+            self._slots.conclude(fences)
 
     # --- run and conclude
 
@@ -289,7 +294,7 @@ class Worker:
         self._conclusions.write(lease.database, outcomes)
         now = time.monotonic()
         self._ended_runs.extend(now for one in outcomes if not one.claimed.needs_source)
-        self._slots.conclude(outcome.claimed.fence.scenario_id for outcome in outcomes)
+        self._slots.conclude(outcome.claimed.fence for outcome in outcomes)
         self._claim_now = True
 
     def _leave(self) -> None:
@@ -299,12 +304,7 @@ class Worker:
             lease = self._lease
             self._slots.interrupt(lambda: HandOver("the worker is leaving"))
             try:
-                waiting = self._slots.withdraw()
-                if waiting:
-                    self._conclusions.put_back(
-                        lease.database, [one.claimed.fence for one in waiting], "handed over"
-                    )
-                    self._slots.conclude(one.id for one in waiting)
+                self._put_back(lease, self._slots.withdraw(), "handed over")
                 self._conclude(lease)
             except DatabaseUnavailable as error:
                 log.warning("%s", error)

@@ -1,0 +1,115 @@
+"""The supervisor: stalls, restarts, what a restart won't mend."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import APPS, Cluster
+from tests.support.processes import eventually
+from vidan import supervisor as supervisor_module
+from vidan.config import Settings
+from vidan.domain import Status
+from vidan.errors import InputRejected, SchemaMismatch
+from vidan.supervisor import Supervisor, posts, supervise
+from vidan.worker_options import WorkerOptions
+
+
+@contextmanager
+def _running(supervisor: Supervisor) -> Iterator[None]:
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        supervisor.signals = 1
+        thread.join(30)
+        supervisor.signals = 2
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_a_hung_detector_ends_its_process_and_is_charged(
+    embedded_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(supervisor_module, "STALL_SECONDS", 2.0)
+    monkeypatch.chdir(APPS)
+    settings = Settings(
+        home=tmp_path,
+        database_url=embedded_cluster.database.url,
+        kafka=embedded_cluster.settings.kafka,
+    )
+    options = WorkerOptions(name="w", app="trial:app", threads=1, slots=2)
+    with _running(Supervisor(settings, [options])):
+        find = "SELECT 1 FROM workers"
+        assert eventually(lambda: embedded_cluster.query(find) != [], 30)
+        neighbour = embedded_cluster.create(task="sleep", params={"seconds": 5})
+        hung = embedded_cluster.create(task="count", params={"model": "trial:hanging"})
+        assert eventually(lambda: embedded_cluster.get(hung).crashes == 1, 30)
+        assert embedded_cluster.wait(neighbour).result == "slept"
+        assert embedded_cluster.get(neighbour).crashes == 0
+
+
+def test_an_app_that_is_not_there_ends_the_supervisor(embedded_cluster: Cluster) -> None:
+    options = WorkerOptions(name="w", app="no_such_module:app")
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "vidan.supervisor", "--posts"]
+        + [json.dumps([json.loads(options.to_json())])],
+        env=embedded_cluster._environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 10
+    assert "no_such_module" in ended.stderr
+    assert time.monotonic() - started < 30
+
+
+def test_an_old_schema_is_named(empty_database_url: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, database_url=empty_database_url)
+    with pytest.raises(SchemaMismatch) as refused:
+        supervise(settings, [WorkerOptions(name="w")])
+    assert "vidan db upgrade" in (refused.value.hint or "")
+
+
+def test_a_second_signal_ends_now_and_charges_nobody(embedded_cluster: Cluster) -> None:
+    child = embedded_cluster.supervisor()
+    scenario_id = embedded_cluster.create(task="count", params={"model": "trial:hanging"})
+    assert eventually(lambda: embedded_cluster.get(scenario_id).status is Status.ACTIVE, 30)
+
+    child.terminate()
+    time.sleep(1)
+    assert child.poll() is None  # the run can't be handed over: its detector hangs
+    child.terminate()
+    child.wait(15)
+
+    scenario = embedded_cluster.get(scenario_id)
+    assert scenario.status is Status.INIT_STARTUP
+    assert (scenario.attempts, scenario.crashes) == (0, 0)
+
+
+def test_posts_are_one_process_a_device() -> None:
+    two = posts(cpus=2, slots=3, queues=["a", "b"])
+    assert [one.device for one in two] == ["cpu", "cpu"]
+    assert len({one.name for one in two}) == 2
+    assert all(one.threads == 1 and one.slots == 3 and one.queues == ("a", "b") for one in two)
+
+
+@pytest.mark.parametrize("gpus", ["7", "x", "0,0", "-1"])
+def test_a_gpu_that_is_not_there_is_refused(gpus: str) -> None:
+    with pytest.raises(InputRejected):
+        posts(gpus=gpus)
+
+
+def test_devices_exclude_each_other() -> None:
+    with pytest.raises(InputRejected, match="exclude"):
+        posts(gpus="0", cpus=1)

@@ -1,0 +1,117 @@
+"""An app for tests on whole processes: tasks that are slow, fail, hang or kill their process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidan import Run, Vidan
+from vidan.domain import Detection
+from vidan.errors import RejectedTask
+
+app = Vidan()
+
+
+class Mean:
+    """Finds one object in every frame, its score the mean brightness; `pause` seconds a frame."""
+
+    labels: tuple[str, ...] = ("frame",)
+    batch_size = 4
+
+    def __init__(self, pause: float) -> None:
+        self.pause = pause
+
+    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
+        time.sleep(self.pause * len(pixels))
+        box = (0.0, 0.0, float(width), float(height))
+        return [[Detection(box, "frame", float(frame.mean()) / 255)] for frame in pixels]
+
+    def decode_size(self, height: int, width: int) -> tuple[int, int]:
+        return height, width
+
+
+def quick() -> Mean:
+    return Mean(0)
+
+
+def slow() -> Mean:
+    return Mean(0.02)
+
+
+class Hanging(Mean):
+    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
+        time.sleep(600)
+        return []
+
+
+def hanging() -> Hanging:
+    return Hanging(0)
+
+
+@app.task(name="add", source=False)
+def add(run: Run, a: int, b: int = 1) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@app.task(name="count")
+def count(run: Run, model: str = "trial:quick") -> dict[str, int]:
+    """Count frames in the task's own state."""
+    run.state.setdefault("frames", 0)
+    for batch, _ in run.detect(model=model, min_score=0.0):
+        run.state["frames"] += len(batch.indices)
+    return {"frames": run.state["frames"]}
+
+
+@app.task(name="stutter", retries=2)
+def stutter(run: Run, failures: int, marks: str) -> int:
+    """Fail in the middle of the video, `failures` times."""
+    for batch in run.frames():
+        so_far = len(list(Path(marks).iterdir()))
+        if batch.indices[0] >= 100 and so_far < failures:
+            (Path(marks) / str(so_far)).touch()
+            raise ValueError("stuttered")
+    return run.scenario_id
+
+
+@app.task(name="sleep", source=False)
+def sleep(run: Run, seconds: float) -> str:
+    """Sleep, and end early when asked to."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        run.progress()
+        time.sleep(0.02)
+    return "slept"
+
+
+@app.task(name="die", source=False)
+def die(run: Run, marks: str, times: int = 1) -> str:
+    """Kill the process it runs in, `times` times."""
+    so_far = len(list(Path(marks).iterdir()))
+    if so_far < times:
+        (Path(marks) / str(so_far)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "survived"
+
+
+@app.task(name="reject", source=False)
+def reject(run: Run) -> None:
+    """Say that no retry can mend it."""
+    raise RejectedTask("this will never work")
+
+
+@app.task(name="swallow")
+def swallow(run: Run) -> str:
+    """Catch every exception, as careless code does."""
+    while True:
+        try:
+            for _ in run.detect(model="trial:slow", min_score=0.0):
+                pass
+        except Exception:
+            continue
+        return "all"

@@ -1,0 +1,161 @@
+"""vidan's processes for a test: orchestrators and supervisors on a test's database and broker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.kafka import HostedBroker, RealKafka
+from tests.support.processes import eventually
+from vidan import lifeline
+from vidan.config import Settings
+from vidan.db.session import Database
+from vidan.domain import ENDED, Status
+from vidan.lifeline import Child
+from vidan.services import predictions, scenarios
+from vidan.services.predictions import StoredFrame
+from vidan.services.scenarios import NewScenario, Scenario
+from vidan.worker_options import WorkerOptions
+
+APPS = Path(__file__).parent / "apps"
+SAMPLE = Path(__file__).parents[2] / "vidan" / "samples" / "pedestrians.mp4"
+SAMPLE_FRAMES = 200
+
+
+class Cluster:
+    """Starts processes, asks the database, and ends what it started."""
+
+    def __init__(self, database_url: str, settings: Settings, logs: Path) -> None:
+        self.database = Database(database_url)
+        self.settings = settings
+        self._environment = {
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers() or "127.0.0.1:1",
+            "OMP_NUM_THREADS": "1",
+        }
+        self._log = logs / "processes.log"
+        self._children: list[Child] = []
+
+    def orchestrator(self) -> Child:
+        """Start an orchestrator."""
+        return self._spawn("vidan.orchestrator", [])
+
+    def supervisor(self, name: str = "w", **options: Any) -> Child:
+        """Start a supervisor with one worker; returns once the worker has registered."""
+        post = WorkerOptions(name=name, app="trial:app", threads=1, **options)
+        child = self._spawn("vidan.supervisor", ["--posts", json.dumps([json.loads(post.to_json())])])
+        assert eventually(lambda: self.query("SELECT 1 FROM workers WHERE name = :n", n=name) != [], 60), (
+            self.log()
+        )
+        return child
+
+    def worker_pid(self, name: str = "w") -> int:
+        """Return the process of the newest registration of a worker."""
+        sql = "SELECT pid FROM workers WHERE name = :n ORDER BY registered_at DESC LIMIT 1"
+        return int(self.query(sql, n=name)[0]["pid"])
+
+    def create(self, **new: Any) -> int:
+        """Create a scenario; its source is the sample video unless the task needs none."""
+        if new.get("task") not in ("add", "sleep", "die", "reject"):
+            new.setdefault("source", str(SAMPLE))
+        with self.database.begin() as connection:
+            return scenarios.create(connection, NewScenario(**new)).id
+
+    def get(self, scenario_id: int) -> Scenario:
+        """Return a scenario."""
+        with self.database.begin() as connection:
+            return scenarios.get(connection, scenario_id)
+
+    def wait(self, scenario_id: int, seconds: float = 60) -> Scenario:
+        """Return a scenario once it has ended."""
+        assert eventually(lambda: self.get(scenario_id).status in ENDED, seconds), (
+            f"{self.get(scenario_id)}\n{self.log()}"
+        )
+        return self.get(scenario_id)
+
+    def wait_for_frames(self, scenario_id: int, frames: int, seconds: float = 60) -> None:
+        """Wait until a running scenario has stored so many frames."""
+        assert eventually(lambda: self.get(scenario_id).frames_done >= frames, seconds), self.log()
+
+    def frames(self, scenario_id: int) -> list[StoredFrame]:
+        """Return all stored frames."""
+        with self.database.begin() as connection:
+            return predictions.read_after(connection, scenario_id, -1, limit=100_000)
+
+    def statuses(self, scenario_id: int) -> list[Status]:
+        """Return the statuses that a scenario went through."""
+        with self.database.begin() as connection:
+            return [step.to_status for step in scenarios.history(connection, scenario_id)]
+
+    def query(self, sql: str, **parameters: Any) -> list[Mapping[str, Any]]:
+        """Return the rows of a statement."""
+        from sqlalchemy import text
+
+        with self.database.begin() as connection:
+            result = connection.execute(text(sql), parameters)
+            return [dict(row) for row in result.mappings()] if result.returns_rows else []
+
+    def log(self) -> str:
+        """Return what the processes have logged."""
+        return self._log.read_text(encoding="utf-8", errors="replace")[-6000:]
+
+    def close(self) -> None:
+        """End every process that was started, and what those started."""
+        for child in self._children:
+            below = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+            for process in below:
+                if process.is_running():
+                    process.send_signal(signal.SIGCONT)
+            child.kill()
+            child.wait()
+            child.close()
+            for process in below:
+                if process.is_running():
+                    process.kill()
+        self.database.close()
+
+    def _spawn(self, module: str, arguments: list[str]) -> Child:
+        with self._log.open("ab") as log:
+            child = lifeline.spawn(
+                module, arguments, env=self._environment, stdout=log, stderr=log, cwd=APPS
+            )
+        self._children.append(child)
+        return child
+
+
+@pytest.fixture
+def cluster(
+    database_url: str, broker_settings: Settings, tmp_path: Path
+) -> Iterator[Cluster]:
+    """Processes on both brokers in turn."""
+    yield from _clusters(database_url, broker_settings, tmp_path)
+
+
+@pytest.fixture
+def embedded_cluster(
+    database_url: str, embedded_broker: HostedBroker, tmp_path: Path
+) -> Iterator[Cluster]:
+    """Processes on the embedded broker alone, where the broker makes no difference."""
+    settings = Settings(
+        home=tmp_path, kafka={"bootstrap.servers": embedded_broker.bootstrap_servers}
+    )
+    yield from _clusters(database_url, settings, tmp_path)
+
+
+def _clusters(database_url: str, settings: Settings, folder: Path) -> Iterator[Cluster]:
+    made = Cluster(database_url, settings, folder)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+__all__ = ["Cluster", "HostedBroker", "RealKafka", "cluster", "embedded_cluster"]
