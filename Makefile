@@ -1,0 +1,43 @@
+# `make demo` and `make test` set a fresh machine up: Debian, Python 3.11 or newer, make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo check test format clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.11" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "python venv is missing: apt-get install python3-venv" >&2; exit 2; }
+	@echo "installing into $(VENV) (torch takes some minutes) ..." >&2
+	$(PIP) --constraint constraints.txt torch torchvision
+	$(PIP) --constraint constraints.txt --editable ".[local,api,dev]"
+	@touch $@
+
+install: $(INSTALLED)  ## build .venv with everything in it
+
+demo: $(INSTALLED)  ## detect people in the sample video; demo/ gets predictions.jsonl, annotated.mp4
+	$(BIN)/vidan run --sample --out demo
+
+check: $(INSTALLED)  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(INSTALLED)  ## the tests; those on real Kafka want Java 17 and Maven
+	$(BIN)/python -m pytest
+
+format: $(INSTALLED)  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what was built
+	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
