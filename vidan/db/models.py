@@ -30,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, REAL
 
+from vidan.db.weeks import THIS_WEEK
 from vidan.domain import Status
 
 metadata = MetaData(
@@ -43,8 +44,6 @@ metadata = MetaData(
 
 _NOW = text("now()")
 _EMPTY_OBJECT = text("'{}'::jsonb")
-THIS_WEEK = "date_trunc('week', now() AT TIME ZONE 'UTC')::date"
-"""SQL: the Monday (UTC) of the current week."""
 
 
 def _quoted(value: str) -> str:

@@ -1,0 +1,92 @@
+"""The service layer from Python: create a scenario, steer it, read what was found, read the whole.
+
+    DATABASE_URL=postgresql://… python examples/python_services.py [VIDEO]
+
+Without DATABASE_URL it uses the embedded stack, if that runs (`vidan up`). A service takes the
+connection of a transaction that you open, so that several of them happen together or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from vidan import catalogue, config
+from vidan.db.session import Database
+from vidan.domain import ENDED, Status
+from vidan.errors import VidanError
+from vidan.services import predictions, requests, scenarios, workers
+from vidan.services.scenarios import NewScenario
+
+
+def main(video: Path) -> None:
+    """Go through the life of one scenario."""
+    database = Database(config.load().require_database())
+    database.check_schema()
+
+    # Create it held back. A key makes this safe to repeat: the same key, the same scenario.
+    new = NewScenario(
+        source=str(video.absolute()),
+        params={"labels": ["person"], "every": 5},
+        key=f"example-{time.time_ns()}",
+        status=Status.INACTIVE,
+    )
+    with database.begin() as connection:
+        created = scenarios.create(connection, new)
+    print(f"created scenario {created.id}: {status_of(database, created.id)}")
+
+    # Change its status. `active` is asked for, and comes true when a worker has taken it.
+    with database.begin() as connection:
+        requests.request(connection, created.id, Status.ACTIVE)
+        someone_is_there = bool(workers.find(connection))
+    print(f"asked for active: {status_of(database, created.id)}")
+
+    if someone_is_there:
+        wait(database, created.id)
+    else:
+        print("no worker runs (`vidan worker` starts one), so it is stopped again")
+        with database.begin() as connection:
+            requests.request(connection, created.id, Status.INACTIVE)
+
+    # Read the predictions: page by page, each a short transaction, however many there are.
+    last = -1
+    while True:
+        with database.begin() as connection:
+            page = predictions.read_after(connection, created.id, last, limit=100)
+        if not page:
+            break
+        for frame in page:
+            seen = ", ".join(f"{one.label} {one.score:.2f}" for one in frame.detections)
+            print(f"frame {frame.frame} at {frame.time_ms} ms: {seen or 'nothing'}")
+        last = page[-1].frame
+
+    # Read the whole: the scenario, what it stored in sum, and how it went.
+    with database.begin() as connection:
+        whole = scenarios.get(connection, created.id)
+        summary = predictions.summary(connection, created.id)
+        history = scenarios.history(connection, created.id)
+    print(f"{summary.frames} frames, {summary.detections} detections: {summary.by_label}")
+    print(" → ".join(change.to_status for change in history))
+    print(json.dumps(whole.as_json(), indent=2))
+    database.close()
+
+
+def status_of(database: Database, scenario_id: int) -> Status:
+    """Read a scenario's status."""
+    with database.begin() as connection:
+        return scenarios.get(connection, scenario_id).status
+
+
+def wait(database: Database, scenario_id: int) -> None:
+    """Wait until a scenario has ended."""
+    while status_of(database, scenario_id) not in ENDED:
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]) if sys.argv[1:] else catalogue.sample_video())
+    except VidanError as error:
+        sys.exit(f"Error: {error}\nHint: {error.hint}")

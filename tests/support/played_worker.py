@@ -1,0 +1,111 @@
+"""A worker without processes: what a worker writes to the database, step by step, for tests."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import text
+
+from vidan.db.session import Database
+from vidan.domain import Gap, Status
+from vidan.services import leases, predictions, runs, workers
+
+LABELS = ("person", "car")
+
+
+class PlayedWorker:
+    """Registers in the database, claims one scenario at a time and stores frames of it."""
+
+    def __init__(
+        self,
+        database: Database,
+        name: str = "cpu-0@test",
+        *,
+        queues: tuple[str, ...] = ("default",),
+        tasks: tuple[str, ...] = ("detect",),
+        source: str | None = None,
+        suspects: bool = False,
+        only_suspects: bool = False,
+    ) -> None:
+        self.database = database
+        self.name = name
+        self.id = uuid.uuid4()
+        self.claimant = leases.Claimant(
+            self.id, name, queues, tasks, source, suspects, only_suspects
+        )
+        with database.begin() as connection:
+            workers.register(
+                connection,
+                workers.Registration(
+                    self.id, name, "test", os.getpid(), "cpu", 1, queues, tasks, source
+                ),
+            )
+        self.fence: leases.Fence | None = None
+        self.checkpoint = 0
+
+    def take(
+        self, count: int = 1, *, skip: Collection[int] = (), without_source: bool = False
+    ) -> list[leases.Claimed]:
+        """Claim up to `count` scenarios and leave them as they are then."""
+        with self.database.begin() as connection:
+            return leases.claim(
+                connection, self.claimant, count, skip=skip, without_source=without_source
+            )
+
+    def claim(self) -> int:
+        """Claim the scenario that is first in the queue and set it `active`; its id."""
+        (claimed,) = self.take()
+        self.fence, self.checkpoint = claimed.fence, claimed.checkpoint
+        with self.database.begin() as connection:
+            runs.start(connection, [self.fence], actor=self.name)
+        return self.fence.scenario_id
+
+    def let_lease_end(self, seconds_ago: float = 1.0) -> None:
+        """Be a worker that could not renew its lease, which ended so long ago."""
+        with self.database.begin() as connection:
+            connection.execute(
+                text(
+                    "UPDATE workers SET lease_until = now() - make_interval(secs => :ago)"
+                    " WHERE id = :id"
+                ),
+                {"ago": seconds_ago, "id": self.id},
+            )
+
+    def store(
+        self,
+        frames: Sequence[int],
+        *,
+        found: int = 1,
+        total: int | None = None,
+        gaps: Sequence[Gap] = (),
+    ) -> None:
+        """Store frames with `found` detections each; odd ones are cars."""
+        assert self.fence is not None
+        rows = [
+            predictions.Row(
+                frame,
+                frame * 40,
+                [one % 2 for one in range(found)],
+                [0.9 - one / 10 for one in range(found)],
+                [edge for one in range(found) for edge in (one, 2.0, 30.0 + one, 40.0)],
+            )
+            for frame in frames
+        ]
+        to = frames[-1] + 1
+        batch = predictions.Batch(
+            self.checkpoint, to, None, "{}", LABELS, rows, gaps, frames_total=total
+        )
+        with self.database.begin() as connection:
+            predictions.commit(connection, self.fence, batch)
+        self.checkpoint = to
+
+    def end(self, status: Status, error: str | None = None) -> None:
+        """End the scenario that was claimed."""
+        assert self.fence is not None
+        with self.database.begin() as connection:
+            ended = runs.finish(
+                connection, [runs.Ending(self.fence, status, error=error)], actor=self.name
+            )
+        assert ended == {self.fence.scenario_id}

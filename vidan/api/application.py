@@ -1,0 +1,115 @@
+"""The application: routes, the guard in front of them, and what errors look like."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request, Security
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPBearer
+
+from vidan import __version__
+from vidan.api.guard import Guard, token_of
+from vidan.api.routes import router
+from vidan.config import Settings
+from vidan.db.session import Database
+from vidan.errors import (
+    DatabaseUnavailable,
+    InputRejected,
+    NotAllowedError,
+    NotFoundError,
+    SchemaMismatch,
+    VidanError,
+)
+
+LARGEST_BODY = 2**20
+"""Bytes."""
+
+_CONNECTIONS = 10
+_STATUS: Mapping[type[VidanError], int] = {
+    NotFoundError: 404,
+    NotAllowedError: 409,
+    InputRejected: 422,
+    DatabaseUnavailable: 503,
+    SchemaMismatch: 503,
+}
+_RETRY = {"Retry-After": "5"}
+
+log = logging.getLogger(__name__)
+
+
+def open_database(settings: Settings) -> Database:
+    """The database that the settings name, its schema checked; the caller closes it.
+
+    Raises DatabaseUnavailable or SchemaMismatch.
+    """
+    database = Database(
+        settings.require_database(),
+        application_name="vidan api",
+        guarded=True,  # no request waits for a lock for ever
+        pool_size=_CONNECTIONS,
+    )
+    try:
+        database.check_schema()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def build(settings: Settings, database: Database) -> FastAPI:
+    """Make the application; it connects when a request comes. Raises UsageError (token)."""
+    app = FastAPI(
+        title="vidan",
+        version=__version__,
+        description="Scenarios: videos to be analysed, and what was found in them.",
+        max_body_size=LARGEST_BODY,
+    )
+    app.state.settings = settings
+    app.state.database = database
+    # the guard decides; this is for the descriptions alone, which then offer to enter the token
+    described = [Security(HTTPBearer(auto_error=False))] if settings.api_token else []
+    app.include_router(router, dependencies=described)
+    app.add_exception_handler(VidanError, _of_vidan)
+    app.add_exception_handler(RequestValidationError, _of_validation)
+    app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(Guard, token=token_of(settings))
+    return app
+
+
+def _of_vidan(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, VidanError)
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
+    if isinstance(error, DatabaseUnavailable):
+        log.warning("%s", error)  # the driver's words name hosts and users: not for the client
+        return _answer(503, "the database can't be reached", _RETRY)
+    if status in (404, 500):
+        return _answer(status, str(error))
+    detail = f"{error} ({error.hint})" if error.hint else str(error)
+    return _answer(status, detail, _RETRY if status == 503 else None)
+
+
+def _of_validation(_request: Request, error: Exception) -> Response:
+    """FastAPI's own list, without an echo of the input: that may be what JSON can't hold (NaN)."""
+    assert isinstance(error, RequestValidationError)
+    return _answer(
+        422, [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
+    )
+
+
+def _unexpected(_request: Request, _error: Exception) -> Response:
+    return _answer(500, "internal error: see the server's log")
+
+
+def _answer(status: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
+    return _AsciiResponse({"detail": detail}, status_code=status, headers=headers)
+
+
+class _AsciiResponse(JSONResponse):
+    """JSON that quotes whatever a client sent: a lone surrogate has no bytes of its own."""
+
+    def render(self, content: object) -> bytes:
+        return json.dumps(content).encode("ascii")

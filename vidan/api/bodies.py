@@ -1,0 +1,97 @@
+"""What goes over the wire: the shapes that the first system's clients know, and what was added."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from vidan.domain import Status
+
+
+class Creation(BaseModel):
+    """Body of `POST /scenario/`. An unknown key is refused: a misspelt one would be lost."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"status": "init_startup", "source": "street.mp4"}]},
+    )
+
+    status: Status = Field(description="`init_startup`, or `inactive`: held back")
+    source: str | None = Field(
+        None,
+        description="a video below a folder of VIDAN_SOURCE_ROOTS: an absolute path, or one "
+        "relative to such a folder. Without it, a worker started with a source takes the scenario",
+    )
+    task: str = Field("detect", description="a task that a worker has published, or `detect`")
+    params: dict[str, Any] = Field(default_factory=dict, description="of the task, by its schema")
+    key: str | None = Field(
+        None,
+        description="sent again, it returns the scenario that has it: so a request can be repeated",
+    )
+
+
+class Created(BaseModel):
+    """Answer to `POST /scenario/`."""
+
+    scenario_id: int = Field(examples=[1])
+
+
+class Change(BaseModel):
+    """Body of `POST /scenario/{scenario_id}/`."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"status": "active"}]}
+    )
+
+    status: Status = Field(
+        description="`active` or `init_startup` start it, `inactive` or `init_shutdown` stop it"
+    )
+
+
+class Updated(BaseModel):
+    """Answer to `POST /scenario/{scenario_id}/`; the id is a string here."""
+
+    status: Literal["updated"] = "updated"
+    scenario_id: str = Field(examples=["1"])
+
+
+class ScenarioStatus(BaseModel):
+    """Answer to `GET /scenario/{scenario_id}/`."""
+
+    id: int = Field(examples=[1])
+    status: Status
+
+
+class Found(BaseModel):
+    """One detection. All but `class` and `confidence` are there with `detail=true` only."""
+
+    label: str = Field(alias="class", examples=["person"])
+    confidence: float | None = Field(
+        description="0…1; null if a detector gave what is no number", examples=[0.95]
+    )
+    frame: int | None = Field(None, description="counted from 0, in the order of showing")
+    time_ms: int | None = Field(None, description="since the first frame")
+    box: list[float | None] | None = Field(
+        None, description="x1, y1, x2, y2 in pixels of the source's frame"
+    )
+    track_id: int | None = None
+
+
+class FoundList(BaseModel):
+    """The inner object of the answer."""
+
+    predictions: list[Found]
+
+
+class Predictions(BaseModel):
+    """Answer to `GET /prediction/{scenario_id}/`."""
+
+    scenario_id: int = Field(examples=[1])
+    predictions: FoundList
+
+
+class Problem(BaseModel):
+    """What went wrong, in one line."""
+
+    detail: str

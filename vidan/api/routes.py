@@ -1,0 +1,156 @@
+"""The routes. They are plain functions: the framework runs each in a thread."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+
+from vidan.api import sources, streaming
+from vidan.api.bodies import (
+    Change,
+    Created,
+    Creation,
+    Predictions,
+    Problem,
+    ScenarioStatus,
+    Updated,
+)
+from vidan.config import Settings
+from vidan.db.session import Database
+from vidan.errors import InputRejected, NotFoundError
+from vidan.services import requests, scenarios
+from vidan.services.scenarios import MAX_ID, NewScenario
+
+ACTOR = "http"
+"""Whose doing it is, in `vidan scenario history`."""
+
+router = APIRouter(responses={503: {"model": Problem, "description": "No usable database"}})
+_UNKNOWN: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "No such scenario"}
+}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: {"model": Problem, "description": "Not allowed from the status it is in"}
+}
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+Opened = Annotated[Database, Depends(_database)]
+Frame = Annotated[
+    int | None, Query(ge=0, le=MAX_ID, description="This frame alone; not with after or limit.")
+]
+After = Annotated[int | None, Query(ge=-1, le=MAX_ID, description="Frames after this one.")]
+Limit = Annotated[
+    int | None,
+    Query(
+        ge=1,
+        le=MAX_ID,
+        description="At most so many frames. Frames that show nothing are not counted, so an "
+        "empty answer means that there are no more.",
+    ),
+]
+
+
+@router.post("/scenario/", summary="Create a scenario")
+def create(
+    body: Creation, database: Opened, settings: Annotated[Settings, Depends(_settings)]
+) -> Created:
+    """Queue a scenario, or hold it back (`inactive`)."""
+    roots = settings.source_roots
+    new = NewScenario(
+        source=None if body.source is None else sources.allowed_file(body.source, roots),
+        task=body.task,
+        params=sources.allowed_params(body.task, body.params, roots),
+        key=body.key,
+        status=body.status,
+    )
+    try:
+        created = database.retrying(
+            lambda connection: scenarios.create(connection, new, actor=ACTOR)
+        )
+    except NotFoundError as error:  # of the task: it is the body that is wrong, not the address
+        raise InputRejected(str(error), hint=error.hint) from None
+    return Created(scenario_id=created.id)
+
+
+@router.post(
+    "/scenario/{scenario_id}/", summary="Start or stop it", responses={**_UNKNOWN, **_REFUSED}
+)
+def change(scenario_id: int, body: Change, database: Opened) -> Updated:
+    """Ask that a scenario be in a status. What is so already, or is being done, is no error."""
+    database.retrying(
+        lambda connection: requests.request(connection, scenario_id, body.status, actor=ACTOR)
+    )
+    return Updated(scenario_id=str(scenario_id))
+
+
+@router.get(
+    "/scenario/{scenario_id}/",
+    summary="Read its status",
+    response_model=None,
+    responses={200: {"model": ScenarioStatus}, **_UNKNOWN},
+)
+def show(
+    scenario_id: int,
+    database: Opened,
+    detail: Annotated[
+        bool, Query(description="All that `vidan scenario show --json` tells.")
+    ] = False,
+) -> dict[str, Any]:
+    """Say how a scenario stands."""
+    with database.begin() as connection:
+        found = scenarios.get(connection, scenario_id)
+    return found.as_json() if detail else {"id": found.id, "status": found.status}
+
+
+@router.get(
+    "/prediction/{scenario_id}/",
+    summary="Read what was found",
+    response_class=StreamingResponse,
+    responses={200: {"model": Predictions}, **_UNKNOWN},
+)
+def read(
+    scenario_id: int,
+    database: Opened,
+    frame: Frame = None,
+    after: After = None,
+    limit: Limit = None,
+    detail: Annotated[
+        bool, Query(description="Each detection with frame, time_ms, box and track_id too.")
+    ] = False,
+) -> StreamingResponse:
+    """Give every detection that is stored by now, in the order of the frames, as a stream."""
+    if frame is not None:
+        if after is not None or limit is not None:
+            raise InputRejected("frame goes without after and limit")
+        after, upto = frame - 1, frame
+    else:
+        with database.begin() as connection:
+            # a live scenario goes on for ever; its answer ends where it stands now
+            upto = scenarios.get(connection, scenario_id).checkpoint - 1
+    found = streaming.pages(
+        database, scenario_id, after=-1 if after is None else after, upto=upto, limit=limit
+    )
+    first = next(found, [])  # while an error can still become a status
+    return StreamingResponse(
+        streaming.document(scenario_id, chain([first], found), detail=detail),
+        media_type="application/json",
+    )
+
+
+@router.get("/health", summary="Whether it can work")
+def health(database: Opened) -> dict[str, str]:
+    """Look at the database and its schema."""
+    database.check_schema()
+    return {"status": "ok"}
