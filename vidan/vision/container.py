@@ -1,0 +1,199 @@
+"""Opening containers with PyAV and reading their packets past damage."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from vidan.errors import MissingExtra, RejectedTask, VidanError
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from av import Packet, VideoStream
+    from av.container import InputContainer
+
+LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "srt", "tcp", "rtp", "mms"})
+MAX_ERRORS = 1000
+"""So many failed reads one after the other, none giving a packet, end a container that does not say
+how many it has.
+"""
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+
+
+def scheme_of(source: str) -> str:
+    """`rtsp`, `http`, …; "" for a path of this machine, `file://` included."""
+    found = _SCHEME.match(source)
+    scheme = found.group(1).lower() if found else ""
+    return "" if scheme == "file" else scheme
+
+
+def local_path(source: str) -> Path:
+    """The path that a local source names."""
+    if source.lower().startswith("file://"):
+        return Path(unquote(urlsplit(source).path))
+    return Path(source)
+
+
+def shown(source: str) -> str:
+    """The source as messages may show it: without user and password."""
+    if scheme_of(source):
+        return re.sub(r"://[^/@\s]*@", "://", source)
+    return source if source.startswith("file://") else source.removeprefix("file:")
+
+
+def import_av() -> Any:
+    """PyAV, loaded when the first source is opened. Raises MissingExtra."""
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtra(
+            f"PyAV can't be loaded ({error})", hint='pip install "vidan[worker]"'
+        ) from error
+    av.logging.set_level(
+        None
+    )  # what is wrong with a file is told by gaps and errors, not on stderr
+    return av
+
+
+@dataclass(slots=True)
+class Opened:
+    """A container and the one video stream that is read from it."""
+
+    container: InputContainer
+    stream: VideoStream
+    live: bool
+    network: bool
+
+    @property
+    def time_base(self) -> Fraction:
+        from fractions import Fraction
+
+        return self.stream.time_base or Fraction(1, 90_000)
+
+    @property
+    def indexed(self) -> bool:
+        """Whether a seek by timestamp is exact here. Without an index it is a guess by byte
+        position.
+        """
+        name = self.container.format.name
+        return not self.live and ("mp4" in name or "matroska" in name)
+
+    @property
+    def codec(self) -> str:
+        return self.stream.codec_context.name
+
+    def packets(self) -> Iterator[Packet[VideoStream]]:
+        """The stream's packets, on past what can't be read. Raises VidanError when the connection
+        is lost.
+        """
+        av = import_av()
+        errors, limit = 0, max(MAX_ERRORS, len(self.stream.index_entries))
+        while True:
+            try:
+                for packet in self.container.demux(self.stream):
+                    errors = 0
+                    if packet.size > 0:  # an empty one tells the decoder that the end has come
+                        yield packet
+                return
+            except av.error.InvalidDataError:
+                errors += 1
+                if errors > limit:
+                    return
+            except (av.FFmpegError, OSError) as error:
+                raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> VidanError:
+        where = shown(str(self.container.name))
+        if self.network:
+            return VidanError(f"lost the connection to {where}: {reason(error)}")
+        return VidanError(f"can't read {where}: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """An FFmpeg error in a few words."""
+    if type(error).__name__ == "ExitError":
+        return "nothing came within the read time-out"
+    return str(getattr(error, "strerror", None) or error)
+
+
+def open_container(source: str, read_timeout: float = 10.0) -> Opened:
+    """Open a source and choose its best video stream.
+
+    Raises RejectedTask if it can't be read, VidanError if a network source doesn't answer.
+    """
+    av = import_av()
+    scheme = scheme_of(source)
+    name = source if scheme else str(local_path(source))
+    options = {"rtsp_transport": "tcp"} if scheme in ("rtsp", "rtsps") else {}
+    timeout = (read_timeout, read_timeout) if scheme else None
+    try:
+        # A path is passed as file:… so that no name is taken for a protocol or a list of files.
+        container = av.open(name if scheme else f"file:{name}", options=options, timeout=timeout)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _unopened(av, source, scheme, error) from error
+    try:
+        stream = _best_stream(av, container, source)
+    except BaseException:
+        container.close()
+        raise
+    for other in container.streams:
+        if other is not stream:
+            other.discard = av.stream.Discard.all
+    return Opened(container, stream, _is_live(scheme, name, container), bool(scheme))
+
+
+def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError:
+    where = shown(source)
+    for_good = (
+        av.error.HTTPClientError,
+        av.error.ProtocolNotFoundError,
+        av.error.InvalidDataError,
+    )
+    if scheme and not isinstance(error, for_good):
+        return VidanError(f"can't open {where}: {reason(error)}")
+    if isinstance(error, FileNotFoundError):
+        return RejectedTask(f"no such file: {where}", hint="check the path")
+    if isinstance(error, PermissionError):
+        return RejectedTask(f"not allowed to read {where}", hint=f"chmod +r {where}")
+    if isinstance(error, av.error.InvalidDataError):
+        return RejectedTask(
+            f"not a video that can be read: {where}",
+            hint="an MP4 cut off before its index can't be opened",
+        )
+    return RejectedTask(f"can't open {where}: {reason(error)}")
+
+
+def _best_stream(av: Any, container: InputContainer, source: str) -> VideoStream:
+    where = shown(source)
+    pictures = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & pictures]
+    if not streams:
+        raise RejectedTask(f"no video in {where}", hint="it has " + _contents(container))
+    best = container.streams.best("video")
+    stream = next((s for s in streams if s is best), streams[0])
+    if stream.codec_context is None:
+        raise RejectedTask(f"no decoder for the video in {where}", hint="convert it, e.g. to H.264")
+    return stream
+
+
+def _contents(container: InputContainer) -> str:
+    kinds = sorted({str(stream.type) for stream in container.streams})
+    return "only " + " and ".join(kinds) if kinds else "no streams at all"
+
+
+def _is_live(scheme: str, name: str, container: InputContainer) -> bool:
+    """No length, so no seeking: a camera, a stream, a pipe."""
+    if not scheme:
+        return not stat.S_ISREG(Path(name).stat().st_mode)
+    if scheme in LIVE_SCHEMES:
+        return True
+    if "hls" in container.format.name or "dash" in container.format.name:
+        return not container.duration
+    return container.size < 0
