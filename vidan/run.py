@@ -8,10 +8,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from vidan.commits import Committer, RunControl
 from vidan.db.session import Database
@@ -25,6 +22,10 @@ from vidan.vision import frames as vision_frames
 from vidan.vision.container import local_path
 from vidan.vision.detector import Detector, build_detector
 from vidan.vision.frames import FrameBatch, FrameSource
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Frames = tuple[FrameBatch, list[list[Detection]]]
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from types import FrameType
 from uuid import UUID
 
@@ -39,6 +40,8 @@ QUARANTINE_SECONDS = 2.0
 STEADY_SECONDS = 10.0
 """A child that lived this long is restarted at once; others with a growing pause."""
 RESTART_PAUSE_SECONDS = 5.0
+MAX_FALSE_STARTS = 5
+"""So many deaths in a row before a child has registered, and the supervisor gives up."""
 
 # PyAV allocates and frees a picture at a time: kept in the heap it is 46 % quicker at 720p
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "2000000000"}
@@ -149,16 +152,16 @@ class Supervisor:
         if code == 0:
             return
         log.warning("worker %s ended with %d", post.options.name, code)
+        post.deaths = 0 if lived > STEADY_SECONDS else post.deaths + 1
         if worker_id is not None:
             if self.signals:
                 executing = []  # ended on purpose, for no scenario
             elif guilty is not None:
                 executing = [guilty]
             self._releases.append(Release(worker_id, executing))
-        elif code in _HOPELESS:
-            self._exit_code = code  # it never got so far as to register
+        elif code in _HOPELESS or post.deaths >= MAX_FALSE_STARTS:
+            self._exit_code = code if code > 0 else 1  # it never got so far as to register
             self._end_children(now=False)
-        post.deaths = 0 if lived > STEADY_SECONDS else post.deaths + 1
         pause = min(RESTART_PAUSE_SECONDS, 0.1 * 2**post.deaths) if post.deaths > 1 else 0.0
         post.not_before = time.monotonic() + pause
 
@@ -249,8 +252,12 @@ def posts(
     """Return the options of each worker: one a GPU, or `cpus` processes of one thread each.
 
     Without a device option: all GPUs, else one CPU process. `gpus` is "all" or "0,1". Raises
-    InputRejected for a GPU that isn't there.
+    InputRejected for a GPU that isn't there, MissingExtra without torch.
     """
+    if find_spec("torch") is None:
+        raise MissingExtra(
+            "a worker needs torch, which is not installed", hint='pip install "vidan[worker]"'
+        )
     devices = _devices(gpus, cpus)
     host = socket.gethostname()
     return [
@@ -305,17 +312,13 @@ def _gpu_numbers(gpus: str) -> list[int]:
 
 
 def gpu_count() -> int:
-    """Ask a short-lived child how many GPUs torch sees. Raises MissingExtra without torch."""
+    """Ask a short-lived child how many GPUs torch sees."""
     asked = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],
         capture_output=True,
         text=True,
         check=False,
     )
-    if "No module named 'torch'" in asked.stderr:
-        raise MissingExtra(
-            "a worker needs torch, which is not installed", hint='pip install "vidan[worker]"'
-        )
     return int(asked.stdout.strip() or 0)
 
 

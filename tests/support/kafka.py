@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from vidan.config import Settings
 FOLDER = Path(__file__).resolve().parent.parent / "kafka"
 JARS = FOLDER / "jars"
 INSTALL = "apt-get install openjdk-17-jre-headless maven"
+LEFT_OUT = "tests on a real Kafka are left out"
 START_LIMIT = 90.0
 """Seconds that a broker may take to start, on a machine that is busy with other things."""
 
@@ -145,7 +146,7 @@ class EmbeddedSettings(Settings):
 def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
     """Apache Kafka. Without Java or Maven its tests are skipped, but with CI=true they fail."""
     if lacking := _fetch():
-        reason = f"tests on a real Kafka are left out: {lacking}; mend it with: {INSTALL}"
+        reason = f"{LEFT_OUT}: {lacking}; mend it with: {INSTALL}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
@@ -189,6 +190,15 @@ def broker_settings(broker_server: RealKafka | HostedBroker, tmp_path: Path) -> 
     if isinstance(broker_server, HostedBroker):
         return EmbeddedSettings(home=tmp_path, address_file=broker_server.address_file)
     return Settings(home=tmp_path, kafka={"bootstrap.servers": broker_server.bootstrap_servers})
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put all that was left out at one place, so that the summary says it in one line."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and LEFT_OUT in report.longrepr[2]:
+        report.longrepr = ("tests/support/kafka.py", 0, report.longrepr[2])
+    return report
 
 
 def _fetch() -> str | None:

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 _OPTIONS: Mapping[str, Any] = {
     "allow.auto.create.topics": "true",
     "fetch.wait.max.ms": 20,  # the latency of a message, see above
-    "session.timeout.ms": 2000,  # a rebalance takes one second, see above
-    "heartbeat.interval.ms": 300,
+    # A rebalance takes three seconds, see above. Not less: a member whose session ends before the
+    # first rebalance does is thrown out each time, and never gets a partition.
+    "session.timeout.ms": 4000,
+    "heartbeat.interval.ms": 500,
 }
 
 
@@ -104,7 +106,11 @@ def _end() -> int:
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    lifeline.watch(lambda: os.write(write_end, b"."))
+
+    def parent_died() -> None:
+        os.write(write_end, b".")
+
+    lifeline.watch(parent_died)
     return read_end
 
 

@@ -11,14 +11,19 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from vidan.domain import Gap
 from vidan.errors import InputRejected, MissingExtra, UsageError, VidanError
 from vidan.vision.sampling import Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # a source is checked without the extra `worker`, which has numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 DECODERS = ("pyav", "decord")
 

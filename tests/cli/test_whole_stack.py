@@ -1,0 +1,150 @@
+"""`vidan run` and `vidan up`: from nothing to results, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests.support.processes import eventually
+from vidan.home import KEEPER_LOCK, is_held
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Shell
+
+
+@pytest.fixture
+def home(bare: Shell, vidan_home: Path) -> Iterator[Path]:
+    """An embedded stack's folder, used by the command; what is left of its processes is ended."""
+    bare.environment["VIDAN_HOME"] = str(vidan_home)
+    yield vidan_home
+    for process in _processes_of(vidan_home):
+        process.kill()
+
+
+def _processes_of(home: Path) -> list[psutil.Process]:
+    """The processes that were started with this home."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("VIDAN_HOME") == str(home):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def _nothing_is_left(home: Path) -> bool:
+    return not _processes_of(home) and not is_held(home / KEEPER_LOCK, exclusively=True)
+
+
+def test_run_analyses_a_video_with_nothing_but_this_machine(
+    bare: Shell, home: Path, video: Path
+) -> None:
+    ended = bare.run("run", video, "--every", 50, "--out", "results", "--json", "--cpus", 1)
+
+    assert ended.code == 0, ended.err
+    summary = ended.json()
+    assert summary["status"] == "completed"
+    assert summary["frames"] == 4
+    assert summary["frames_with"]["person"] == 4
+    lines = (bare.folder / "results" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["frame"] for line in lines] == [0, 50, 100, 150]
+    assert (bare.folder / "results" / "annotated.mp4").stat().st_size > 10_000
+    assert eventually(lambda: _nothing_is_left(home), 10), _processes_of(home)
+
+    # what was stored is there when the run has ended
+    shown = bare.run("predictions", "show", 1, "--json")
+    assert shown.out.splitlines() == lines
+    history = bare.run("scenario", "history", 1, "--json").json()
+    assert [step["to"] for step in history] == [
+        "init_startup", "init_startup_processing", "active", "completed",
+    ]  # fmt: skip
+
+
+def test_run_of_a_damaged_video_stores_what_can_be_had(
+    bare: Shell, home: Path, video: Path
+) -> None:
+    cut = bare.folder / "cut.mp4"
+    cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+
+    ended = bare.run("run", cut, "--every", 10, "--json", "--cpus", 1)
+
+    if ended.code == 10:  # its index stood behind the cut: nothing can be had
+        assert "cut.mp4" in ended.err
+        return
+    assert ended.code == 0, ended.err
+    assert ended.json()["lost_frames"] > 0
+
+
+def test_ctrl_c_stops_a_run_and_leaves_nothing(bare: Shell, home: Path, video: Path) -> None:
+    running = bare.start("run", video, "--cpus", 1)
+    stored = home / "logs" / "workers.log"
+    assert eventually(lambda: stored.exists() and "registered" in stored.read_text(), 60)
+    time.sleep(3)
+
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+
+    assert running.returncode == 130, err
+    assert out == ""
+    assert "vidan scenario start 1" in err
+    assert eventually(lambda: _nothing_is_left(home), 10), _processes_of(home)
+    assert bare.run("scenario", "show", 1, "--json").json()["status"] == "inactive"
+
+
+def test_up_serves_commands_restarts_what_is_killed_and_stops_on_ctrl_c(
+    bare: Shell, home: Path, video: Path
+) -> None:
+    up = bare.start("up", "--cpus", 1)
+    try:
+        assert up.stdout is not None
+        first = up.stdout.readline()
+        assert first.startswith("DATABASE_URL=postgresql://")
+
+        created = bare.run("scenario", "create", video, "--param", "every=50", "--wait")
+        assert created.code == 0, created.err
+        assert created.out == "1\n"
+
+        worker = bare.run("workers", "list", "--json").json()[0]
+        os.kill(worker["pid"], signal.SIGKILL)
+        again = bare.run("scenario", "create", video, "--param", "every=50", "--wait")
+        assert again.code == 0, again.err
+        assert bare.run("workers", "list", "--json").json()[0]["pid"] != worker["pid"]
+    finally:
+        up.send_signal(signal.SIGINT)
+        _, err = up.communicate(timeout=60)
+
+    assert up.returncode == 130, err
+    assert eventually(lambda: _nothing_is_left(home), 10), _processes_of(home)
+    ended = bare.run("scenario", "create", video)
+    assert ended.code == 8
+    assert "vidan up" in ended.err
+
+
+def test_up_that_is_killed_leaves_nothing_behind(bare: Shell, home: Path) -> None:
+    up = bare.start("up", "--cpus", 1)
+    assert up.stdout is not None
+    assert up.stdout.readline().startswith("DATABASE_URL=")
+    assert eventually(lambda: len(_processes_of(home)) >= 4, 30)
+
+    up.kill()
+    up.communicate()
+
+    assert eventually(lambda: _nothing_is_left(home), 30), _processes_of(home)
+
+
+def test_the_command_is_installed() -> None:
+    import sys
+
+    installed = Path(sys.executable).parent / "vidan"
+    version = subprocess.run([installed, "--version"], capture_output=True, text=True, check=True)
+    assert version.stdout.strip().endswith("0.1.0")
