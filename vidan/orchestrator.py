@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import FrameType
 
@@ -36,6 +35,7 @@ BROKER_AWAY_SECONDS = 5.0
 """How long announcements wait that could not be delivered: each try takes seconds."""
 PAUSE = timedelta(seconds=5)
 BATCH = 1000
+BATCHES_A_ROUND = 10
 
 
 class Orchestrator:
@@ -88,9 +88,14 @@ class Orchestrator:
             self._database.close()
 
     def announce(self) -> int:
-        """Announce what is due; returns how many were. A failed announcement is due again."""
+        """Announce what is due; returns how many were. A failed announcement is due again.
+
+        Of very many the rest is left to the next round: leases have to be looked at in between.
+        """
         announced = 0
-        while not self.stopping:
+        for _ in range(BATCHES_A_ROUND):
+            if self.stopping:
+                break
             ids = self._connected().retrying(lambda c: announcements.take_due(c, BATCH))
             if not ids:
                 break
@@ -210,21 +215,30 @@ class Listener:
             self._connection = None
 
 
-def main(on_start: Callable[[], None] = lambda: None) -> int:
-    """Run an orchestrator until SIGTERM or Ctrl-C. Returns the exit code."""
-    settings = config.load()
-    logs.configure(json=settings.log_json)
-    orchestrator = Orchestrator(settings)
+def serve(settings: Settings) -> int:
+    """Run an orchestrator in this process until it is told to end.
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    Returns the exit code: 130 after Ctrl-C, 143 after SIGTERM, 0 when its parent is gone.
+    """
+    orchestrator = Orchestrator(settings)
+    ended_by: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        ended_by.append(number)
         orchestrator.stopping = True
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     lifeline.watch(lambda: setattr(orchestrator, "stopping", True))
-    on_start()
     orchestrator.run()
-    return 0
+    return 128 + ended_by[0] if ended_by else 0
+
+
+def main() -> int:
+    """Run an orchestrator on the settings of the environment."""
+    settings = config.load()
+    logs.configure(json=settings.log_json)
+    return serve(settings)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 from uuid import UUID
 
@@ -45,6 +46,8 @@ MAX_FALSE_STARTS = 5
 
 # PyAV allocates and frees a picture at a time: kept in the heap it is 46 % quicker at 720p
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "2000000000"}
+
+_GPU_DEVICES = "[ndk][vxf][igd]*"  # nvidia0, dxg (WSL), kfd (ROCm)
 
 _HOPELESS = (2, 3, 8, 10)
 """Exit codes of a worker that a restart won't mend: usage, no such thing, schema, input."""
@@ -313,6 +316,8 @@ def _gpu_numbers(gpus: str) -> list[int]:
 
 def gpu_count() -> int:
     """Ask a short-lived child how many GPUs torch sees."""
+    if sys.platform == "linux" and not any(Path("/dev").glob(_GPU_DEVICES)):
+        return 0  # importing torch takes seconds
     asked = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],
         capture_output=True,
@@ -334,7 +339,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
-    """Run a supervisor in this process until it is told to end. Returns the exit code.
+    """Run a supervisor in this process until it is told to end.
+
+    Returns the exit code: 0 after a hand-over on SIGTERM, 130 after one on Ctrl-C.
 
     Raises DatabaseUnavailable or SchemaMismatch before any worker is started.
     """
@@ -344,14 +351,18 @@ def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
     finally:
         database.close()
     supervisor = Supervisor(settings, wanted)
+    interrupted = False
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
+        nonlocal interrupted
         supervisor.signals += 1
+        interrupted = interrupted or number == signal.SIGINT
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     lifeline.watch(lambda: setattr(supervisor, "signals", max(1, supervisor.signals)))
-    return supervisor.run()
+    code = supervisor.run()
+    return 128 + signal.SIGINT if interrupted else code
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def test_the_image_installs_pinned_versions_and_runs_as_nobody_special() -> None
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert 'pip install -c constraints.txt ".[worker,api]"' in dockerfile
     assert re.search(r"^FROM python:3\.11-slim", dockerfile, re.M)
-    assert re.search(r"^ARG TORCH_INDEX=\S+/cpu$", dockerfile, re.M)
+    assert re.search(r"^ARG TORCH_INDEX=$", dockerfile, re.M)
     last_stage = dockerfile.split("\nFROM ")[-1]
     assert re.search(r"^USER vidan$", last_stage, re.M)
     for installing in re.findall(r"pip install (.*)", dockerfile):

@@ -17,10 +17,6 @@ from vidan.domain import Gap
 from vidan.errors import InputRejected, MissingExtra, UsageError, VidanError
 from vidan.vision.sampling import Sampling
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 if TYPE_CHECKING:  # a source is checked without the extra `worker`, which has numpy
     import numpy as np
     from numpy.typing import NDArray

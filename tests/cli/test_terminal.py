@@ -1,0 +1,76 @@
+"""What a person at a terminal sees: tables, which database it is, no unwanted colours."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from tests.cli.conftest import Shell
+
+
+def in_terminal(shell: Shell, *words: object, **variables: str) -> str:
+    """What the command writes when stdout and stderr are a terminal of 120 columns."""
+    here, there = pty.openpty()
+    process = subprocess.Popen(
+        shell.command(*words),
+        stdin=subprocess.DEVNULL,
+        stdout=there,
+        stderr=there,
+        env={**shell.environment, "COLUMNS": "120", "TERM": "xterm", **variables},
+        cwd=shell.folder,
+    )
+    os.close(there)
+    written = b""
+    while True:
+        try:
+            part = os.read(here, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        written += part
+    os.close(here)
+    process.wait(20)
+    return written.decode().replace("\r\n", "\n")
+
+
+@pytest.fixture
+def listed(vidan: Shell) -> Shell:
+    """A database with a scenario whose source tries to steer the terminal."""
+    vidan("scenario", "create", "--no-check", "/v/[red]\x1b[31mstreet.mp4")
+    return vidan
+
+
+def test_a_terminal_gets_a_table_and_is_told_the_database(listed: Shell) -> None:
+    url = listed.environment["DATABASE_URL"]
+    assert urlsplit(url).password is None
+    listed.environment["DATABASE_URL"] = url.replace("@", f":{quote('ge heim')}@", 1)
+    seen = in_terminal(listed, "scenario", "list")
+    assert "database: postgresql://" in seen
+    assert "heim" not in seen
+    assert "STATUS" in seen
+    assert "━" in seen or "─" in seen
+    assert "[red]" in seen
+    assert "\x1b[31mstreet" not in seen
+
+
+def test_no_color_is_kept(listed: Shell) -> None:
+    assert "\x1b" not in in_terminal(listed, "scenario", "list", NO_COLOR="1").replace(
+        "\x1b[1m", ""
+    ).replace("\x1b[0m", "").replace("\x1b[2m", "")
+    failed = in_terminal(listed, "scenario", "show", "99", NO_COLOR="1")
+    assert "\nError: no scenario 99\n" in failed
+    assert "\x1b[" in in_terminal(listed, "scenario", "show", "99")
+
+
+def test_quiet_says_nothing_else(listed: Shell) -> None:
+    assert in_terminal(listed, "scenario", "list", "-q") == "1\n"
+
+
+def test_an_empty_list_is_said(vidan: Shell) -> None:
+    assert "no scenarios" in in_terminal(vidan, "scenario", "list")
+    assert "[]" in in_terminal(vidan, "scenario", "list", "--json")

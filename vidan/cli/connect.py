@@ -1,0 +1,55 @@
+"""From settings to a database whose schema is the expected one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from vidan.cli.output import Output
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+    from vidan.db.session import Database
+
+
+@contextmanager
+def database(settings: Settings, out: Output, *, reads: bool = False) -> Iterator[Database]:
+    """The database that the settings name, checked, closed at the end of the block.
+
+    A command that only reads starts the embedded PostgreSQL for as long as it needs, if there is
+    one and it doesn't run. Raises DatabaseUnavailable or SchemaMismatch.
+    """
+    with ExitStack() as stack:
+        if reads and settings.database_url is None and embedded_exists(settings):
+            from vidan import stack as embedded
+
+            # one that runs is joined too: it may be just about to end
+            stack.enter_context(embedded.join(settings, readers_only=True))
+        tell(settings, out)
+        opened = open_database(settings)
+        stack.callback(opened.close)
+        opened.check_schema()
+        yield opened
+
+
+def open_database(settings: Settings) -> Database:
+    """The database that the settings name; nothing is connected or checked yet."""
+    url = settings.require_database()
+    from vidan.db.session import Database
+
+    return Database(url)
+
+
+def tell(settings: Settings, out: Output) -> None:
+    """Say to a person which database is talked to, if it isn't the embedded one."""
+    if settings.database_url is not None and sys.stderr.isatty():
+        from vidan.config import shown_url
+
+        out.note(f"database: {shown_url(settings.database_url)}")
+
+
+def embedded_exists(settings: Settings) -> bool:
+    """Whether an embedded stack has ever run here, and left a database."""
+    return (settings.home / "postgres" / "data").exists()

@@ -1,0 +1,56 @@
+"""The device options of `worker`, `up` and `run`, and what they mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidan.cli.params import names
+from vidan.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidan.worker_options import WorkerOptions
+
+GpusOption = Annotated[
+    str | None, typer.Option("--gpus", metavar="0,1|all", help="One process a GPU.")
+]
+CpusOption = Annotated[
+    int | None,
+    typer.Option("--cpus", metavar="N", min=1, max=1024, help="N processes of one thread each."),
+]
+QueuesOption = Annotated[
+    str, typer.Option("--queues", metavar="A,B", help="Take scenarios from these only.")
+]
+SlotsOption = Annotated[
+    int,
+    typer.Option("--slots", metavar="N", min=1, max=1024, help="Scenarios at a time, a process."),
+]
+AppOption = Annotated[
+    str | None,
+    typer.Option("--app", metavar="MODULE:APP", help="Your own tasks; otherwise VIDAN_APP."),
+]
+
+
+def posts(gpus: str | None, cpus: int | None, **options: Any) -> list[WorkerOptions]:
+    """The workers that the options ask for, one a device; without a device option, what is there.
+
+    Raises UsageError, or InputRejected for a GPU that isn't there.
+    """
+    if gpus is not None and cpus is not None:
+        raise UsageError("--gpus and --cpus exclude each other", hint="give one of them")
+    if gpus not in (None, "all"):
+        numbers = str(gpus).split(",")
+        if not all(part.isdecimal() and part.isascii() for part in numbers):
+            raise UsageError(f"--gpus {gpus} is neither numbers nor all", hint="such as --gpus 0,1")
+    from vidan import supervisor
+
+    return supervisor.posts(gpus=gpus, cpus=cpus, **options)
+
+
+def queue_names(word: str) -> list[str]:
+    """The queues in `a,b`. Raises UsageError."""
+    try:
+        return names(word)
+    except ValueError as error:
+        raise UsageError(f"--queues: {error}", hint="such as --queues default,night") from None

@@ -1,0 +1,197 @@
+"""The command `vidan`: which commands there are, and how any of them ends.
+
+A command's module is imported only when the command is called, so that `vidan --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from vidan import __version__
+from vidan.cli import failures
+from vidan.cli.command import (
+    CONTEXT,
+    DebugFlag,
+    Flags,
+    Group,
+    JsonFlag,
+    QuietFlag,
+    note_flags,
+)
+
+ANALYSE, LOOK, SERVE = "Analyse and steer", "Look", "Services"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command of the first level: in which section of the help, its summary, its module."""
+
+    section: str
+    summary: str
+    module: str
+
+
+COMMANDS = {
+    "run": Entry(ANALYSE, "Analyse a video on this machine and show the result.", "run"),
+    "scenario": Entry(ANALYSE, "Create, follow and steer scenarios.", "scenario"),
+    "predictions": Entry(ANALYSE, "Show, follow, export and draw what was found.", "predictions"),
+    "doctor": Entry(LOOK, "Say what works here, what doesn't, and how to mend it.", "doctor"),
+    "workers": Entry(LOOK, "Show the workers.", "workers"),
+    "tasks": Entry(LOOK, "Show the tasks and their parameters.", "tasks"),
+    "models": Entry(LOOK, "Show the detection models.", "models"),
+    "dead": Entry(LOOK, "Show messages that could not be used.", "dead"),
+    "up": Entry(SERVE, "Run the whole stack on this machine, without any service.", "up"),
+    "worker": Entry(SERVE, "Run workers, one process a device.", "worker"),
+    "orchestrator": Entry(
+        SERVE, "Run an orchestrator: announcements, retries, leases.", "orchestrator"
+    ),
+    "api": Entry(SERVE, "Run the HTTP interface.", "api"),
+    "db": Entry(SERVE, "Migrate and check the database's schema.", "db"),
+    "topics": Entry(SERVE, "Create and list the Kafka topics.", "topics"),
+}
+
+ALIASES = {
+    "scenarios": "scenario",
+    "prediction": "predictions",
+    "task": "tasks",
+    "model": "models",
+    "topic": "topics",
+}
+"""The singular works where a plural does, and the other way round; hidden."""
+
+EXAMPLES = """
+vidan run --sample                          the main job, on the video in the package
+vidan run street.mp4 --out results          …on yours: results/predictions.jsonl, annotated.mp4
+vidan up                                    the stack, for the commands below
+vidan scenario create street.mp4 --wait     queue a video, wait for the result
+vidan predictions watch 1                   what is found, as it is found
+vidan doctor                                what works here and what doesn't
+"""
+
+
+class Commands(Group):
+    """The first level: knows its commands by `COMMANDS`, and imports what is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Name the commands, for completion."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """Import the command of this name, None if there is none."""
+        entry = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
+        if entry is None:
+            return None
+        return import_module(f"vidan.cli.{entry.module}").commands.build()
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Find the command that `args` begin with; a typo is answered with what is close."""
+        name, rest = args[0], args[1:]
+        if name == "worker" and _is_of_workers(rest):
+            name = "workers"
+        command = self.get_command(ctx, name)
+        if command is None:
+            close = get_close_matches(name, COMMANDS)
+            guess = f"; did you mean {close[0]!r}?" if close else ""
+            ctx.fail(f"no such command {name!r}{guess}")
+        return name, command, rest
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write the commands by sections, without importing them."""
+        for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
+            rows = [(name, e.summary) for name, e in COMMANDS.items() if e.section == section]
+            with formatter.section(section):
+                formatter.write_dl(rows)
+
+
+def _is_of_workers(rest: list[str]) -> bool:
+    """Whether `vidan worker …` means `vidan workers …`: `worker list`, `worker --json show X`."""
+    words = [word for word in rest if not word.startswith("-")]
+    return words[:1] in (["list"], ["show"])
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"vidan {__version__}\n")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    name="vidan",
+    cls=Commands,
+    context_settings=CONTEXT,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    epilog=EXAMPLES,
+)
+
+
+@app.callback()
+def _vidan(
+    ctx: typer.Context,
+    json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    debug: DebugFlag = False,
+    version: Annotated[  # noqa: ARG001
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Detect objects in videos, as durable runs on any number of machines."""
+    note_flags(ctx, json=json, quiet=quiet, debug=debug)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (the process's own by default); returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has seen enough
+        code = 0
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _run(args: list[str]) -> int:
+    flags = Flags(json=failures.asks_for(args, "--json"), debug=failures.asks_for(args, "--debug"))
+    try:
+        _call(args)
+        return 0
+    except typer.Exit as end:
+        return end.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return failures.INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        return failures.report(error, json=flags.json, debug=flags.debug)
+
+
+def _call(args: list[str]) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # a file's name may hold bytes that are no text
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
+    if os.environ.get("_VIDAN_COMPLETE"):
+        app(prog_name="vidan")
+    command = typer.main.get_command(app)
+    with command.make_context("vidan", args, obj=Flags()) as ctx:
+        command.invoke(ctx)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(failures.TERMINATED)

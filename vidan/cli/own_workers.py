@@ -1,0 +1,102 @@
+"""The workers that `up` and `run` start for themselves: a supervisor as a child on a lifeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Self
+
+from vidan.errors import VidanError
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+    from vidan.lifeline import Child
+    from vidan.worker_options import WorkerOptions
+
+STOP_SECONDS = 30.0
+"""For a hand-over: finish the batch, commit, put back."""
+
+HEALTHY_SECONDS = 30.0
+TRIES = 5
+HOPELESS = (2, 3, 8, 10)
+"""Exit codes that starting it again would not mend."""
+
+
+@dataclass
+class OwnWorkers:
+    """A context manager: a supervisor for as long as the block lasts, started again if it dies.
+
+    Its log goes to the file `log`, or to stderr.
+    """
+
+    settings: Settings
+    posts: Sequence[WorkerOptions]
+    log: Path | None = None
+    _child: Child | None = field(default=None, init=False)
+    _output: IO[bytes] | None = field(default=None, init=False)
+    _started: float = field(default=0.0, init=False)
+    _tries: int = field(default=0, init=False)
+
+    def __enter__(self) -> Self:
+        if self.log is not None:
+            self._output = self.log.open("ab")
+        self._start()
+        return self
+
+    def check(self) -> bool:
+        """Start the supervisor again if it has died; whether it had.
+
+        Raises VidanError if that does not help.
+        """
+        if self._child is None or (code := self._child.poll()) is None:
+            return False
+        self._tries = 1 if self._age() > HEALTHY_SECONDS else self._tries + 1
+        if self._tries >= TRIES or code in HOPELESS:
+            where = f"see {self.log}" if self.log is not None else "its log is above"
+            raise VidanError(f"the workers ended with exit code {code}", hint=where)
+        self._child.close()
+        self._start()
+        return True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._child is not None:
+                self._stop(self._child)
+        finally:
+            if self._output is not None:
+                self._output.close()
+
+    def _age(self) -> float:
+        return time.monotonic() - self._started
+
+    def _start(self) -> None:
+        from vidan import lifeline
+
+        self._started = time.monotonic()
+        posts = json.dumps([json.loads(post.to_json()) for post in self.posts])
+        self._child = lifeline.spawn(
+            "vidan.supervisor",
+            ["--posts", posts],
+            env={**os.environ, **self.settings.environment()},
+            stderr=self._output,
+            stdout=self._output,
+        )
+
+    def _stop(self, child: Child) -> None:
+        try:
+            child.stop(STOP_SECONDS)
+        except BaseException:  # a second Ctrl-C or SIGTERM: now
+            child.kill()
+            child.wait()
+            child.close()
+            raise

@@ -1,0 +1,96 @@
+"""The options and arguments that several commands share, and how their words are read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from vidan.domain import Status
+from vidan.errors import UsageError
+
+MAX_ID = 2**63 - 1
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
+
+
+def duration(word: str) -> float:
+    """Seconds in `30`, `30s`, `10m`, `2h`; ValueError for anything else."""
+    match = _DURATION.fullmatch(word)
+    if match is None:
+        raise ValueError(f"{word!r} is not a duration such as 30, 30s, 10m or 2h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def status(word: str) -> Status:
+    """A status by its name; ValueError names those that there are."""
+    try:
+        return Status(word)
+    except ValueError:
+        known = ", ".join(Status)
+        raise ValueError(f"no such status {word!r}; there are {known}") from None
+
+
+def label(word: str) -> tuple[str, str]:
+    """Name and value of `k=v`; ValueError for anything else."""
+    name, equals, value = word.partition("=")
+    if not (equals and name):
+        raise ValueError(f"{word!r} is not of the form name=value")
+    return name, value
+
+
+def names(word: str) -> list[str]:
+    """The items of `a,b`, trimmed, at least one."""
+    found = [item.strip() for item in word.split(",")]
+    if not all(found):
+        raise ValueError(f"{word!r} is not a list of names such as a,b")
+    return list(dict.fromkeys(found))
+
+
+def param(word: str) -> tuple[str, Any]:
+    """Name and value of a task's parameter: the value is JSON if it parses as such, else text."""
+    name, value = label(word)
+    try:
+        return name, json.loads(value, parse_constant=_no_constant)
+    except ValueError:
+        return name, value
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
+
+
+def unique(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """The pairs as a mapping. Raises UsageError if a name was given twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UsageError(f"{option} {name} is given twice", hint="give each name once")
+        found[name] = value
+    return found
+
+
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="The scenario.")]
+Ids = Annotated[
+    list[int] | None,
+    typer.Argument(metavar="[ID]...", min=1, max=MAX_ID, help="The scenarios."),
+]
+StatusOption = Annotated[
+    list[Any] | None,
+    typer.Option("--status", metavar="S", parser=status, help="Only these; may be repeated."),
+]
+LabelOption = Annotated[
+    list[Any] | None,
+    typer.Option(
+        "--label", metavar="K=V", parser=label, help="Only with this label; may be repeated."
+    ),
+]
+TaskOption = Annotated[str | None, typer.Option("--task", metavar="T", help="Only of this task.")]
+LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")]
+TimeoutOption = Annotated[
+    Any,
+    typer.Option("--timeout", metavar="D", parser=duration, help="Such as 30, 30s, 10m, 2h."),
+]

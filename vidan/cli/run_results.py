@@ -1,0 +1,145 @@
+"""What `vidan run` leaves: files, a summary, and the names of what earlier runs left over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidan.cli import exporting, rendering
+from vidan.cli.output import Output
+from vidan.domain import Status
+from vidan.errors import InputRejected, VidanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from vidan.db.session import Database
+    from vidan.services.predictions import StoredFrame
+    from vidan.services.scenarios import Scenario
+
+PREDICTIONS, VIDEO = "predictions.jsonl", "annotated.mp4"
+NAMED = 5
+
+
+def prepare(folder: Path) -> Path:
+    """Make the folder, and see that it can be written to. Raises InputRejected."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".vidan-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputRejected(
+            f"can't write to {folder}: {error.strerror}", hint="--out names a folder"
+        ) from None
+    return folder.absolute()
+
+
+def write(database: Database, out: Output, scenario: Scenario, folder: Path | None) -> None:
+    """Write what was stored to the folder, as lines and drawn; what can't be drawn is only said."""
+    if folder is None or scenario.frames_done == 0:
+        return
+    exporting.write(_pages(database, scenario.id), "jsonl", str(folder / PREDICTIONS))
+    try:
+        with out.progress() as progress:
+            rendering.render_scenario(database, scenario.id, str(folder / VIDEO), progress)
+    except VidanError as error:
+        out.warn(f"no {VIDEO}: {error}")
+
+
+def _pages(database: Database, scenario_id: int) -> Iterator[list[StoredFrame]]:
+    from vidan.services import predictions
+
+    last = -1
+    while True:
+        with database.begin() as connection:
+            page = predictions.read_after(connection, scenario_id, last)
+        if not page:
+            return
+        yield page
+        last = page[-1].frame
+
+
+def summarise(database: Database, out: Output, scenario: Scenario, folder: Path | None) -> None:
+    """Print what was found, how long it took, and where it is."""
+    from vidan.services import predictions
+
+    with database.begin() as connection:
+        found = predictions.summary(connection, scenario.id)
+    seconds = _seconds(scenario)
+    record: dict[str, Any] = {
+        "scenario_id": scenario.id,
+        "status": str(scenario.status),
+        "source": scenario.source,
+        "frames": found.frames,
+        "detections": found.detections,
+        "detections_of": found.by_label,
+        "frames_with": found.frames_with,
+        "lost_frames": found.lost_frames,
+        "seconds": seconds and round(seconds, 2),
+        "fps": seconds and round(found.frames / seconds, 1),
+        "predictions": folder and str(folder / PREDICTIONS),
+        "video": _if_there(folder and folder / VIDEO),
+        "error": scenario.error,
+    }
+    if not out.json:
+        record["detections_of"] = _counts(found.by_label)
+        record["frames_with"] = _counts(found.frames_with)
+        if folder is None:
+            record["predictions"] = f"vidan predictions show {scenario.id}"
+            record["video"] = f"vidan predictions render {scenario.id} {VIDEO}"
+        record = {name: value for name, value in record.items() if value is not None}
+    out.details(record, id=scenario.id)
+
+
+def _if_there(path: Path | None) -> str | None:
+    return str(path) if path is not None and path.exists() else None
+
+
+def _counts(by_label: dict[str, int]) -> str:
+    return ", ".join(f"{label} {count}" for label, count in by_label.items())
+
+
+def _seconds(scenario: Scenario) -> float | None:
+    if scenario.started_at is None or scenario.ended_at is None:
+        return None
+    return (scenario.ended_at - scenario.started_at).total_seconds() or None
+
+
+def name_left_overs(connection: Connection, out: Output) -> None:
+    """Name what earlier runs did not finish, and what goes on with it."""
+    from vidan.services import scenarios, workers
+
+    served = {queue for worker in workers.find(connection) for queue in worker.queues}
+    open_ones = scenarios.find(
+        connection, status=[Status.INIT_STARTUP, Status.INACTIVE], limit=1000
+    )
+    left = [s for s in open_ones if s.queue not in served and s.frames_done != s.frames_total]
+    for scenario in left[:NAMED]:
+        out.note(f"left over: scenario {scenario.id}, {scenario.status}, {scenario.source}")
+        out.note(f"  {how_to_go_on(scenario)}")
+    if len(left) > NAMED:
+        out.note(f"and {len(left) - NAMED} more: `vidan scenario list`")
+
+
+def how_to_go_on(scenario: Scenario) -> str:
+    """The commands that go on with a scenario that was left over."""
+    text = f"to go on: {_up(scenario.queue)}"
+    if scenario.status is Status.INACTIVE:
+        text += f", then `vidan scenario start {scenario.id}`"
+    return text + f"; to drop it: `vidan scenario delete {scenario.id}`" * (
+        scenario.status is Status.INACTIVE
+    )
+
+
+def tell_how_to_go_on(out: Output, scenario_id: int, queue: str) -> None:
+    """Say after Ctrl-C what there is, and how to go on with it."""
+    out.warn(f"scenario {scenario_id} is stopped; what it found is stored")
+    out.warn(f"to look: `vidan predictions show {scenario_id}`")
+    out.warn(f"to go on: {_up(queue)}, then `vidan scenario start {scenario_id}`")
+
+
+def _up(queue: str) -> str:
+    return "`vidan up`" if queue == "default" else f"`vidan up --queues default,{queue}`"

@@ -1,0 +1,263 @@
+"""`vidan scenario create`: queue sources, checked before anything is queued."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidan.cli import connect
+from vidan.cli.command import Commands
+from vidan.cli.output import Output
+from vidan.cli.params import TimeoutOption, label, param, status, unique
+from vidan.errors import InputRejected, UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from vidan.config import Settings
+    from vidan.services.scenarios import NewScenario
+    from vidan.services.tasks import TaskSpec
+
+
+def register(commands: Commands) -> None:
+    """Add the command to the group."""
+    commands.command(
+        "create",
+        examples="""
+            vidan scenario create street.mp4
+            vidan scenario create *.mp4 --label batch=7 --param labels=person,car
+            vidan scenario create rtsp://camera/stream --name north --param fps=5
+            find /videos -name '*.mkv' | vidan scenario create --from - --quiet
+            id=$(vidan scenario create street.mp4 --key street-1 --json | jq .id)
+            vidan scenario create street.mp4 --wait --timeout 10m
+        """,
+    )(create)
+
+
+def create(
+    out: Output,
+    settings: Settings,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE]...", help="Video files, or URLs such as rtsp://camera/1."),
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="Sources, one a line; - reads stdin."),
+    ] = None,
+    task: Annotated[str, typer.Option("--task", metavar="T", help="What to run.")] = "detect",
+    params: Annotated[
+        list[Any] | None,
+        typer.Option(
+            "--param", metavar="K=V", parser=param, help="One of the task's; may be repeated."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="N", help="For people.")] = None,
+    labels: Annotated[
+        list[Any] | None,
+        typer.Option("--label", metavar="K=V", parser=label, help="A tag; may be repeated."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="K", help="Repeated, it returns the scenario that has it."),
+    ] = None,
+    queue: Annotated[
+        str, typer.Option("--queue", metavar="Q", help="For its workers.")
+    ] = "default",
+    priority: Annotated[
+        int,
+        typer.Option(
+            "--priority", metavar="P", min=-(2**31), max=2**31 - 1, help="Higher ones go first."
+        ),
+    ] = 0,
+    wanted: Annotated[
+        Any,
+        typer.Option(
+            "--status", metavar="S", parser=status, help="init_startup, or inactive: held back."
+        ),
+    ] = "init_startup",
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Don't open the files: the workers see others.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until they have ended.")] = False,
+    timeout: TimeoutOption = None,
+) -> int:
+    """Queue scenarios, one a source, and print their ids.
+
+    Several sources are one transaction: all are queued or none. Files are made absolute and opened
+    first, unless --no-check is given. With --wait the exit code says how they ended: 0 completed,
+    5 failed, 6 stopped, 7 timed out. With --json, a line of JSON each.
+    """
+    from vidan.cli import following
+    from vidan.domain import Status
+
+    _check_usage(sources or [], file, key=key, wait=wait, timeout=timeout, status=Status(wanted))
+    places = [*(sources or []), *(_read_sources(file) if file is not None else [])]
+    given = unique(params or [], "--param")
+    tags = unique(labels or [], "--label")
+    checked = [source_for(place, check=not no_check) for place in places]
+    with connect.database(settings, out) as database:
+        from vidan.services import scenarios, tasks
+
+        def work(connection: Connection) -> list[scenarios.Created]:
+            spec = tasks.get(connection, task)
+            new = scenarios.NewScenario(
+                task=task,
+                params=typed(given, spec),
+                name=name,
+                key=key,
+                labels=tags,
+                queue=queue,
+                priority=priority,
+                status=Status(wanted),
+            )
+            return scenarios.create_many(connection, _each(new, spec, checked, check=not no_check))
+
+        created = database.retrying(work)
+        ids = [one.id for one in created]
+        _confirm(out, created, queue, held=Status(wanted) is Status.INACTIVE)
+        if not checked and task == "detect":
+            out.note("without a source it waits for a worker started with --source")
+        if wait:
+            return following.wait_and_tell(database, out, ids, timeout, created=True)
+        if out.json:
+            with database.begin() as connection:
+                found = {s.id: s for s in scenarios.find(connection, ids=ids, limit=len(ids))}
+            for one in ids:
+                out.line(found[one].as_json(), str(one), id=one)
+        return 0
+
+
+def _check_usage(
+    sources: Sequence[str],
+    file: str | None,
+    *,
+    key: str | None,
+    wait: bool,
+    timeout: float | None,
+    status: str,
+) -> None:
+    if "-" in sources:
+        raise UsageError("- is no source", hint="--from - reads sources from stdin, one a line")
+    if key is not None and (len(sources) > 1 or file is not None):
+        raise UsageError("--key is for one source alone", hint="create them one by one")
+    if timeout is not None and not wait:
+        raise UsageError("--timeout goes with --wait", hint="add --wait, or leave it out")
+    if status not in ("init_startup", "inactive"):
+        raise UsageError(
+            f"a scenario can't be created as {status}", hint="--status init_startup or inactive"
+        )
+    if wait and status == "inactive":
+        raise UsageError("one that is held back never ends", hint="leave out --wait or --status")
+
+
+def _read_sources(file: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputRejected(f"can't read {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputRejected(
+            f"{file} is not a text file", hint="--from takes sources, one a line"
+        ) from None
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        where = "stdin" if file == "-" else file
+        raise InputRejected(f"no sources in {where}", hint="one a line is expected")
+    return found
+
+
+def source_for(place: str, *, check: bool) -> str:
+    """The source as it is stored: a local path absolute, and opened if `check`; a URL as it is.
+
+    Raises InputRejected.
+    """
+    from vidan.vision.frames import check_source, is_local
+
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        raise InputRejected(
+            f"the file's name is not UTF-8: {place!r}", hint="rename it, or link to it"
+        ) from None
+    if not is_local(place):
+        return place
+    if place.startswith("file:"):
+        source = place
+    else:
+        source = str(Path(place).expanduser().absolute()) if place else place
+    if check:
+        check_source(source)
+    return source
+
+
+def typed(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]:
+    """Params as the task's schema types them: `labels=a,b` is a list there, `name=123` a string."""
+    properties = spec.params_schema.get("properties", {})
+    return {name: _typed(value, properties.get(name, {})) for name, value in given.items()}
+
+
+def _typed(value: Any, schema: dict[str, Any]) -> Any:
+    kinds = _kinds(schema)
+    if "array" in kinds and isinstance(value, str):
+        return [item.strip() for item in value.split(",")]
+    if "array" in kinds and not isinstance(value, list) and value is not None:
+        return [value]
+    if kinds and kinds <= {"string", "null"} and not isinstance(value, str) and value is not None:
+        import json
+
+        return json.dumps(value)  # the word that was parsed as JSON meant itself
+    return value
+
+
+def _kinds(schema: dict[str, Any]) -> set[str]:
+    kind = schema.get("type", [])
+    kinds = {kind} if isinstance(kind, str) else set(kind)
+    for other in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        kinds |= _kinds(other)
+    return kinds
+
+
+def _each(
+    new: NewScenario, spec: TaskSpec, sources: Sequence[str], *, check: bool
+) -> list[NewScenario]:
+    if spec.name == "detect":
+        new = replace(new, params=detect_params(new.params, check=check))
+    return [replace(new, source=source) for source in sources] or [new]
+
+
+def detect_params(params: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
+    """Params of the built-in task, the weights' path absolute, and looked at if `check`.
+
+    Raises InputRejected for a missing weight file or an unknown model; the service checks the rest.
+    """
+    from vidan import catalogue
+
+    found = dict(params)
+    model, weights = found.get("model", catalogue.DEFAULT_MODEL), found.get("weights")
+    if isinstance(weights, str) and weights:
+        found["weights"] = str(Path(weights).expanduser().absolute())
+        if check and isinstance(model, str):
+            catalogue.check_model(model, weights=found["weights"])
+    return found
+
+
+def _confirm(out: Output, created: Sequence[Any], queue: str, *, held: bool) -> None:
+    if not out.json:
+        for one in created:
+            out.line({}, str(one.id), id=one.id)
+        out.flush()
+    old = [one.id for one in created if not one.new]
+    count = len(created) - len(old)
+    for one in old:
+        out.note(f"scenario {one} has this key already")
+    if count:
+        what = "scenario" if count == 1 else f"{count} scenarios"
+        which = f" {created[0].id}" if count == 1 else ""
+        done = "created, not started" if held else f"queued in {queue}"
+        out.note(f"{what}{which} {done}")

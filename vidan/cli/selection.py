@@ -1,0 +1,74 @@
+"""Which stored frames are wanted, read page by page, and how one is written as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vidan.db.session import Database
+    from vidan.domain import Detection
+    from vidan.services.predictions import StoredFrame
+
+PAGE = 1000
+
+
+@dataclass
+class Selection:
+    """Which frames are wanted, and what of them; `last` is the last one read."""
+
+    last: int
+    to: int | None
+    limit: int | None
+    labels: Sequence[str]
+    min_score: float
+    only_detections: bool
+
+    def page(self, database: Database, scenario_id: int) -> list[StoredFrame]:
+        """The next page as it is stored; `last` moves on."""
+        from vidan.services import predictions
+
+        with database.begin() as connection:
+            page = predictions.read_after(
+                connection, scenario_id, self.last, limit=PAGE, upto=self.to
+            )
+        if page:
+            self.last = page[-1].frame
+        return page
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing that comes later is wanted."""
+        return self.limit == 0 or (self.to is not None and self.last >= self.to)
+
+    def wanted(self, page: Sequence[StoredFrame]) -> Iterator[StoredFrame]:
+        """What is wanted of a page; counts down the limit."""
+        for frame in page:
+            chosen = replace(frame, detections=tuple(filter(self._fits, frame.detections)))
+            if self.limit == 0:
+                return
+            if chosen.detections or not self.only_detections:
+                if self.limit is not None:
+                    self.limit -= 1
+                yield chosen
+
+    def _fits(self, detection: Detection) -> bool:
+        labelled = not self.labels or detection.label in self.labels
+        return labelled and detection.score >= self.min_score
+
+
+def for_people(frame: StoredFrame) -> str:
+    """`frame 120  0:04.0  person 0.91, car 0.55`."""
+    minutes, seconds = divmod(frame.time_ms / 1000, 60)
+    found = ", ".join(f"{one.label} {one.score:.2f}" for one in frame.detections)
+    return f"frame {frame.frame:<6} {int(minutes)}:{seconds:04.1f}  {found or '-'}"
+
+
+def for_pipes(frame: StoredFrame) -> str:
+    """Frame, milliseconds and a field for each detection, separated by tabs."""
+    found = (
+        " ".join([one.label.replace(" ", "_"), f"{one.score:.4f}", *(f"{e:.1f}" for e in one.box)])
+        for one in frame.detections
+    )
+    return "\t".join([str(frame.frame), str(frame.time_ms), *found])

@@ -1,0 +1,85 @@
+"""`vidan up`: the embedded stack in the foreground, with workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from vidan.cli import devices, failures
+from vidan.cli.command import Commands
+from vidan.cli.devices import AppOption, CpusOption, GpusOption, QueuesOption, SlotsOption
+from vidan.cli.output import Output
+from vidan.cli.own_workers import OwnWorkers
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+    from vidan.stack import Membership
+    from vidan.worker_options import WorkerOptions
+
+CHECK_SECONDS = 0.5
+
+commands = Commands("up")
+
+
+@commands.command(
+    "up",
+    quiet=False,
+    database=False,
+    examples="""
+        vidan up                             then, elsewhere: vidan scenario create street.mp4
+        vidan up --cpus 2 --queues default,night
+        vidan up --app shop.tasks:app
+    """,
+)
+def up(
+    out: Output,
+    settings: Settings,
+    gpus: GpusOption = None,
+    cpus: CpusOption = None,
+    slots: SlotsOption = 1,
+    queues: QueuesOption = "default",
+    app: AppOption = None,
+) -> int:
+    """Run PostgreSQL, a broker, an orchestrator and workers in the foreground, until Ctrl-C.
+
+    Commands of the same user find this stack by themselves. For other programs its addresses are
+    printed on stdout.
+    """
+    from vidan import stack
+
+    posts = devices.posts(
+        gpus, cpus, slots=slots, queues=devices.queue_names(queues), app=app or settings.app
+    )
+    if settings.database_url is not None:
+        out.note("DATABASE_URL is set, and this doesn't use it: `vidan up` brings its own database")
+    with stack.join(settings, on_progress=out.note) as member:
+        try:
+            _serve(out, member, posts)
+        except KeyboardInterrupt:
+            out.note("stopping; Ctrl-C again ends at once")
+        return failures.INTERRUPTED
+
+
+def _serve(out: Output, member: Membership, posts: Sequence[WorkerOptions]) -> None:
+    """Until interrupted: see to it that the stack and the workers are there."""
+    with OwnWorkers(member.settings, posts) as workers:
+        _announce(out, member)
+        address = member.settings.bootstrap_servers()
+        while True:
+            time.sleep(CHECK_SECONDS)
+            member.check()
+            if workers.check():
+                out.warn("the workers' supervisor died and was started again")
+            now = member.settings.bootstrap_servers()
+            if now is not None and now != address:
+                out.warn(f"the broker has a new address: {now}")
+                address = now
+
+
+def _announce(out: Output, member: Membership) -> None:
+    url, servers = member.settings.require_database(), member.settings.bootstrap_servers()
+    text = f"DATABASE_URL={url}\nKAFKA_BOOTSTRAP_SERVERS={servers}"
+    out.line({"database_url": url, "bootstrap_servers": servers}, text, id=url)
+    out.flush()
+    out.note("the stack is up; try `vidan scenario create VIDEO`. Ctrl-C stops it")
