@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 from vidan.db.session import Database
 from vidan.domain import STOPPING, Detection, Gap, Status
-from vidan.errors import CommitFailed, DatabaseUnavailable, LeaseLost, RunInterrupted, RunStopped
+from vidan.errors import (
+    CommitFailed,
+    DatabaseUnavailable,
+    LeaseLost,
+    RejectedTask,
+    RunInterrupted,
+    RunStopped,
+)
 from vidan.services import predictions
 from vidan.services.leases import Claimed
 
@@ -22,6 +29,8 @@ COMMIT_FRAMES = 4_000
 """… or when this many frames wait."""
 BUFFER_FRAMES = 20_000
 """While the database is away, a run goes on until this many frames wait."""
+MAX_LABELS = 2**15
+MAX_TRACK = 2**31 - 1
 LIVE_PROGRESS_SECONDS = 600.0
 """A live source proves progress by running this long."""
 
@@ -72,7 +81,13 @@ class LabelNames:
         self._ids = {name: place for place, name in enumerate(self.names)}
 
     def row(self, frame: int, time_ms: int, detections: Sequence[Detection]) -> predictions.Row:
-        """Return a frame's detections as they are stored."""
+        """Return a frame's detections as they are stored.
+
+        Raises RejectedTask for what the columns can't hold: psycopg would store it truncated.
+        """
+        for found in detections:
+            if found.track_id is not None and not -MAX_TRACK <= found.track_id <= MAX_TRACK:
+                raise RejectedTask(f"track id {found.track_id} is out of range")
         return predictions.Row(
             frame=frame,
             time_ms=time_ms,
@@ -88,6 +103,8 @@ class LabelNames:
 
     def _id(self, name: str) -> int:
         if name not in self._ids:
+            if len(self.names) >= MAX_LABELS:
+                raise RejectedTask(f"a scenario has {MAX_LABELS} labels at most")
             self._ids[name] = len(self.names)
             self.names.append(name)
         return self._ids[name]
@@ -122,7 +139,7 @@ class Committer:
         self._flush = False
         self._closed = False
         self._moved = 0  # commits of this run that moved the checkpoint
-        self._proved = False
+        self._proved = self._told = False
         self._started = self._last = time.monotonic()
         self._changed = threading.Condition()
         self._thread = threading.Thread(
@@ -131,17 +148,13 @@ class Committer:
         self._thread.start()
 
     def add(self, done: Done) -> None:
-        """Hand over frames to be stored; waits while too many wait already.
-
-        Raises what the run was interrupted with.
-        """
+        """Hand over frames to be stored; waits while too many wait already."""
         with self._changed:
             self._waiting.append(done)
             self._frames += len(done.rows)
             self._changed.notify_all()
             while self._frames > BUFFER_FRAMES and self._control.interruption is None:
                 self._changed.wait(0.2)
-        self._control.check()
 
     def flush(self) -> None:
         """Wait until all is stored. Raises LeaseLost or CommitFailed when that can't be."""
@@ -192,19 +205,21 @@ class Committer:
             done, self._waiting, self._frames = self._waiting, [], 0
             self._in_flight = True
             self._last = time.monotonic()
-        proved = self._moved >= 1 or (
-            self._live and time.monotonic() - self._started > LIVE_PROGRESS_SECONDS
-        )
+        to_checkpoint = done[-1].next_frame
+        if self._live:  # a camera that drops after two commits, again and again, does not get on
+            self._proved |= time.monotonic() - self._started > LIVE_PROGRESS_SECONDS
+        else:
+            self._proved |= self._moved >= 1 and to_checkpoint > self._checkpoint
         return predictions.Batch(
             from_checkpoint=self._checkpoint,
-            to_checkpoint=done[-1].next_frame,
+            to_checkpoint=to_checkpoint,
             checkpoint_pts=done[-1].next_pts,
             state=done[-1].state,
             label_names=tuple(self.labels.names),
             rows=[row for part in done for row in part.rows],
             gaps=[gap for part in done for gap in part.gaps],
             frames_total=done[-1].frames_total,
-            clear_budgets=proved,
+            clear_budgets=self._proved,
         )
 
     def _due(self) -> bool:
@@ -235,8 +250,8 @@ class Committer:
         if batch.to_checkpoint > batch.from_checkpoint:
             self._moved += 1
         self._checkpoint = batch.to_checkpoint
-        if batch.clear_budgets and not self._proved:
-            self._proved = True
+        if batch.clear_budgets and not self._told:
+            self._told = True
             self._on_progress()
         if status in STOPPING:
             self._control.interrupt(RunStopped("a stop was asked for"))

@@ -68,6 +68,8 @@ class Orchestrator:
                 wait = self._until_due()
             except DatabaseUnavailable as error:
                 self._disconnected(error)
+            except Exception:  # one bad round must not end the rounds
+                log.exception("a round failed")
             listener.wait(wait)
         reader.join(5)
         listener.close()
@@ -185,7 +187,10 @@ class Orchestrator:
                 self.restart(timeout=0.5)
             except DatabaseUnavailable as error:
                 self._disconnected(error)
-                time.sleep(1)
+                time.sleep(ROUND_SECONDS)
+            except Exception:  # nor may one bad message end the reading
+                log.exception("reading the retry topic failed")
+                time.sleep(ROUND_SECONDS)
 
 
 class Listener:

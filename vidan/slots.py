@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from vidan.commits import RunControl
 from vidan.errors import RunInterrupted
 from vidan.runner import Outcome
-from vidan.services.leases import Claimed
+from vidan.services.leases import Claimed, Fence
 from vidan.slotboard import SlotBoard
 
 
@@ -45,7 +45,8 @@ class Slots:
         self.wake = threading.Event()
         self._run = run
         self._board = board
-        self._engaged: dict[int, Engagement] = {}
+        # by fence: after a lost answer, the same scenario may be claimed again beside its old run
+        self._engaged: dict[Fence, Engagement] = {}
         self._waiting: deque[Engagement] = deque()
         self._outcomes: list[Outcome] = []
         self._changed = threading.Condition()
@@ -72,7 +73,7 @@ class Slots:
         """Take on what was claimed; it runs as soon as a slot is free."""
         with self._changed:
             for engagement in engagements:
-                self._engaged[engagement.id] = engagement
+                self._engaged[engagement.claimed.fence] = engagement
                 self._waiting.append(engagement)
             self._changed.notify_all()
 
@@ -91,17 +92,13 @@ class Slots:
             self.wake.clear()
             return list(self._outcomes)
 
-    def conclude(self, ids: Iterable[int]) -> None:
+    def conclude(self, fences: Iterable[Fence]) -> None:
         """Let go of engagements: all is written, or another has them."""
         with self._changed:
-            gone = set(ids)
-            for scenario_id in gone:
-                self._engaged.pop(scenario_id, None)
-            self._outcomes = [
-                outcome
-                for outcome in self._outcomes
-                if outcome.claimed.fence.scenario_id not in gone
-            ]
+            gone = set(fences)
+            for fence in gone:
+                self._engaged.pop(fence, None)
+            self._outcomes = [one for one in self._outcomes if one.claimed.fence not in gone]
 
     def interrupt(self, interruption: Callable[[], RunInterrupted]) -> None:
         """Ask every engagement to end."""

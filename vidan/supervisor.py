@@ -47,7 +47,7 @@ MAX_FALSE_STARTS = 5
 # PyAV allocates and frees a picture at a time: kept in the heap it is 46 % quicker at 720p
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "2000000000"}
 
-_GPU_DEVICES = "[ndk][vxf][igd]*"  # nvidia0, dxg (WSL), kfd (ROCm)
+_GPU_DEVICES = ("nvidia*", "dxg", "kfd")  # the last two: WSL, ROCm
 
 _HOPELESS = (2, 3, 8, 10)
 """Exit codes of a worker that a restart won't mend: usage, no such thing, schema, input."""
@@ -316,7 +316,8 @@ def _gpu_numbers(gpus: str) -> list[int]:
 
 def gpu_count() -> int:
     """Ask a short-lived child how many GPUs torch sees."""
-    if sys.platform == "linux" and not any(Path("/dev").glob(_GPU_DEVICES)):
+    found = [device for pattern in _GPU_DEVICES for device in Path("/dev").glob(pattern)]
+    if sys.platform == "linux" and not found:
         return 0  # importing torch takes seconds
     asked = subprocess.run(
         [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from vidan import catalogue
 from vidan.errors import InputRejected, RejectedTask
 from vidan.run import Run
+from vidan.services import storable
 from vidan.services.tasks import DETECT, TaskSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,8 +50,8 @@ class Task:
         arguments = {name: getattr(checked, name) for name in type(checked).model_fields}
         result = self.function(run, **arguments)
         try:
-            json.dumps(result, allow_nan=False)
-        except (TypeError, ValueError) as error:
+            storable.json_text(result)
+        except ValueError as error:
             raise RejectedTask(f"task {self.name}: its result is not JSON: {error}") from None
         return result
 
@@ -84,8 +84,8 @@ class Vidan:
         It is named `module.function` unless `name` is given. After an error it is tried again
         `retries` times. `source=False`: it needs no video.
         """
-        if retries < 0:
-            raise InputRejected(f"retries={retries}: it can't be negative")
+        if not 0 <= retries < 2**31:
+            raise InputRejected(f"retries={retries} is out of range", hint="0 or more")
 
         def register(function: F) -> F:
             task_name = name or f"{function.__module__}.{function.__qualname__}"

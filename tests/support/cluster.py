@@ -51,10 +51,12 @@ class Cluster:
     def supervisor(self, name: str = "w", **options: Any) -> Child:
         """Start a supervisor with one worker; returns once the worker has registered."""
         post = WorkerOptions(name=name, app="trial:app", threads=1, **options)
-        child = self._spawn("vidan.supervisor", ["--posts", json.dumps([json.loads(post.to_json())])])
-        assert eventually(lambda: self.query("SELECT 1 FROM workers WHERE name = :n", n=name) != [], 60), (
-            self.log()
+        child = self._spawn(
+            "vidan.supervisor", ["--posts", json.dumps([json.loads(post.to_json())])]
         )
+        assert eventually(
+            lambda: self.query("SELECT 1 FROM workers WHERE name = :n", n=name) != [], 60
+        ), self.log()
         return child
 
     def worker_pid(self, name: str = "w") -> int:
@@ -110,7 +112,9 @@ class Cluster:
     def close(self) -> None:
         """End every process that was started, and what those started."""
         for child in self._children:
-            below = psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+            below = (
+                psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
+            )
             for process in below:
                 if process.is_running():
                     process.send_signal(signal.SIGCONT)
@@ -132,9 +136,7 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(
-    database_url: str, broker_settings: Settings, tmp_path: Path
-) -> Iterator[Cluster]:
+def cluster(database_url: str, broker_settings: Settings, tmp_path: Path) -> Iterator[Cluster]:
     """Processes on both brokers in turn."""
     yield from _clusters(database_url, broker_settings, tmp_path)
 

@@ -24,6 +24,7 @@ TIMEOUT_SECONDS = 5
 
 _CONFLICTS = ("40P01", "40001")
 _CONFLICT_TRIES = 10
+_TOO_BIG = "54"  # the class of SQLSTATE "program limit exceeded": psycopg calls it operational
 
 
 class Database:
@@ -76,10 +77,9 @@ class Database:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except (OperationalError, InterfaceError, sqlalchemy.exc.TimeoutError) as error:
-            raise database_error(error) from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
+        except (DBAPIError, sqlalchemy.exc.TimeoutError, psycopg.Error) as error:
+            # psycopg's own come from COPY, which SQLAlchemy does not see
+            if _is_unavailable(error):
                 raise database_error(error) from error
             raise
 
@@ -89,8 +89,8 @@ class Database:
             try:
                 with self.begin() as connection:
                     return work(connection)
-            except (DatabaseConflict, DBAPIError) as error:
-                if not _is_conflict(error) or attempt == _CONFLICT_TRIES - 1:
+            except DatabaseConflict:
+                if attempt == _CONFLICT_TRIES - 1:
                     raise
             time.sleep(random.uniform(0, 0.01 * 2**attempt))
         raise AssertionError("unreachable")
@@ -129,10 +129,20 @@ def _sqlstate(error: BaseException) -> str | None:
     return getattr(cause, "sqlstate", None)
 
 
-def _is_conflict(error: BaseException) -> bool:
-    if isinstance(error, DatabaseConflict):
+def _is_unavailable(error: Exception) -> bool:
+    """Tell a server that is away, busy or in a conflict from a statement that will never do."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return _sqlstate(error) in _CONFLICTS
+    if (_sqlstate(error) or "").startswith(_TOO_BIG):
+        return False
+    return isinstance(
+        error,
+        OperationalError
+        | InterfaceError
+        | sqlalchemy.exc.TimeoutError
+        | psycopg.OperationalError
+        | psycopg.InterfaceError,
+    )
 
 
 def database_error(error: Exception) -> DatabaseUnavailable:

@@ -36,7 +36,8 @@ def announce_again(connection: Connection, ids: Sequence[int], *, delay: float =
     """Set `announce_at` again for scenarios whose announcement failed and that still wait."""
     connection.execute(
         text(
-            "UPDATE scenarios SET announce_at = now() + make_interval(secs => :delay) WHERE id IN"
+            "UPDATE scenarios SET announce_at ="
+            " greatest(now() + make_interval(secs => :delay), not_before) WHERE id IN"
             " (SELECT id FROM scenarios WHERE id = ANY(:ids) AND status = 'init_startup'"
             " AND announce_at IS NULL ORDER BY id FOR NO KEY UPDATE)"
         ),

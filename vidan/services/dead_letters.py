@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from vidan.errors import NotFoundError
+from vidan.services.scenarios import MAX_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def add(
                 "topic": topic,
                 "partition": partition,
                 "offset": offset,
-                "message_at": datetime.fromtimestamp(max(timestamp_ms, 0) / 1000, UTC),
+                "message_at": _moment(timestamp_ms),
                 "digest": digest,
                 "key": key,
                 "payload": payload,
@@ -81,6 +82,14 @@ def add(
             },
         ).rowcount
     )
+
+
+def _moment(timestamp_ms: int) -> datetime:
+    """Return a message's time. Its producer chose it: what no calendar has becomes 1970."""
+    try:
+        return datetime.fromtimestamp(max(timestamp_ms, 0) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(0, UTC)
 
 
 _COLUMNS = 'id, topic, partition, "offset", message_at, key, payload, error, received_at'
@@ -92,11 +101,12 @@ def find(
     """Return dead letters, the newest first; `after_id` is the last id of the page before."""
     found = connection.execute(
         text(
-            f"SELECT {_COLUMNS} FROM dead_letters"
-            " WHERE CAST(:after_id AS bigint) IS NULL OR id < :after_id"
-            " ORDER BY id DESC LIMIT :limit"
+            f"SELECT {_COLUMNS} FROM dead_letters WHERE id <= :newest ORDER BY id DESC LIMIT :limit"
         ),
-        {"after_id": after_id, "limit": limit},
+        {
+            "newest": MAX_ID if after_id is None else min(after_id - 1, MAX_ID),
+            "limit": max(0, min(limit, MAX_ID)),
+        },
     )
     return [DeadLetter(**row) for row in found.mappings()]
 
@@ -104,7 +114,7 @@ def find(
 def get(connection: Connection, letter_id: int) -> DeadLetter:
     """Return one dead letter. Raises NotFoundError."""
     row = None
-    if 0 < letter_id < 2**63:
+    if 0 < letter_id <= MAX_ID:
         row = (
             connection.execute(
                 text(f"SELECT {_COLUMNS} FROM dead_letters WHERE id = :id"), {"id": letter_id}

@@ -303,7 +303,10 @@ def _end_sessions(connection: Connection) -> None:
             "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN workers w"
             " ON a.application_name = CAST(w.id AS text)"
             " WHERE w.lease_until <= now() AND a.pid <> pg_backend_pid()"
-            " AND a.datname = current_database() AND (w.state <> 'gone'"
+            " AND a.datname = current_database()"
+            # those of another role can't be ended: it would fail the whole round
+            " AND (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))"
+            " AND (w.state <> 'gone'"
             " OR EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id))"
         )
     ).all()

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from vidan.domain import Detection, Gap, Status
 from vidan.errors import LeaseLost
 from vidan.services.leases import Fence
-from vidan.services.scenarios import no_such_scenario
+from vidan.services.scenarios import MAX_ID, no_such_scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,8 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
         connection.execute(
             text(
                 "INSERT INTO gaps (scenario_id, from_frame, to_frame, reason)"
-                " VALUES (:id, :from, :to, :reason)"
+                " VALUES (:id, :from, :to, :reason) ON CONFLICT (scenario_id, from_frame)"
+                " DO UPDATE SET to_frame = greatest(gaps.to_frame, excluded.to_frame)"
             ),
             [
                 {
@@ -192,31 +193,42 @@ def read_after(
 
     `upto` is the last frame wanted, itself included. Raises NotFoundError.
     """
-    week, label_names = _where(connection, scenario_id)
     found = connection.execute(
-        text(
-            "SELECT frame, time_ms, label_ids, scores, boxes, track_ids, extra FROM predictions"
-            " WHERE scenario_id = :id AND week = :week AND frame > :frame"
-            " AND (CAST(:upto AS bigint) IS NULL OR frame <= :upto)"
-            " ORDER BY frame LIMIT :limit"
-        ),
-        {"id": scenario_id, "week": week, "frame": frame, "upto": upto, "limit": limit},
-    )
+        text(_PAGE),
+        {
+            "id": scenario_id,
+            "week": _week(connection, scenario_id),
+            "frame": frame,
+            "upto": MAX_ID if upto is None else min(upto, MAX_ID),
+            "limit": max(0, min(limit, MAX_ID)),
+        },
+    ).all()
+    label_names = found[0].label_names if found else []
     return [
         StoredFrame(scenario_id, row.frame, row.time_ms, _detections(row, label_names), row.extra)
         for row in found
     ]
 
 
-def _where(connection: Connection, scenario_id: int) -> tuple[date, list[str]]:
-    row = None
-    if 0 < scenario_id < 2**63:
-        row = connection.execute(
-            text("SELECT week, label_names FROM scenarios WHERE id = :id"), {"id": scenario_id}
-        ).one_or_none()
-    if row is None:
+# one statement sees one moment: a run may add label names between two; the first row brings them
+_PAGE = """
+SELECT p.frame, p.time_ms, p.label_ids, p.scores, p.boxes, p.track_ids, p.extra,
+       CASE WHEN row_number() OVER (ORDER BY p.frame) = 1 THEN s.label_names END AS label_names
+FROM predictions p JOIN scenarios s ON s.id = p.scenario_id AND s.week = p.week
+WHERE p.scenario_id = :id AND p.week = :week AND p.frame > :frame AND p.frame <= :upto
+ORDER BY p.frame LIMIT :limit
+"""
+
+
+def _week(connection: Connection, scenario_id: int) -> date:
+    week: date | None = None
+    if 0 < scenario_id <= MAX_ID:
+        week = connection.execute(
+            text("SELECT week FROM scenarios WHERE id = :id"), {"id": scenario_id}
+        ).scalar()
+    if week is None:
         raise no_such_scenario(scenario_id)
-    return row.week, row.label_names
+    return week
 
 
 def _detections(row: Any, label_names: Sequence[str]) -> tuple[Detection, ...]:
@@ -244,16 +256,18 @@ class Summary:
 
 def summary(connection: Connection, scenario_id: int) -> Summary:
     """Count what a scenario has stored. Raises NotFoundError."""
-    week, label_names = _where(connection, scenario_id)
-    where = {"id": scenario_id, "week": week}
+    where = {"id": scenario_id, "week": _week(connection, scenario_id)}
     frames = connection.execute(
         text("SELECT count(*) FROM predictions WHERE scenario_id = :id AND week = :week"), where
     ).scalar_one()
     labels = connection.execute(
         text(
-            "SELECT l.label_id, count(*) AS detections, count(DISTINCT p.frame) AS frames"
-            " FROM predictions p CROSS JOIN LATERAL unnest(p.label_ids) AS l (label_id)"
-            " WHERE p.scenario_id = :id AND p.week = :week GROUP BY 1 ORDER BY 2 DESC, 1"
+            "SELECT s.label_names[l.label_id + 1] AS label, count(*) AS detections,"
+            " count(DISTINCT p.frame) AS frames"
+            " FROM predictions p JOIN scenarios s ON s.id = p.scenario_id AND s.week = p.week"
+            " CROSS JOIN LATERAL unnest(p.label_ids) AS l (label_id)"
+            " WHERE p.scenario_id = :id AND p.week = :week GROUP BY l.label_id, 1"
+            " ORDER BY 2 DESC, l.label_id"
         ),
         where,
     ).all()
@@ -266,7 +280,7 @@ def summary(connection: Connection, scenario_id: int) -> Summary:
     return Summary(
         frames=frames,
         detections=sum(row.detections for row in labels),
-        by_label={label_names[row.label_id]: row.detections for row in labels},
-        frames_with={label_names[row.label_id]: row.frames for row in labels},
+        by_label={row.label: row.detections for row in labels},
+        frames_with={row.label: row.frames for row in labels},
         lost_frames=int(lost),
     )

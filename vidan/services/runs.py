@@ -81,7 +81,9 @@ def finish(connection: Connection, endings: Sequence[Ending], *, actor: str) -> 
     if not endings:
         return set()
     fences = [ending.fence for ending in endings]
-    start(connection, fences, actor=actor)  # those that ended before their first frame
+    # those that returned before their first frame: only what was `active` is `completed`
+    returned = [one.fence for one in endings if one.status is Status.COMPLETED]
+    start(connection, returned, actor=actor)
     moved = move(
         connection,
         rows=MINE.format(

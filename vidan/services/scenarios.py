@@ -12,9 +12,11 @@ from sqlalchemy import Connection, text
 
 from vidan.domain import Gap, Status
 from vidan.errors import InputRejected, NotFoundError
-from vidan.services import announcements, partitions, tasks
+from vidan.services import announcements, partitions, storable, tasks
 
 MAX_ID = 2**63 - 1
+MAX_NAME_BYTES = 1_000
+"""Of a key and a queue: they are indexed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +167,13 @@ def _row(new: NewScenario, spec: tasks.TaskSpec) -> dict[str, Any]:
         raise InputRejected(
             f"a scenario can't be created as {new.status}", hint="init_startup or inactive"
         )
-    if not all(isinstance(v, str) for v in new.labels.values()):
+    if not all(isinstance(one, str) for pair in new.labels.items() for one in pair):
         raise InputRejected("the values of labels are strings")
-    if new.key == "":
-        raise InputRejected("a key can't be empty")
+    for name, value in (("key", new.key), ("queue", new.queue)):
+        if value == "" or len((value or "").encode(errors="replace")) > MAX_NAME_BYTES:
+            raise InputRejected(f"a {name} has 1 to {MAX_NAME_BYTES} bytes")
+    if new.not_before is not None and new.not_before.tzinfo is None:
+        raise InputRejected("not_before has no time zone")
     if not -(2**31) <= new.priority < 2**31:
         raise InputRejected(f"priority {new.priority} is out of range", hint="a 32-bit integer")
     if new.max_attempts is not None and not 0 <= new.max_attempts < 2**31:
@@ -179,9 +184,10 @@ def _row(new: NewScenario, spec: tasks.TaskSpec) -> dict[str, Any]:
     row["needs_source"] = spec.needs_source
     if new.max_attempts is None:
         row["max_attempts"] = spec.max_attempts
-    text_columns = [new.source, new.name, new.key, new.queue, *new.labels, *new.labels.values()]
-    if any("\x00" in (value or "") for value in text_columns) or "\\u0000" in json.dumps(row):
-        raise InputRejected("a NUL character can't be stored")
+    try:
+        storable.json_text(row)
+    except ValueError as error:
+        raise InputRejected(f"the scenario can't be stored: {error}") from None
     return row
 
 
@@ -219,6 +225,8 @@ def find(
     newest_first: bool = True,
 ) -> list[Scenario]:
     """Return scenarios, one keyset page by id; `after_id` is the last id of the page before."""
+    if not all(map(storable.is_text, [task or "", *(labels or {}), *(labels or {}).values()])):
+        return []  # nothing can have been stored under it
     conditions = ["true"]
     if status is not None:
         conditions.append("s.status = ANY(CAST(:status AS text[]))")
@@ -242,7 +250,7 @@ def find(
             "task": task,
             "ids": None if ids is None else [one for one in ids if 0 < one <= MAX_ID],
             "after_id": after_id,
-            "limit": limit,
+            "limit": max(0, min(limit, MAX_ID)),
         },
     )
     return [Scenario(**{**row, "status": Status(row["status"])}) for row in found.mappings()]

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from vidan.errors import NotFoundError
+from vidan.services import storable
 from vidan.services.leases import LEASE_SECONDS
 
 
@@ -156,7 +157,7 @@ def get(connection: Connection, id_or_name: str) -> WorkerRow:
 
     Raises NotFoundError.
     """
-    found = _select(
+    found = storable.is_text(id_or_name) and _select(
         connection, "CAST(w.id AS text) = :wanted OR w.name = :wanted", {"wanted": id_or_name}
     )
     if not found:

@@ -1,0 +1,534 @@
+"""Scenarios as their users see them: create, find, look, and every request from every status."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import product
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+
+from tests.support.played_worker import PlayedWorker
+from vidan.db.session import Database
+from vidan.domain import ENDED, HELD, RUNNING, STOPPING, Gap, Status
+from vidan.errors import InputRejected, NotAllowedError, NotFoundError
+from vidan.services import partitions, predictions, requests, runs, scenarios, tasks
+from vidan.services.scenarios import MAX_ID, NewScenario
+
+VIDEO = NewScenario(source="/videos/clip.mp4")
+
+
+def create(database: Database, new: NewScenario = VIDEO) -> int:
+    with database.begin() as connection:
+        return scenarios.create(connection, new).id
+
+
+def get(database: Database, scenario_id: int) -> scenarios.Scenario:
+    with database.begin() as connection:
+        return scenarios.get(connection, scenario_id)
+
+
+def in_status(database: Database, status: Status) -> int:
+    """A scenario that got into a status the way scenarios do."""
+    start = Status.INACTIVE if status is Status.INACTIVE else Status.INIT_STARTUP
+    scenario_id = create(database, replace(VIDEO, status=start))
+    if status in (Status.INIT_STARTUP, Status.INACTIVE):
+        return scenario_id
+    worker = PlayedWorker(database)
+    if status is Status.INIT_STARTUP_PROCESSING:
+        worker.take()
+        return scenario_id
+    worker.claim()
+    worker.store([0, 1])
+    if status in STOPPING:
+        with database.begin() as connection:
+            requests.stop(connection, scenario_id)
+    if status is Status.IN_SHUTDOWN_PROCESSING:
+        assert worker.fence is not None
+        with database.begin() as connection:
+            assert runs.shutting_down(connection, worker.fence, actor="worker")
+    if status in ENDED:
+        worker.end(status, error="it broke" if status is Status.FAILED else None)
+    return scenario_id
+
+
+# --- create
+
+
+def test_a_created_scenario_waits_and_is_announced_at_once(database: Database) -> None:
+    created = get(database, create(database))
+    assert created.status is Status.INIT_STARTUP
+    assert (created.queue, created.priority, created.max_attempts) == ("default", 0, 3)
+    assert (created.params, created.labels, created.result) == ({}, {}, None)
+    with database.begin() as connection:
+        (first,) = scenarios.history(connection, created.id)
+        row = connection.execute(
+            text("SELECT announce_at, not_before, created_at, week FROM scenarios")
+        ).one()
+        assert row.week == partitions.this_week(connection)
+    assert (first.from_status, first.to_status, first.reason) == (
+        None,
+        Status.INIT_STARTUP,
+        "created",
+    )
+    assert row.announce_at == row.not_before == row.created_at
+    assert row.created_at.tzinfo is not None
+
+
+def test_all_that_is_given_is_stored(database: Database) -> None:
+    when = datetime.now(UTC) + timedelta(hours=3)
+    new = NewScenario(
+        source="/videos/ü 😀.mp4",
+        params={"model": "nanodet-g", "every": 2},
+        name="a name with 'quotes' and ; DROP TABLE scenarios",
+        key="k",
+        labels={"camera": "1", "ü": r"\u0000 is only text"},
+        queue="night",
+        priority=-5,
+        not_before=when,
+        max_attempts=0,
+    )
+    found = get(database, create(database, new))
+    assert (found.source, found.params, found.name) == (new.source, new.params, new.name)
+    assert (found.key, found.labels, found.queue) == ("k", new.labels, "night")
+    assert (found.priority, found.max_attempts, found.not_before) == (-5, 0, when)
+    with database.begin() as connection:
+        announce_at = connection.execute(text("SELECT announce_at FROM scenarios")).scalar_one()
+    assert announce_at == when
+
+
+def test_one_that_is_created_inactive_is_not_announced(database: Database) -> None:
+    found = get(database, create(database, replace(VIDEO, status=Status.INACTIVE)))
+    assert found.status is Status.INACTIVE
+    with database.begin() as connection:
+        assert connection.execute(text("SELECT announce_at FROM scenarios")).scalar() is None
+
+
+def test_many_are_created_in_their_order(database: Database) -> None:
+    news = [
+        NewScenario(source=f"/videos/{n}.mp4", key=None if n % 3 else f"key {n}")
+        for n in range(2000)
+    ]
+    with database.begin() as connection:
+        created = scenarios.create_many(connection, news)
+        assert all(one.new for one in created)
+        ids = [one.id for one in created]
+        assert ids == sorted(ids)
+        found = scenarios.find(connection, ids=ids, limit=5000, newest_first=False)
+        assert [one.source for one in found] == [new.source for new in news]
+        assert scenarios.create_many(connection, []) == []
+
+
+def test_a_repeated_key_returns_the_scenario_that_has_it(database: Database) -> None:
+    first = create(database, replace(VIDEO, key="k"))
+    with database.begin() as connection:
+        news = [replace(VIDEO, key=key) for key in ("k", "l", None, "l")]
+        again = scenarios.create_many(connection, news)
+        assert again[0] == scenarios.Created(first, new=False)
+        assert [one.new for one in again] == [False, True, True, False]
+        assert again[1].id == again[3].id
+        assert len(scenarios.history(connection, first)) == 1
+
+
+def test_a_key_that_two_create_at_once_is_one_scenario(database: Database) -> None:
+    created: list[scenarios.Created] = []
+    barrier = threading.Barrier(2)
+
+    def second() -> None:
+        barrier.wait()
+        with database.begin() as connection:
+            created.append(scenarios.create(connection, replace(VIDEO, key="k")))
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with database.begin() as connection:
+        created.append(scenarios.create(connection, replace(VIDEO, key="k")))
+        barrier.wait()
+        threading.Event().wait(0.1)  # the second waits for this transaction by now
+    thread.join()
+    assert len(created) == 2
+    assert created[0].id == created[1].id
+    assert sorted(one.new for one in created) == [False, True]
+
+
+REFUSED: dict[str, NewScenario] = {
+    "an unknown param": NewScenario(params={"no_such": 1}),
+    "a param of a wrong type": NewScenario(params={"every": "often"}),
+    "a model that is not there": NewScenario(params={"model": "no-such-model"}),
+    "every and fps": NewScenario(params={"every": 2, "fps": 1.0}),
+    "an empty source": NewScenario(source=""),
+    "an empty key": NewScenario(key=""),
+    "an empty queue": NewScenario(queue=""),
+    "a key too long for its index": NewScenario(key="ü" * 600),
+    "a status that a worker sets": NewScenario(status=Status.ACTIVE),
+    "a label that is no string": NewScenario(labels={"n": 1}),  # type: ignore[dict-item]
+    "a priority out of range": NewScenario(priority=2**31),
+    "max_attempts below 0": NewScenario(max_attempts=-1),
+    "max_attempts out of range": NewScenario(max_attempts=2**31),
+    "a time without a zone": NewScenario(not_before=datetime(2030, 1, 1)),
+    "a NUL in the source": NewScenario(source="a\x00b"),
+    "a NUL in a label": NewScenario(labels={"a\x00": "b"}),
+    "half a character": NewScenario(source="/videos/\udcff.mp4"),
+}
+
+
+@pytest.mark.parametrize("new", REFUSED.values(), ids=REFUSED)
+def test_what_can_not_be_is_refused_before_a_row_is_written(
+    database: Database, new: NewScenario
+) -> None:
+    with pytest.raises(InputRejected), database.begin() as connection:
+        scenarios.create_many(connection, [VIDEO, new])
+    with database.begin() as connection:
+        assert scenarios.find(connection) == []
+
+
+ANYTHING = tasks.TaskSpec("anything", {}, needs_source=False, max_attempts=1)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"x": float("nan")},
+        {"x": [{"deep": "a\x00"}]},
+        {"x": object()},
+        {"\ud800": 1},
+        {"x": 10**5000},
+        {"x": "y" * 20_000_000},
+    ],
+    ids=["nan", "nul", "object", "surrogate", "integer", "huge"],
+)
+def test_params_that_jsonb_does_not_take_are_refused(
+    database: Database, params: dict[str, Any]
+) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, [ANYTHING])
+        with pytest.raises(InputRejected):
+            scenarios.create(connection, NewScenario(task="anything", params=params))
+
+
+def test_a_published_task_gives_its_own_defaults(database: Database) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, [ANYTHING])
+        large = {"x": "y" * 1_000_000, "n": 2**70, "none": None}
+        scenario_id = scenarios.create(connection, NewScenario(task="anything", params=large)).id
+        found = scenarios.get(connection, scenario_id)
+        assert (found.params, found.max_attempts) == (large, 1)
+        with pytest.raises(InputRejected, match="takes no source"):
+            scenarios.create(connection, NewScenario(task="anything", source="/a.mp4"))
+        with pytest.raises(NotFoundError, match="there are: anything, detect"):
+            scenarios.create(connection, NewScenario(task="no-such"))
+
+
+def test_publishing_again_brings_a_task_up_to_date(database: Database) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, [ANYTHING, tasks.DETECT])
+        tasks.publish(connection, [replace(ANYTHING, summary="new", max_attempts=9)])
+        assert tasks.get(connection, "anything").summary == "new"
+        assert [spec.name for spec in tasks.find(connection)] == ["anything", "detect"]
+        assert tasks.get(connection, "detect") == tasks.DETECT
+
+
+def test_a_row_inserted_by_plain_sql_works_too(database: Database) -> None:
+    with database.begin() as connection:
+        connection.execute(text("INSERT INTO scenarios (source) VALUES ('/videos/a.mp4')"))
+        partitions.ensure_ahead(connection)  # an orchestrator has done so
+    worker = PlayedWorker(database)
+    scenario_id = worker.claim()
+    worker.store(range(10))
+    worker.end(Status.COMPLETED)
+    with database.begin() as connection:
+        found = scenarios.get(connection, scenario_id)
+        assert (found.status, found.frames_done, found.task) == (Status.COMPLETED, 10, "detect")
+        assert len(predictions.read_after(connection, scenario_id, -1)) == 10
+
+
+def test_the_database_refuses_what_plain_sql_must_not_do(database: Database) -> None:
+    for column, value in [
+        ("status", "'gone'"),
+        ("checkpoint", "-1"),
+        ("labels", "'[]'"),
+        ("attempts", "-1"),
+    ]:
+        with pytest.raises(Exception, match="violates check constraint"), database.begin() as c:
+            c.execute(text(f"INSERT INTO scenarios ({column}) VALUES ({value})"))
+
+
+# --- look
+
+
+def test_find_filters_and_pages(database: Database) -> None:
+    with database.begin() as connection:
+        ids = [
+            one.id
+            for one in scenarios.create_many(
+                connection,
+                [
+                    NewScenario(
+                        source="/a.mp4",
+                        labels={"parity": str(n % 2), "all": "x"},
+                        status=Status.INACTIVE if n >= 6 else Status.INIT_STARTUP,
+                    )
+                    for n in range(8)
+                ],
+            )
+        ]
+
+        def found(**filters: Any) -> list[int]:
+            return [one.id for one in scenarios.find(connection, **filters)]
+
+        assert found() == ids[::-1]
+        assert found(newest_first=False, limit=3) == ids[:3]
+        assert found(newest_first=False, limit=3, after_id=ids[2]) == ids[3:6]
+        assert found(limit=2, after_id=ids[5]) == [ids[4], ids[3]]
+        assert found(status=[Status.INACTIVE]) == [ids[7], ids[6]]
+        assert found(status=[]) == []
+        assert found(labels={"parity": "1", "all": "x"}, newest_first=False) == ids[1::2]
+        assert found(labels={"parity": "1"}, status=[Status.INACTIVE]) == [ids[7]]
+        assert found(labels={"parity": "2"}) == []
+        assert found(task="detect", ids=[ids[0], MAX_ID, 2**80, 0, -1]) == [ids[0]]
+        assert found(task="x' OR true --") == []
+        assert found(task="\x00") == found(labels={"\ud800": ""}) == []
+        assert found(after_id=2**80) == ids[::-1]
+        assert found(limit=2**80) == ids[::-1]
+        assert found(limit=0) == found(limit=-1) == []
+
+
+@pytest.mark.parametrize("scenario_id", [0, -1, 999, MAX_ID, MAX_ID + 1, 2**80])
+def test_an_id_that_no_scenario_has_is_not_found(database: Database, scenario_id: int) -> None:
+    asked: list[Callable[[Connection], object]] = [
+        lambda c: scenarios.get(c, scenario_id),
+        lambda c: scenarios.history(c, scenario_id),
+        lambda c: requests.start(c, scenario_id),
+        lambda c: requests.stop(c, scenario_id),
+        lambda c: requests.retry(c, scenario_id),
+        lambda c: requests.delete(c, scenario_id),
+        lambda c: predictions.read_after(c, scenario_id, -1),
+        lambda c: predictions.summary(c, scenario_id),
+    ]
+    with database.begin() as connection:
+        assert scenarios.gaps(connection, scenario_id) == []
+        for ask in asked:
+            with pytest.raises(NotFoundError, match=f"no scenario {scenario_id}"):
+                ask(connection)
+
+
+def test_history_tells_every_change_in_order(database: Database) -> None:
+    scenario_id = in_status(database, Status.FAILED)
+    with database.begin() as connection:
+        history = scenarios.history(connection, scenario_id)
+    assert [one.to_status for one in history] == [
+        Status.INIT_STARTUP,
+        Status.INIT_STARTUP_PROCESSING,
+        Status.ACTIVE,
+        Status.FAILED,
+    ]
+    assert [one.from_status for one in history] == [None, *(one.to_status for one in history[:-1])]
+    assert (history[-1].reason, history[-1].actor) == ("it broke", "cpu-0@test")
+    assert history[-1].as_json()["from"] == "active"
+    assert all(one.at.tzinfo is not None for one in history)
+
+
+def test_as_json_has_the_keys_that_scripts_rely_on(database: Database) -> None:
+    found = get(database, in_status(database, Status.ACTIVE)).as_json()
+    assert (
+        list(found)
+        == (
+            "id name key labels task source params queue priority status frames_done frames_total"
+            " attempts crashes worker result error created_at started_at ended_at"
+        ).split()
+    )
+    assert (found["worker"], found["status"]) == ("cpu-0@test", "active")
+    assert datetime.fromisoformat(found["started_at"]).tzinfo is not None
+    assert found["ended_at"] is None
+
+
+# --- ask
+
+YES, ALREADY, NO = True, False, None
+START = {Status.ACTIVE, Status.INIT_STARTUP}
+STOP = {Status.INACTIVE, Status.INIT_SHUTDOWN}
+# what a request answers: it changed, it was so already (or is being fulfilled), or it is refused
+STARTS = {
+    Status.INIT_STARTUP: ALREADY,
+    Status.INIT_STARTUP_PROCESSING: ALREADY,
+    Status.ACTIVE: ALREADY,
+    Status.INIT_SHUTDOWN: NO,
+    Status.IN_SHUTDOWN_PROCESSING: NO,
+    Status.INACTIVE: YES,
+    Status.COMPLETED: NO,
+    Status.FAILED: YES,
+}
+STOPS = {
+    Status.INIT_STARTUP: YES,
+    Status.INIT_STARTUP_PROCESSING: YES,
+    Status.ACTIVE: YES,
+    Status.INIT_SHUTDOWN: ALREADY,
+    Status.IN_SHUTDOWN_PROCESSING: ALREADY,
+    Status.INACTIVE: ALREADY,
+    Status.COMPLETED: NO,
+    Status.FAILED: NO,
+}
+
+
+def assert_answer(
+    database: Database, ask: Callable[[Connection], object], answer: bool | None
+) -> None:
+    if answer is None:
+        with pytest.raises(NotAllowedError) as refused, database.begin() as connection:
+            ask(connection)
+        assert refused.value.hint
+    else:
+        with database.begin() as connection:
+            assert ask(connection) in (answer, None)
+
+
+def after_start(status: Status) -> Status:
+    return Status.INIT_STARTUP if STARTS[status] else status
+
+
+def after_stop(status: Status) -> Status:
+    if not STOPS[status]:
+        return status
+    return Status.INACTIVE if status is Status.INIT_STARTUP else Status.INIT_SHUTDOWN
+
+
+def asked(scenario_id: int, wanted: Status, connection: Connection) -> bool:
+    return requests.request(connection, scenario_id, wanted)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_every_request_from_every_status(database: Database, status: Status) -> None:
+    for wanted in Status:
+        scenario_id = in_status(database, status)
+        answer = STARTS[status] if wanted in START else STOPS[status] if wanted in STOP else NO
+        assert_answer(database, partial(asked, scenario_id, wanted), answer)
+        expected = status
+        if wanted in START:
+            expected = after_start(status)
+        elif wanted in STOP:
+            expected = after_stop(status)
+        assert get(database, scenario_id).status is expected
+        with database.begin() as connection:  # nothing that later claims of this test may take
+            connection.execute(text("UPDATE scenarios SET queue = 'done'"))
+
+
+@pytest.mark.parametrize(("status", "verb"), list(product(Status, ["retry", "delete", "again"])))
+def test_retry_delete_and_start_from_the_beginning(
+    database: Database, status: Status, verb: str
+) -> None:
+    scenario_id = in_status(database, status)
+    ask: dict[str, Callable[[Connection], object]] = {
+        "retry": lambda c: requests.retry(c, scenario_id),
+        "delete": lambda c: requests.delete(c, scenario_id),
+        "again": lambda c: requests.start(c, scenario_id, from_beginning=True),
+    }
+    allowed = {"retry": {Status.FAILED}, "delete": ENDED, "again": ENDED}[verb]
+    assert_answer(database, ask[verb], YES if status in allowed else NO)
+    if status not in allowed:
+        assert get(database, scenario_id).status is status
+    elif verb == "delete":
+        with pytest.raises(NotFoundError):
+            get(database, scenario_id)
+    else:
+        assert get(database, scenario_id).status is Status.INIT_STARTUP
+
+
+def test_a_status_that_only_workers_set_is_refused_with_the_others_named(
+    database: Database,
+) -> None:
+    scenario_id = create(database)
+    for wanted in set(Status) - requests.REQUESTABLE:
+        with pytest.raises(NotAllowedError) as refused, database.begin() as connection:
+            requests.request(connection, scenario_id, wanted)
+        assert all(one in (refused.value.hint or "") for one in requests.REQUESTABLE)
+
+
+def test_start_goes_on_at_the_checkpoint_with_fresh_budgets(database: Database) -> None:
+    scenario_id = in_status(database, Status.FAILED)
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE scenarios SET attempts = 3, crashes = 2,"
+                " not_before = now() + interval '1 h'"
+            )
+        )
+        before = scenarios.get(connection, scenario_id)
+        requests.start(connection, scenario_id)
+    after = get(database, scenario_id)
+    assert (after.attempts, after.crashes, after.error, after.ended_at) == (0, 0, None, None)
+    assert after.checkpoint == before.checkpoint == 2
+    with database.begin() as connection:
+        due = connection.execute(
+            text("SELECT not_before <= now() AND announce_at <= now() FROM scenarios")
+        ).scalar()
+        assert due is True
+        assert len(predictions.read_after(connection, scenario_id, -1)) == 2
+    assert PlayedWorker(database).claim() == scenario_id
+
+
+def test_from_the_beginning_drops_all_that_was_stored(database: Database) -> None:
+    scenario_id = create(database)
+    worker = PlayedWorker(database)
+    worker.claim()
+    worker.store(range(5), gaps=[Gap(3, 3, "damage")], total=9)
+    worker.end(Status.COMPLETED)
+    with database.begin() as connection:
+        connection.execute(text("UPDATE scenarios SET week = week, state = '{\"n\": 5}'"))
+        requests.start(connection, scenario_id, from_beginning=True)
+        after = scenarios.get(connection, scenario_id)
+        assert (after.checkpoint, after.state, after.frames_done) == (0, {}, 0)
+        assert (after.frames_total, after.started_at, after.result) == (None, None, None)
+        assert predictions.read_after(connection, scenario_id, -1) == []
+        assert scenarios.gaps(connection, scenario_id) == []
+        assert predictions.summary(connection, scenario_id).frames == 0
+    again = PlayedWorker(database)
+    assert again.claim() == scenario_id
+    again.store(range(5))
+
+
+def test_from_the_beginning_moves_into_the_current_week(database: Database) -> None:
+    scenario_id = in_status(database, Status.INACTIVE)
+    with database.begin() as connection:
+        this_week = partitions.this_week(connection)
+        old = this_week - timedelta(weeks=60)
+        partitions.ensure_week(connection, old)
+        connection.execute(text("UPDATE scenarios SET week = :old"), {"old": old})
+        requests.start(connection, scenario_id, from_beginning=True)
+        assert connection.execute(text("SELECT week FROM scenarios")).scalar() == this_week
+
+
+def test_delete_leaves_nothing_of_it_and_all_of_others(database: Database) -> None:
+    scenario_id = in_status(database, Status.COMPLETED)
+    other = in_status(database, Status.COMPLETED)
+    with database.begin() as connection:
+        requests.delete(connection, scenario_id)
+        for table, column in [
+            ("predictions", "scenario_id"),
+            ("transitions", "scenario_id"),
+            ("gaps", "scenario_id"),
+            ("scenarios", "id"),
+        ]:
+            left = connection.execute(text(f"SELECT DISTINCT {column} FROM {table}")).scalars()
+            assert set(left) <= {other}
+        assert len(predictions.read_after(connection, other, -1)) == 2
+
+
+@pytest.mark.parametrize("status", sorted(RUNNING))
+def test_a_stop_waits_for_the_worker_that_holds_the_scenario(
+    database: Database, status: Status
+) -> None:
+    scenario_id = in_status(database, status)
+    with database.begin() as connection:
+        assert requests.stop(connection, scenario_id, actor="me")
+    found = get(database, scenario_id)
+    assert found.status is Status.INIT_SHUTDOWN
+    assert found.worker == "cpu-0@test"
+    assert found.ended_at is None
+    assert found.status in HELD
+    with database.begin() as connection:
+        assert scenarios.history(connection, scenario_id)[-1].actor == "me"

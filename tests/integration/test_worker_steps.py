@@ -1,0 +1,279 @@
+"""A worker's loop, step by step in this process: what it writes, whatever a task does.
+
+There is no broker here: the sweep alone finds the work.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.support.processes import eventually
+from vidan import worker as worker_module
+from vidan.concluding import Conclusions
+from vidan.config import Settings
+from vidan.db.session import Database
+from vidan.domain import Status
+from vidan.errors import DatabaseUnavailable, HandOver, RejectedTask
+from vidan.run import Run
+from vidan.runner import Outcome
+from vidan.services import leases, requests, scenarios, tasks
+from vidan.services.scenarios import NewScenario
+from vidan.tasks import Vidan
+from vidan.worker import Worker
+from vidan.worker_options import WorkerOptions
+
+app = Vidan()
+go_on = threading.Event()
+
+ERRORS = {
+    "nul": ValueError("a NUL\x00 here"),
+    "surrogate": OSError("no such file: \udcff.mp4"),
+    "long": RuntimeError("word " * 100_000),
+    "silent": KeyError(),
+    "exit": SystemExit(3),
+}
+
+
+@app.task(name="echo", source=False, retries=0)
+def echo(run: Run, value: Any = None) -> Any:
+    return value
+
+
+@app.task(name="breaks", source=False, retries=0)
+def breaks(run: Run, how: str) -> None:
+    raise ERRORS[how]
+
+
+@app.task(name="fails", source=False, retries=1)
+def fails(run: Run) -> None:
+    raise ValueError("again")
+
+
+@app.task(name="odd", source=False)
+def odd(run: Run, what: str) -> Any:
+    if what == "result":
+        return "\x00"
+    run.state["x"] = {"nul": "\x00", "object": object(), "nan": float("nan")}[what]
+    return None
+
+
+@app.task(name="waits", source=False)
+def waits(run: Run) -> str:
+    while not go_on.wait(0.01):
+        run.progress()
+    return "went on"
+
+
+@pytest.fixture
+def worker(database_url: str, tmp_path: Path) -> Iterator[Worker]:
+    """A worker of two slots."""
+    go_on.clear()
+    settings = Settings(home=tmp_path, database_url=database_url)
+    made = Worker(settings, WorkerOptions("w@test", slots=2), app.tasks)
+    made.run_once()
+    yield made
+    go_on.set()
+    made._leave()
+    made._slots.close()
+
+
+def create(database: Database, task: str, **params: Any) -> int:
+    with database.begin() as connection:
+        return scenarios.create(connection, NewScenario(task=task, params=params)).id
+
+
+def get(database: Database, scenario_id: int) -> scenarios.Scenario:
+    with database.begin() as connection:
+        return scenarios.get(connection, scenario_id)
+
+
+def step_until(worker: Worker, database: Database, scenario_id: int, *wanted: Status) -> Any:
+    def reached() -> bool:
+        worker.run_once()
+        return get(database, scenario_id).status in wanted
+
+    assert eventually(reached, 15), get(database, scenario_id)
+    return get(database, scenario_id)
+
+
+ENDED = (Status.COMPLETED, Status.FAILED, Status.INACTIVE)
+
+
+def test_a_task_runs_and_its_tasks_are_published(worker: Worker, database: Database) -> None:
+    ended = step_until(worker, database, create(database, "echo", value={"n": [1, None]}), *ENDED)
+    assert (ended.status, ended.result, ended.worker) == (Status.COMPLETED, {"n": [1, None]}, None)
+    with database.begin() as connection:
+        assert {spec.name for spec in tasks.find(connection)} == {"detect", *app.tasks}
+
+
+@pytest.mark.parametrize("how", ERRORS)
+def test_no_error_of_a_task_stops_the_worker(worker: Worker, database: Database, how: str) -> None:
+    """Whatever an exception says, it is stored: a worker that can't would meet it for ever."""
+    ended = step_until(worker, database, create(database, "breaks", how=how), *ENDED)
+    assert ended.status is Status.FAILED
+    assert ended.error.startswith(type(ERRORS[how]).__name__)
+    assert len(ended.error) < 5_000
+    assert ended.attempts == 1
+
+
+@pytest.mark.parametrize("what", ["result", "nul", "object", "nan"])
+def test_what_can_not_be_stored_fails_its_scenario(
+    worker: Worker, database: Database, what: str
+) -> None:
+    ended = step_until(worker, database, create(database, "odd", what=what), *ENDED)
+    assert ended.status is Status.FAILED
+    assert "JSON" in ended.error
+
+
+def test_a_failed_run_waits_and_is_tried_again(worker: Worker, database: Database) -> None:
+    scenario_id = create(database, "fails")
+    ended = step_until(worker, database, scenario_id, Status.FAILED)
+    assert (ended.attempts, ended.error) == (2, "ValueError: again")
+    with database.begin() as connection:
+        changes = [one.to_status for one in scenarios.history(connection, scenario_id)]
+    assert changes.count(Status.ACTIVE) == 2
+
+
+def test_a_stop_reaches_a_task_without_frames_by_the_heartbeat(
+    worker: Worker, database: Database
+) -> None:
+    scenario_id = create(database, "waits")
+    step_until(worker, database, scenario_id, Status.ACTIVE)
+    with database.begin() as connection:
+        requests.stop(connection, scenario_id)
+    assert worker._lease is not None
+    worker._lease._beat()
+    step_until(worker, database, scenario_id, Status.INACTIVE)
+
+
+def test_what_waits_too_long_for_a_slot_is_put_back(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "AHEAD_SECONDS", 0.05)
+    for value in range(20):  # it has finished so many lately: it claims ahead
+        step_until(worker, database, create(database, "echo", value=value), Status.COMPLETED)
+    ids = [create(database, "waits") for _ in range(6)]
+    worker._claim_now = True
+    worker.run_once()
+    time.sleep(0.1)
+    worker._put_back_waiting(worker._lease)  # type: ignore[arg-type]
+    statuses = [get(database, one).status for one in ids]
+    assert statuses.count(Status.ACTIVE) == 2
+    assert statuses.count(Status.INIT_STARTUP) == 4
+    assert {get(database, one).attempts for one in ids} == {0}
+    assert worker._slots.free == 0
+
+
+def test_a_database_that_is_away_while_it_puts_back_costs_no_slot(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not put back is held without a run: two heartbeats later it is put back."""
+    lease = worker._lease
+    assert lease is not None
+    for value in range(5):
+        step_until(worker, database, create(database, "echo", value=value), Status.COMPLETED)
+    ids = [create(database, "waits") for _ in range(4)]
+    worker._claim_now = True
+    worker.run_once()
+    assert worker._slots.free < 0
+
+    def away(*_: object) -> None:
+        raise DatabaseUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_module, "AHEAD_SECONDS", 0.0)
+        patch.setattr(worker._conclusions, "put_back", away)
+        with pytest.raises(DatabaseUnavailable):
+            worker._put_back_waiting(lease)
+    assert worker._slots.free == 0
+    lease._beat()
+    assert [get(database, one).status for one in ids].count(Status.ACTIVE) == 4
+    lease._beat()
+    statuses = [get(database, one).status for one in ids]
+    assert sorted(statuses) == ["active", "active", "init_startup", "init_startup"]
+
+
+def test_a_lost_answer_of_a_hand_over_does_not_take_the_next_run_of_it(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written, answer lost, claimed again by the same worker, and then written a second time."""
+    scenario_id = create(database, "waits")
+    step_until(worker, database, scenario_id, Status.ACTIVE)
+    write = Conclusions.write
+    lost: list[int] = []
+
+    def losing(self: Conclusions, where: Database, outcomes: Sequence[Outcome]) -> None:
+        write(self, where, outcomes)
+        if not lost:
+            lost.append(1)
+            raise DatabaseUnavailable("the answer was lost")
+
+    monkeypatch.setattr(Conclusions, "write", losing)
+    worker._slots.engaged()[0].control.interrupt(HandOver("for a test"))
+    assert worker._slots.wake.wait(5)
+    worker._claim_now = False
+    worker._next_sweep = time.monotonic() + 60
+    with pytest.raises(DatabaseUnavailable):
+        worker.run_once()
+    assert get(database, scenario_id).status is Status.INIT_STARTUP
+    worker._claim_now = True
+    worker.run_once()  # claims it anew, and concludes the old run once more
+    assert get(database, scenario_id).epoch == 2
+    assert [one.claimed.fence.epoch for one in worker._slots.engaged()] == [2]
+    go_on.set()
+    ended = step_until(worker, database, scenario_id, *ENDED)
+    assert (ended.status, ended.result) == (Status.COMPLETED, "went on")
+    assert worker._slots.free == 2
+
+
+def test_a_lease_that_has_ended_stops_its_runs_and_a_new_one_begins(
+    worker: Worker, database: Database
+) -> None:
+    scenario_id = create(database, "waits")
+    step_until(worker, database, scenario_id, Status.ACTIVE)
+    former = worker._lease
+    assert former is not None
+    with database.begin() as connection:
+        connection.execute(text("UPDATE workers SET lease_until = now()"))
+        leases.expire(connection, actor="orchestrator")
+    former._end()  # as the heartbeat does when it finds no lease to renew
+    worker.run_once()
+    assert worker._lease is not None
+    assert worker._lease.worker_id != former.worker_id
+
+    def claimed_again() -> bool:
+        worker.run_once()
+        return get(database, scenario_id).epoch == 2
+
+    assert eventually(claimed_again)
+    assert get(database, scenario_id).crashes == 0
+    go_on.set()
+    assert step_until(worker, database, scenario_id, *ENDED).status is Status.COMPLETED
+
+
+def test_leaving_puts_back_what_runs(worker: Worker, database: Database) -> None:
+    ids = [create(database, "waits") for _ in range(2)]
+    for one in ids:
+        step_until(worker, database, one, Status.ACTIVE)
+    worker._leave()
+    for one in ids:
+        found = get(database, one)
+        assert (found.status, found.attempts, found.crashes) == (Status.INIT_STARTUP, 0, 0)
+    with database.begin() as connection:
+        assert connection.execute(text("SELECT state FROM workers")).scalar() == "gone"
+
+
+def test_a_rejected_task_is_not_tried_again(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ERRORS, "nul", RejectedTask("it never will"))
+    scenario_id = create(database, "breaks", how="nul")
+    ended = step_until(worker, database, scenario_id, *ENDED)
+    assert (ended.status, ended.error, ended.attempts) == (Status.FAILED, "it never will", 0)

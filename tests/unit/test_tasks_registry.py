@@ -1,0 +1,147 @@
+"""What `@app.task` makes of a function."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from vidan import catalogue
+from vidan.errors import InputRejected, RejectedTask
+from vidan.run import Run
+from vidan.services.storable import MAX_JSON_BYTES
+from vidan.tasks import Task, Vidan, load_tasks
+
+RUN = cast("Run", None)  # none of these tasks looks at it
+
+
+def registered(app: Vidan) -> Task:
+    (task,) = app.tasks.values()
+    return task
+
+
+def returning(result: object) -> Callable[[Run], object]:
+    def task(run: Run) -> object:
+        return result
+
+    return task
+
+
+def test_a_task_is_described_by_its_function() -> None:
+    app = Vidan()
+
+    @app.task(name="count", retries=1, source=False)
+    def count(run: Run, upto: int, step: int = 2) -> int:
+        """Count up.
+
+        More of it.
+        """
+        return upto // step
+
+    spec = registered(app).spec
+    assert (spec.name, spec.max_attempts, spec.needs_source) == ("count", 1, False)
+    assert spec.summary == "Count up."
+    assert spec.params_schema["required"] == ["upto"]
+    assert spec.params_schema["properties"]["step"]["default"] == 2
+    assert spec.params_schema["additionalProperties"] is False
+    assert registered(app)(RUN, {"upto": 9}) == 4
+    assert count(RUN, 8) == 4  # still a function
+
+
+def test_a_name_is_made_of_module_and_function() -> None:
+    app = Vidan()
+    app.task()(test_a_name_is_made_of_module_and_function)
+    assert registered(app).name.endswith(".test_a_name_is_made_of_module_and_function")
+
+
+@pytest.mark.parametrize("params", [{}, {"n": "many"}, {"n": 1, "m": 2}, {"n": None}])
+def test_wrong_params_are_rejected(params: dict[str, Any]) -> None:
+    app = Vidan()
+
+    @app.task(name="t")
+    def task(run: Run, n: int) -> None:
+        raise AssertionError("it must not be called")
+
+    with pytest.raises(RejectedTask, match="task t: param"):
+        registered(app)(RUN, params)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [object(), {1, 2}, float("nan"), "a\x00b", {"k\x00": 1}, "\ud800", "x" * (MAX_JSON_BYTES + 1)],
+    ids=["object", "set", "nan", "nul", "nul-key", "surrogate", "huge"],
+)
+def test_a_result_that_cannot_be_stored_is_rejected(result: Any) -> None:
+    app = Vidan()
+    app.task(name="t")(returning(result))
+    with pytest.raises(RejectedTask, match="its result is not JSON"):
+        registered(app)(RUN, {})
+
+
+def test_a_result_that_nests_without_end_is_rejected() -> None:
+    endless: list[Any] = []
+    for _ in range(100_000):
+        endless = [endless]
+    app = Vidan()
+    app.task(name="t")(returning(endless))
+    with pytest.raises(RejectedTask, match="nested too deeply"):
+        registered(app)(RUN, {})
+
+
+def test_text_that_speaks_of_a_nul_is_no_nul() -> None:
+    app = Vidan()
+    app.task(name="t")(returning(r"\u0000"))
+    assert registered(app)(RUN, {}) == r"\u0000"
+
+
+def test_a_name_is_registered_once() -> None:
+    app = Vidan()
+    app.task(name="t")(returning(None))
+    for name in ("t", "detect"):
+        with pytest.raises(InputRejected, match="registered twice"):
+            app.task(name=name)(returning(None))
+
+
+@pytest.mark.parametrize("retries", [-1, 2**31])
+def test_retries_have_a_range(retries: int) -> None:
+    with pytest.raises(InputRejected, match="retries"):
+        Vidan().task(retries=retries)
+
+
+def test_star_parameters_are_refused() -> None:
+    def task(run: Run, *numbers: int) -> None: ...
+
+    with pytest.raises(InputRejected, match="can't be parameters"):
+        Vidan().task()(task)
+
+
+def test_the_built_in_task_takes_what_the_catalogue_says() -> None:
+    detect = load_tasks(None)["detect"]
+    assert set(detect.params.model_fields) == set(catalogue.DETECT_SCHEMA["properties"])
+
+
+APP = """
+from vidan.tasks import Vidan
+
+app = Vidan()
+other = 1
+
+@app.task(name="mine")
+def mine(run):
+    return 1
+"""
+
+
+def test_an_app_is_loaded_from_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "some_videos.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert set(load_tasks("some_videos:app")) == {"detect", "mine"}
+    for wrong in ("some_videos", "some_videos:nothing", "some_videos:other", "no_such_module:app"):
+        with pytest.raises(InputRejected, match=wrong):
+            load_tasks(wrong)
