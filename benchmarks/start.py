@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROUNDS = 15
@@ -38,6 +39,16 @@ with engine.begin() as connection:
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The medians of two commands, in seconds, and their ratio."""
+
+    name: str
+    seconds: float
+    beside: float
+    ratio: float
+
+
 def seconds(command: list[str]) -> float:
     """Run a command, and return the seconds it took. Raises CalledProcessError."""
     started = time.perf_counter()
@@ -45,13 +56,13 @@ def seconds(command: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def compare(name: str, ours: list[str], theirs: list[str]) -> dict[str, object]:
+def compare(name: str, ours: list[str], theirs: list[str]) -> Row:
     """Time two commands in turn, and return the medians and their ratio."""
     for command in (ours, theirs):  # warm the file cache
         seconds(command)
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(ROUNDS)]
     mine, other = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return {"name": name, "seconds": mine, "beside": other, "ratio": mine / other}
+    return Row(name, mine, other, mine / other)
 
 
 def main() -> int:
@@ -74,10 +85,12 @@ def main() -> int:
         ),
     ]
     for row in rows:
-        print(f"{row['name']:40} {row['seconds']:.3f} s  {row['beside']:.3f} s  {row['ratio']:.2f}")
+        print(f"{row.name:40} {row.seconds:.3f} s  {row.beside:.3f} s  {row.ratio:.2f}")
     if arguments.json is not None:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))
+        python = platform.python_version()
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {python}"
+        report = {"machine": machine, "rows": [asdict(row) for row in rows]}
+        arguments.json.write_text(json.dumps(report, indent=2))
     return 0
 
 

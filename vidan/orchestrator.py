@@ -22,7 +22,7 @@ from vidan.db.session import Database
 from vidan.domain import Status
 from vidan.errors import DatabaseUnavailable, VidanError
 from vidan.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, SCENARIOS_TOPIC
-from vidan.services import announcements, leases, partitions, workers
+from vidan.services import announcements, expiry, partitions, workers
 
 log = logging.getLogger("vidan.orchestrator")
 
@@ -121,7 +121,7 @@ class Orchestrator:
         self._next_expiry = time.monotonic() + EXPIRY_SECONDS
         since = self._watching_since()
         released = self._connected().retrying(
-            lambda c: leases.expire(c, actor=self.actor, connected_since=since)
+            lambda c: expiry.expire(c, actor=self.actor, connected_since=since)
         )
         for one in released:
             log.warning("scenario %d: %s, now %s", one.id, one.row["reason"], one.to_status)

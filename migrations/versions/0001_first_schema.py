@@ -156,11 +156,13 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "jsonb_typeof(labels) = 'object' AND jsonb_typeof(params) = 'object' AND jsonb_typeof(state) = 'object'",
+            "jsonb_typeof(labels) = 'object' AND jsonb_typeof(params) = 'object'"
+            " AND jsonb_typeof(state) = 'object'",
             name=op.f("ck_scenarios_objects"),
         ),
         sa.CheckConstraint(
-            "status IN ('init_startup', 'init_startup_processing', 'active', 'init_shutdown', 'in_shutdown_processing', 'inactive', 'completed', 'failed')",
+            "status IN ('init_startup', 'init_startup_processing', 'active', "
+            "'init_shutdown', 'in_shutdown_processing', 'inactive', 'completed', 'failed')",
             name=op.f("ck_scenarios_status"),
         ),
         sa.CheckConstraint(

@@ -201,7 +201,7 @@ def test_a_package_that_is_not_there_names_its_extra(
 
 
 def test_a_gpu_that_is_not_there(bare: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidan.supervisor.gpu_count", lambda: 0)
+    monkeypatch.setattr("vidan.devices.gpu_count", lambda: 0)
     for words in (["worker", "--gpus", "0"], ["up", "--gpus", "all"]):
         ended = bare(*words)
         assert ended.code == 10

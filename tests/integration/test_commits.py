@@ -14,7 +14,7 @@ from tests.support.played_worker import LABELS, PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import Detection, Gap, Status
 from vidan.errors import DatabaseUnavailable, LeaseLost
-from vidan.services import leases, predictions, requests, runs, scenarios, workers
+from vidan.services import expiry, predictions, requests, runs, scenarios, workers
 from vidan.services.leases import Fence
 from vidan.services.predictions import Batch, Row
 from vidan.services.scenarios import NewScenario
@@ -124,7 +124,7 @@ def test_another_epoch_or_worker_is_refused(worker: PlayedWorker) -> None:
 def test_a_zombie_stores_nothing_once_another_has_claimed(worker: PlayedWorker) -> None:
     commit(worker, batch(0, 3))
     with worker.database.begin() as connection:
-        leases.release_worker(connection, worker.id, actor="s")
+        expiry.release_worker(connection, worker.id, actor="s")
     with pytest.raises(LeaseLost):
         commit(worker, batch(3, 6))
     other = PlayedWorker(worker.database, "other")

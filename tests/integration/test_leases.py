@@ -17,7 +17,7 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import leases, predictions, requests, runs, scenarios, tasks
+from vidan.services import expiry, leases, predictions, requests, runs, scenarios, tasks
 from vidan.services.leases import Fence
 from vidan.services.moves import Moved
 from vidan.services.scenarios import NewScenario
@@ -57,7 +57,7 @@ def ids(claimed: Sequence[leases.Claimed]) -> list[int]:
 
 def expire(database: Database, **how: Any) -> dict[int, Moved]:
     with database.begin() as connection:
-        return {one.id: one for one in leases.expire(connection, actor="test", **how)}
+        return {one.id: one for one in expiry.expire(connection, actor="test", **how)}
 
 
 def stop(database: Database, scenario_id: int) -> None:
@@ -554,7 +554,7 @@ def test_the_supervisor_charges_what_its_process_executed(database: Database) ->
     with database.begin() as connection:
         runs.start(connection, [one.fence for one in claimed[:2]], actor="w")
     with database.begin() as connection:
-        assert leases.release_worker(
+        assert expiry.release_worker(
             connection, worker.id, actor="supervisor", executing=[guilty, opening]
         )
     assert [row(database, one).crashes for one in (guilty, waiting, opening)] == [1, 0, 1]
@@ -572,7 +572,7 @@ def test_a_release_touches_no_other_worker(database: Database) -> None:
     dead.claim()
     alive.claim()
     with database.begin() as connection:
-        leases.release_worker(connection, dead.id, actor="s", executing=[first, second])
+        expiry.release_worker(connection, dead.id, actor="s", executing=[first, second])
     assert status(database, second) is Status.ACTIVE
     assert row(database, second).crashes == 0
 
@@ -584,7 +584,7 @@ def test_crashes_back_off_and_spend_their_budget(database: Database) -> None:
         worker = PlayedWorker(database, suspects=True)
         worker.claim()
         with database.begin() as connection:
-            leases.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
+            expiry.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
         found = row(database, scenario_id)
         assert (found.crashes, found.attempts) == (crash, 1)
         if crash <= 2:
@@ -607,7 +607,7 @@ def test_a_stop_outlives_the_worker(database: Database, in_shutdown: bool) -> No
         with database.begin() as connection:
             runs.shutting_down(connection, fence_of(worker), actor="w")
     with database.begin() as connection:
-        leases.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
+        expiry.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
     found = row(database, scenario_id)
     assert (found.status, found.crashes, found.announce_at) == ("inactive", 0, None)
     assert found.ended_at is not None
@@ -620,7 +620,7 @@ def test_a_spent_budget_does_not_undo_a_stop(database: Database) -> None:
     worker.claim()
     stop(database, scenario_id)
     with database.begin() as connection:
-        leases.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
+        expiry.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
     assert status(database, scenario_id) is Status.INACTIVE
 
 
@@ -717,7 +717,7 @@ def test_the_supervisor_ends_such_a_session_too(
 
     def release() -> bool:
         with database.begin() as connection:
-            return leases.release_worker(connection, worker.id, actor="s", executing=[locked])
+            return expiry.release_worker(connection, worker.id, actor="s", executing=[locked])
 
     assert eventually(release)
     assert row(database, locked).crashes == 1

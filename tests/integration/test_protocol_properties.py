@@ -20,7 +20,7 @@ from tests.support.played_worker import LABELS, PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import ALLOWED, ENDED, HELD, Status
 from vidan.errors import LeaseLost, NotAllowedError
-from vidan.services import announcements, leases, predictions, requests, runs, scenarios
+from vidan.services import announcements, expiry, leases, predictions, requests, runs, scenarios
 from vidan.services.leases import Claimed, Fence
 from vidan.services.scenarios import NewScenario
 
@@ -111,14 +111,14 @@ class World:
 
     def lose_lease(self, who: int) -> None:
         self.played[who].let_lease_end()
-        self._in_one(lambda c: leases.expire(c, actor="orchestrator"))
+        self._in_one(lambda c: expiry.expire(c, actor="orchestrator"))
         self.played[who] = self._register()  # it goes on believing that it holds what it held
 
     def die(self, who: int) -> None:
         worker_id = self.played[who].id
         executing = [self.id] if self.believed[who] is not None else []
         self._in_one(
-            lambda c: leases.release_worker(c, worker_id, actor="supervisor", executing=executing)
+            lambda c: expiry.release_worker(c, worker_id, actor="supervisor", executing=executing)
         )
         self.played[who] = self._register()
 

@@ -17,9 +17,10 @@ from tests.support.cluster import APPS, Cluster
 from tests.support.processes import eventually
 from vidan import supervisor as supervisor_module
 from vidan.config import Settings
+from vidan.devices import posts
 from vidan.domain import Status
 from vidan.errors import InputRejected, SchemaMismatch
-from vidan.supervisor import Supervisor, posts, supervise
+from vidan.supervisor import Supervisor, supervise
 from vidan.worker_options import WorkerOptions
 
 
@@ -62,8 +63,13 @@ def test_an_app_that_is_not_there_ends_the_supervisor(embedded_cluster: Cluster)
     options = WorkerOptions(name="w", app="no_such_module:app")
     started = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-m", "vidan.supervisor", "--posts"]
-        + [json.dumps([json.loads(options.to_json())])],
+        [
+            sys.executable,
+            "-m",
+            "vidan.supervisor",
+            "--posts",
+            json.dumps([json.loads(options.to_json())]),
+        ],
         env=embedded_cluster._environment,
         capture_output=True,
         text=True,

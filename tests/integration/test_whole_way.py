@@ -316,9 +316,9 @@ def test_one_that_kills_its_process_among_many_slots_fails_alone(
 def test_a_file_that_this_host_lacks_is_left_to_others(embedded_cluster: Cluster) -> None:
     embedded_cluster.supervisor()
     scenario_id = embedded_cluster.create(source="/no/such/video.mp4")
-    assert eventually(
-        lambda: len(embedded_cluster.statuses(scenario_id)) >= 3, 20
-    ), embedded_cluster.log()
+    assert eventually(lambda: len(embedded_cluster.statuses(scenario_id)) >= 3, 20), (
+        embedded_cluster.log()
+    )
 
     assert embedded_cluster.wait(embedded_cluster.create(task="add", params={"a": 1})).result == 2
     time.sleep(1)

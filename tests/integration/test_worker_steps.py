@@ -23,7 +23,7 @@ from vidan.domain import Status
 from vidan.errors import DatabaseUnavailable, HandOver, RejectedTask
 from vidan.run import Run
 from vidan.runner import Outcome
-from vidan.services import leases, requests, scenarios, tasks
+from vidan.services import expiry, requests, scenarios, tasks
 from vidan.services.scenarios import NewScenario
 from vidan.tasks import Vidan
 from vidan.worker import Worker
@@ -242,7 +242,7 @@ def test_a_lease_that_has_ended_stops_its_runs_and_a_new_one_begins(
     assert former is not None
     with database.begin() as connection:
         connection.execute(text("UPDATE workers SET lease_until = now()"))
-        leases.expire(connection, actor="orchestrator")
+        expiry.expire(connection, actor="orchestrator")
     former._end()  # as the heartbeat does when it finds no lease to renew
     worker.run_once()
     assert worker._lease is not None

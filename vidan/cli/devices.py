@@ -43,9 +43,9 @@ def posts(gpus: str | None, cpus: int | None, **options: Any) -> list[WorkerOpti
         numbers = str(gpus).split(",")
         if not all(part.isdecimal() and part.isascii() for part in numbers):
             raise UsageError(f"--gpus {gpus} is neither numbers nor all", hint="such as --gpus 0,1")
-    from vidan import supervisor
+    from vidan import devices
 
-    return supervisor.posts(gpus=gpus, cpus=cpus, **options)
+    return devices.posts(gpus=gpus, cpus=cpus, **options)
 
 
 def queue_names(word: str) -> list[str]:

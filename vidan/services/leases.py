@@ -8,14 +8,23 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import HELD, RUNNING, Status
-from vidan.services.moves import LET_GO, Moved, move, status_literal
+from vidan.domain import HELD, Status
+from vidan.services.moves import (
+    ANNOUNCE,
+    ENDS,
+    LET_GO,
+    PUT_BACK,
+    Moved,
+    move,
+    sql_list,
+    status_literal,
+)
 
 LEASE_SECONDS = 15.0
 """How long a worker's lease lasts unless it is renewed."""
@@ -63,11 +72,6 @@ class Claimant:
     source: str | None = None
     suspects: bool = False  # a one-slot process: it may take scenarios that may have killed others
     only_suspects: bool = False  # the quarantine child
-
-
-def sql_list(statuses: Collection[Status]) -> str:
-    """Return statuses as the inside of an SQL IN (…)."""
-    return ", ".join(f"'{status}'" for status in sorted(statuses))
 
 
 _CLAIM_ROWS = """
@@ -217,121 +221,13 @@ def hand_over(
     moved = move(
         connection,
         rows=MINE.format(columns="", statuses=sql_list(HELD)),
-        to=_BACK,
+        to=PUT_BACK,
         reason="CAST(:reason AS text)",
         actor=actor,
-        assign=(*LET_GO, "not_before = now()", *_ANNOUNCE, *_ENDS),
+        assign=(*LET_GO, "not_before = now()", *ANNOUNCE, *ENDS),
         parameters={"fences": fence_rows(fences), "reason": reason},
     )
     return {put_back.id for put_back in moved}
-
-
-_BACK = (
-    f"CASE WHEN r.status IN ({sql_list(RUNNING)}) THEN CAST('init_startup' AS text)"
-    " ELSE CAST('inactive' AS text) END"
-)
-_ANNOUNCE = ("announce_at = CASE WHEN r.to_status = 'init_startup' THEN now() END",)
-_ENDS = ("ended_at = CASE WHEN r.to_status = 'init_startup' THEN NULL ELSE now() END",)
-
-BACK_OFF = "least(300, 2 ^ least({count}, 9)) * (0.5 + random() / 2)"
-"""SQL: seconds to wait before a scenario that failed `count` times is tried again, with jitter."""
-
-_ENDED_LEASES = """
-    SELECT s.id, s.status, s.crashes, s.max_crashes,
-           s.status IN ('init_startup_processing', 'active') AND (
-               s.id = ANY(CAST(:executing AS bigint[])) OR coalesce(
-               s.status = 'active' AND isfinite(w.lease_until)
-               AND w.lease_until - make_interval(secs => :lease)
-                   >= CAST(:connected_since AS timestamptz), false)) AS died,
-           CASE WHEN s.crashes = 0 THEN now() ELSE now() + make_interval(secs => {back_off}) END
-               AS retry_at
-    FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id
-    WHERE s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
-      AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)
-    ORDER BY s.id LIMIT 500 FOR NO KEY UPDATE OF s SKIP LOCKED
-"""
-
-
-def expire(
-    connection: Connection,
-    *,
-    actor: str,
-    connected_since: datetime | None = None,
-    worker_id: UUID | None = None,
-    executing: Collection[int] = (),
-) -> list[Moved]:
-    """Release every held scenario whose worker's lease has ended or whose worker is gone.
-
-    The sessions of such workers are ended first, so that a stopped client in the middle of COPY
-    frees its rows; a row that is still locked is left to the next round. A death is charged to
-    the rows in `executing` (by the supervisor that reaped the process) or, if the caller has been
-    connected to the database since `connected_since` (its clock) and so through the whole lease,
-    to the rows that are `active`. `worker_id` narrows it to one worker. Returns what was released.
-    """
-    _end_sessions(connection)
-    spent = "r.died AND r.crashes >= r.max_crashes"
-    return move(
-        connection,
-        rows=_ENDED_LEASES.format(back_off=BACK_OFF.format(count="s.crashes")),
-        to=f"CASE WHEN {spent} THEN CAST('failed' AS text) ELSE {_BACK} END",
-        reason="CASE WHEN r.died THEN 'the worker died' ELSE 'the lease ended' END",
-        actor=actor,
-        assign=(
-            *LET_GO,
-            "crashes = s.crashes + CASE WHEN r.died THEN 1 ELSE 0 END",
-            f"error = CASE WHEN {spent} THEN 'it ended its worker process ' || (r.crashes + 1)"
-            " || ' times' ELSE s.error END",
-            "not_before = CASE WHEN r.died THEN r.retry_at ELSE now() END",
-            "announce_at = CASE WHEN r.to_status <> 'init_startup' THEN NULL"
-            " WHEN r.died THEN r.retry_at ELSE now() END",
-            *_ENDS,
-        ),
-        returning=("r.died",),
-        parameters={
-            "executing": list(executing),
-            "connected_since": connected_since,
-            "lease": LEASE_SECONDS,
-            "worker": worker_id,
-        },
-    )
-
-
-def _end_sessions(connection: Connection) -> None:
-    """End the database sessions of workers whose lease has ended, and mark such workers gone."""
-    connection.execute(
-        text(
-            "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN workers w"
-            " ON a.application_name = CAST(w.id AS text)"
-            " WHERE w.lease_until <= now() AND a.pid <> pg_backend_pid()"
-            " AND a.datname = current_database()"
-            # those of another role can't be ended: it would fail the whole round
-            " AND (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))"
-            " AND (w.state <> 'gone'"
-            " OR EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id))"
-        )
-    ).all()
-    connection.execute(
-        text(
-            "UPDATE workers SET state = 'gone', fps = 0 WHERE id IN (SELECT id FROM workers"
-            " WHERE lease_until <= now() AND state <> 'gone' ORDER BY id FOR UPDATE SKIP LOCKED)"
-        )
-    )
-
-
-def release_worker(
-    connection: Connection, worker_id: UUID, *, actor: str, executing: Collection[int] = ()
-) -> bool:
-    """Give up the lease of a process that was reaped, and release what it held.
-
-    `executing` are the scenarios whose code it ran when it died: they are charged. Returns whether
-    nothing is left; a row that a dying session still locks takes another call.
-    """
-    connection.execute(
-        text("UPDATE workers SET lease_until = '-infinity' WHERE id = :worker"),
-        {"worker": worker_id},
-    )
-    expire(connection, actor=actor, worker_id=worker_id, executing=executing)
-    return not held(connection, worker_id)
 
 
 @dataclass(frozen=True, slots=True)

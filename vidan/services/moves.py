@@ -5,13 +5,13 @@ Every change of status in the system is made, and logged, by the one statement o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import ALLOWED, Status
+from vidan.domain import ALLOWED, RUNNING, Status
 
 # `rows` finds and locks the rows (id, status, what `assign` reads as r.…), ordered by id
 _MOVE = """
@@ -85,3 +85,19 @@ def status_literal(status: Status) -> str:
 
 LET_GO = ("worker_id = NULL",)
 """What every move out of a worker's hands assigns."""
+
+
+def sql_list(statuses: Collection[Status]) -> str:
+    """Return statuses as the inside of an SQL IN (…)."""
+    return ", ".join(f"'{status}'" for status in sorted(statuses))
+
+
+PUT_BACK = (
+    f"CASE WHEN r.status IN ({sql_list(RUNNING)}) THEN CAST('init_startup' AS text)"
+    " ELSE CAST('inactive' AS text) END"
+)
+ANNOUNCE = ("announce_at = CASE WHEN r.to_status = 'init_startup' THEN now() END",)
+ENDS = ("ended_at = CASE WHEN r.to_status = 'init_startup' THEN NULL ELSE now() END",)
+
+BACK_OFF = "least(300, 2 ^ least({count}, 9)) * (0.5 + random() / 2)"
+"""SQL: seconds to wait before a scenario that failed `count` times is tried again, with jitter."""

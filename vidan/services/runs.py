@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from vidan.domain import HELD, STOPPING, Status
-from vidan.services.leases import BACK_OFF, MINE, Fence, fence_rows, sql_list
-from vidan.services.moves import LET_GO, move, status_literal
+from vidan.services.leases import MINE, Fence, fence_rows
+from vidan.services.moves import BACK_OFF, LET_GO, move, sql_list, status_literal
 
 
 def start(connection: Connection, fences: Sequence[Fence], *, actor: str) -> dict[int, Status]:
