@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -58,7 +58,7 @@ class Task:
 
 def _params_of(function: Callable[..., Any]) -> type[BaseModel]:
     """Return a model of the function's parameters after the first, which is the Run."""
-    hints = get_type_hints(function)
+    hints = get_type_hints(function, include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -76,13 +76,26 @@ class Vidan:
     def __init__(self) -> None:
         self.tasks: dict[str, Task] = {}
 
+    @overload
+    def task(self, function: F) -> F: ...
+
+    @overload
     def task(
         self, *, name: str | None = None, retries: int = 3, source: bool = True
-    ) -> Callable[[F], F]:
+    ) -> Callable[[F], F]: ...
+
+    def task(
+        self,
+        function: F | None = None,
+        *,
+        name: str | None = None,
+        retries: int = 3,
+        source: bool = True,
+    ) -> F | Callable[[F], F]:
         """Register a function `f(run: Run, …typed parameters) -> JSON` as a task.
 
         It is named `module.function` unless `name` is given. After an error it is tried again
-        `retries` times. `source=False`: it needs no video.
+        `retries` times. `source=False`: it needs no video. Plain `@app.task` works too.
         """
         if not 0 <= retries < 2**31:
             raise InputRejected(f"retries={retries} is out of range", hint="0 or more")
@@ -94,7 +107,7 @@ class Vidan:
             self.tasks[task_name] = Task(function, task_name, retries, source)
             return function
 
-        return register
+        return register if function is None else register(function)
 
 
 def detect(

@@ -383,7 +383,7 @@ def test_an_absent_broker_raises_nothing_but_from_administration(
     for timeout in (0, 0.3, 1.2):
         started = time.monotonic()
         assert consumer.poll(timeout) == []
-        assert timeout <= time.monotonic() - started < timeout + 1
+        assert timeout <= time.monotonic() - started < timeout + 5
     consumer.pause()
     consumer.resume()
     assert polled(consumer, 1) == []

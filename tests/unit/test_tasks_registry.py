@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import pytest
+from pydantic import Field
 
 from vidan import catalogue
 from vidan.errors import InputRejected, RejectedTask
@@ -145,3 +146,14 @@ def test_an_app_is_loaded_from_the_current_directory(
     for wrong in ("some_videos", "some_videos:nothing", "some_videos:other", "no_such_module:app"):
         with pytest.raises(InputRejected, match=wrong):
             load_tasks(wrong)
+
+
+def test_a_bound_in_the_signature_is_in_the_schema() -> None:
+    app = Vidan()
+
+    @app.task
+    def bounded(run: Run, every: Annotated[int, Field(ge=1)] = 1) -> None:
+        """Do nothing."""
+
+    (task,) = app.tasks.values()
+    assert task.spec.params_schema["properties"]["every"]["minimum"] == 1

@@ -119,6 +119,8 @@ def _start() -> tuple[Producer, str]:
     # log_level 0: nobody serves this client's log, which would otherwise go to stderr as it comes.
     cluster = Producer({"bootstrap.servers": "", "test.mock.num.brokers": 1, "log_level": 0})
     brokers = cluster.list_topics(timeout=5).brokers.values()
+    for topic in messages.TOPICS:
+        cluster.list_topics(topic, timeout=5)  # asked for, it is there: see `create_topics`
     return cluster, ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 
 

@@ -92,7 +92,8 @@ def stop(connection: Connection, scenario_id: int, *, actor: str = "user") -> bo
     if status in ENDED:
         raise NotAllowedError(
             f"scenario {scenario_id} is {status}: there is nothing to stop",
-            hint=f"allowed from {status}: {_names(_START)}",
+            hint=f"`vidan scenario start {scenario_id}"
+            f"{' --from-beginning' if status is Status.COMPLETED else ''}` would run it again",
         )
     to = Status.INACTIVE if status is Status.INIT_STARTUP else Status.INIT_SHUTDOWN
     move(
