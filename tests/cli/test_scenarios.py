@@ -314,7 +314,7 @@ def _is_connected(database: Database) -> bool:
 
     query = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid() AND query LIKE '%scenarios%'"
+        " AND pid <> pg_backend_pid() AND application_name = 'vidan'"
     )
     with database.begin() as connection:
         return bool(connection.execute(text(query)).scalar_one())

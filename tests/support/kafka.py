@@ -49,7 +49,13 @@ class RealKafka:
         )
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         subprocess.run(
-            _java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self._properties),
+            _java(
+                "kafka.tools.StorageTool",
+                "format",
+                f"--cluster-id={cluster_id}",  # one word: it may begin with -
+                "-c",
+                self._properties,
+            ),
             check=True,
             capture_output=True,
         )
