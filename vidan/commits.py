@@ -41,14 +41,13 @@ class RunControl:
     def __init__(self) -> None:
         self._interruption: RunInterrupted | None = None
         self._lock = threading.Lock()
-        self.raised = threading.Event()
+        self._told = False
 
     def interrupt(self, interruption: RunInterrupted) -> None:
         """Ask the run to end at its next step; the first reason stands, but for a lost lease."""
         with self._lock:
             if self._interruption is None or isinstance(interruption, LeaseLost | CommitFailed):
                 self._interruption = interruption
-        self.raised.set()
 
     @property
     def interruption(self) -> RunInterrupted | None:
@@ -58,7 +57,21 @@ class RunControl:
     def check(self) -> None:
         """Raise what the run was interrupted with, if anything."""
         if self._interruption is not None:
+            self._told = True
             raise self._interruption
+
+    def ask(self) -> bool:
+        """Tell the task's code whether the run has to end."""
+        self._told = self._told or self._interruption is not None
+        return self._told
+
+    def check_told(self) -> None:
+        """Raise the interruption that the task was told of, though it returned all the same.
+
+        What it returned is no result then: it left off, or it swallowed the exception.
+        """
+        if self._told:
+            self.check()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 import time
 from collections.abc import Sequence
 
@@ -42,12 +44,42 @@ class MissingSources:
         return True
 
 
+class RetryEvents:
+    """Sends events to the retry topic in a thread: without a broker each try takes seconds."""
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._send, name="retry-events", daemon=True)
+        self._thread.start()
+
+    def add(self, scenario_id: int) -> None:
+        """Send an event soon. Lost, it costs latency only: a sweep finds the scenario when due."""
+        self._waiting.put(scenario_id)
+
+    def close(self) -> None:
+        """Send what waits, for a moment."""
+        self._waiting.put(None)
+        self._thread.join(5)
+
+    def _send(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            ids, last = [first], False
+            while not self._waiting.empty() and not last:
+                following = self._waiting.get()
+                last = following is None
+                ids += [] if following is None else [following]
+            self._producer.send(RETRY_TOPIC, ids)
+            if last:
+                return
+
+
 class Conclusions:
     """Writes outcomes under one worker's name."""
 
-    def __init__(self, name: str, producer: Producer, missing: MissingSources) -> None:
+    def __init__(self, name: str, retries: RetryEvents, missing: MissingSources) -> None:
         self._name = name
-        self._producer = producer
+        self._retries = retries
         self._missing = missing
 
     def write(self, database: Database, outcomes: Sequence[Outcome]) -> None:
@@ -102,5 +134,4 @@ class Conclusions:
         if failed is None:
             log.warning("scenario %d is another's now", fence.scenario_id)
         elif failed.status is Status.INIT_STARTUP:
-            # lost, it costs latency only: the sweep takes the scenario when it is due
-            self._producer.send(RETRY_TOPIC, [fence.scenario_id])
+            self._retries.add(fence.scenario_id)

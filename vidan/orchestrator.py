@@ -46,6 +46,7 @@ class Orchestrator:
     def __init__(self, settings: Settings) -> None:
         self.stopping = False
         self._settings = settings
+        self._lock = threading.Lock()
         self._database: Database | None = None
         self._watched: tuple[datetime, datetime] | None = None  # since when, and the last look
         self._broker = broker.connect(settings)
@@ -153,11 +154,12 @@ class Orchestrator:
         self._next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
 
     def _connected(self) -> Database:
-        if self._database is None:
-            self._database = Database(
-                self._settings.require_database(), application_name=self.actor, guarded=True
-            )
-        return self._database
+        with self._lock:
+            if self._database is None:
+                self._database = Database(
+                    self._settings.require_database(), application_name=self.actor, guarded=True
+                )
+            return self._database
 
     def _watching_since(self) -> datetime:
         """Return since when the database has answered without a break, by its own clock.

@@ -91,8 +91,7 @@ class Pipeline:
     def _detect(self, batch: FrameBatch) -> list[list[Detection]]:
         if self.detector is None or not len(batch.indices):
             return [[] for _ in batch.indices]
-        with self.guard(Call.DETECTOR):
-            return self.detector.detect(batch.pixels, batch.width, batch.height)
+        return self.detector.detect(batch.pixels, batch.width, batch.height)
 
 
 class _ReadAhead:

@@ -14,7 +14,7 @@ from vidan.commits import Committer, RunControl
 from vidan.db.session import Database
 from vidan.domain import Detection
 from vidan.errors import RejectedTask, SourceMissing
-from vidan.pipeline import Pipeline
+from vidan.pipeline import Guard, Pipeline
 from vidan.services import storable
 from vidan.services.leases import Claimed
 from vidan.slotboard import Call, SlotBoard
@@ -37,35 +37,38 @@ class DetectorCache:
         self._device = device
         self._threads = threads
         self._keep = keep
-        self._detectors: dict[Hashable, Detector] = {}
+        self._detectors: dict[Hashable, tuple[Detector, threading.Lock]] = {}
         self._lock = threading.Lock()
 
-    def get(self, **options: Any) -> Detector:
-        """Return the detector for these options of `build_detector`, built at the first call."""
+    def get(self, guard: Guard, **options: Any) -> Detector:
+        """Return the detector for these options of `build_detector`, built at the first call.
+
+        `guard` runs the stall clock while a call lasts, without the waiting for other slots'.
+        """
         key = json.dumps(options, sort_keys=True)
         with self._lock:
-            detector = self._detectors.pop(key, None)
-            if detector is None:
+            shared = self._detectors.pop(key, None)
+            if shared is None:
                 while len(self._detectors) >= self._keep:  # the one not used for longest goes
                     self._detectors.pop(next(iter(self._detectors)))
-                detector = _OneAtATime(
-                    build_detector(device=self._device, threads=self._threads, **options)
-                )
-            self._detectors[key] = detector
-            return detector
+                built = build_detector(device=self._device, threads=self._threads, **options)
+                shared = (built, threading.Lock())
+            self._detectors[key] = shared
+        return _OneAtATime(*shared, guard)
 
 
 class _OneAtATime:
-    """A detector shared by several slots."""
+    """A slot's view of a detector that several slots share."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, lock: threading.Lock, guard: Guard) -> None:
         self.labels = detector.labels
         self.batch_size = detector.batch_size
         self._detector = detector
-        self._lock = threading.Lock()
+        self._lock = lock
+        self._guard = guard
 
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
-        with self._lock:
+        with self._lock, self._guard(Call.DETECTOR):
             return self._detector.detect(pixels, width, height)
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
@@ -116,8 +119,12 @@ class Run:
 
     @property
     def stopping(self) -> bool:
-        """Whether the run has been asked to end: by a user, its worker, or a lost lease."""
-        return self._control.interruption is not None
+        """Whether the run has been asked to end: by a user, its worker, or a lost lease.
+
+        A task that was told so and returns has left off: what it returns is not its result, the
+        batch that it holds is not stored, and the run goes on at its checkpoint later.
+        """
+        return self._control.ask()
 
     def progress(self) -> None:
         """Say that the task gets on; ends the run here if it has been asked to.
@@ -150,6 +157,7 @@ class Run:
         if batch_size is not None and batch_size < 1:
             raise RejectedTask(f"batch_size {batch_size} is below 1")
         detector = self._around.detectors.get(
+            self._around.guard,
             model=model,
             weights=weights,
             min_score=min_score,
@@ -248,8 +256,10 @@ class Run:
     def returned(self) -> None:
         """The task has returned: store what it had done. Called by the runner.
 
-        Raises RejectedTask if the state that it left can't be stored.
+        Raises RejectedTask if the state that it left can't be stored, and the interruption that
+        the task was told of: it returned because of that.
         """
+        self._control.check_told()
         self._end_stream()
         self._state_text()
         if self._committer is not None:

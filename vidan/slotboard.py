@@ -6,6 +6,7 @@ was registered) and while it lives (how long a call has taken): no message has t
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
@@ -100,15 +101,15 @@ class SlotBoard:
         _TIME.pack_into(self._memory, self._clock(slot, call), time.monotonic())
 
     def stalled(self, limit: float) -> tuple[int, Call] | None:
-        """Return a scenario, and the call, that a slot has been inside of for over `limit` s."""
-        now = time.monotonic()
-        for slot in range(self.slots):
-            scenario_id = self._scenario(slot)
-            for call in Call:
-                since = float(_TIME.unpack_from(self._memory, self._clock(slot, call))[0])
-                if scenario_id and since and now - since > limit:
-                    return scenario_id, call
-        return None
+        """Return the scenario and the call that has lasted longest, if for over `limit` s."""
+        calls = [
+            (since, self._scenario(slot), call)
+            for slot in range(self.slots)
+            for call in Call
+            if (since := float(_TIME.unpack_from(self._memory, self._clock(slot, call))[0]))
+        ]
+        since, scenario_id, call = min(calls, default=(math.inf, 0, Call.DECODER))
+        return (scenario_id, call) if scenario_id and time.monotonic() - since > limit else None
 
     def _scenario(self, slot: int) -> int:
         return int(_INTEGER.unpack_from(self._memory, _HEADER + _SLOT * slot)[0])

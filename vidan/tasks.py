@@ -7,12 +7,13 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from vidan import catalogue
-from vidan.errors import InputRejected, RejectedTask
+from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.run import Run
 from vidan.services import storable
 from vidan.services.tasks import DETECT, TaskSpec
@@ -58,13 +59,20 @@ class Task:
 
 def _params_of(function: Callable[..., Any]) -> type[BaseModel]:
     """Return a model of the function's parameters after the first, which is the Run."""
-    hints = get_type_hints(function, include_extras=True)
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    hints = get_type_hints(
+        # only of these: the Run and the result may be named for type checkers alone
+        SimpleNamespace(__annotations__={one.name: one.annotation for one in parameters}),
+        globalns=function.__globals__,
+        include_extras=True,
+    )
     fields: dict[str, Any] = {}
-    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+    for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise InputRejected(f"{function.__qualname__}: *args and **kwargs can't be parameters")
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints.get(parameter.name, Any), default)
+        unknown = parameter.annotation is parameter.empty
+        fields[parameter.name] = (Any if unknown else hints[parameter.name], default)
     return create_model(
         function.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
     )
@@ -156,9 +164,12 @@ def _load_app(app: str) -> Vidan:
         sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except VidanError:
+        raise
+    except Exception as error:  # it is the user's code: anything may go wrong in it
         raise InputRejected(
-            f"--app {app}: {error}", hint="the current directory is importable"
+            f"--app {app}: {type(error).__name__}: {storable.line(error)}",
+            hint="the current directory is importable",
         ) from error
     if not isinstance(found, Vidan):
         raise InputRejected(f"--app {app} is a {type(found).__name__}, not a Vidan app")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import random
 import signal
 import sys
@@ -18,7 +19,7 @@ from types import FrameType
 
 from vidan import broker, config, lifeline, logs, reception
 from vidan.broker.base import Received
-from vidan.concluding import Conclusions, MissingSources
+from vidan.concluding import Conclusions, MissingSources, RetryEvents
 from vidan.config import Settings
 from vidan.domain import STOPPING
 from vidan.errors import (
@@ -46,6 +47,10 @@ AHEAD_PER_SLOT = 64
 """At most so many scenarios of tasks without a source are claimed ahead, a slot."""
 AHEAD_SECONDS = 1.0
 """What was claimed ahead and has not begun after this is put back."""
+ORPHAN_SECONDS = 30.0
+"""So long a worker has for its hand-over once its supervisor is gone."""
+ABANDON_SECONDS = 30.0
+"""So long the runs of an ended lease have to stop; then the process ends with them."""
 SWEEP_SECONDS = 0.25
 WORKERS_A_SWEEP_SECOND = 250
 """All live workers together sweep this often a second."""
@@ -72,7 +77,8 @@ class Worker:
         self._detectors = DetectorCache(options.device, options.threads)
         self._slots = Slots(options.slots, self._run, board)
         self._missing = MissingSources()
-        self._conclusions = Conclusions(options.name, self._producer, self._missing)
+        self._retries = RetryEvents(self._producer)
+        self._conclusions = Conclusions(options.name, self._retries, self._missing)
         self._lease: Lease | None = None
         self._next_sweep = 0.0
         self._claim_now = True
@@ -138,9 +144,16 @@ class Worker:
         return lease
 
     def _abandon(self, lease: Lease) -> None:
-        """Wait until the runs of an ended lease have stopped; nothing of theirs may be written."""
+        """Wait until the runs of an ended lease have stopped; nothing of theirs may be written.
+
+        Code that is stuck takes the process with it. It holds nothing any more: nobody is charged.
+        """
         self._slots.conclude(one.claimed.fence for one in self._slots.withdraw())
+        patience = time.monotonic() + ABANDON_SECONDS
         while self._slots.engaged():
+            if self.stopping or time.monotonic() > patience:
+                log.error("runs of an ended lease do not stop: ending the process")
+                os._exit(1)
             self._slots.conclude(outcome.claimed.fence for outcome in self._slots.outcomes())
             self._slots.wake.wait(0.1)
         lease.give_up()
@@ -210,9 +223,9 @@ class Worker:
         if free > 0:
             claimed = lease.database.retrying(lambda c: leases.claim(c, claimant, free, skip=skip))
             self._engage(lease, claimed)
-        ahead = min(self._finished_lately(), AHEAD_PER_SLOT * self._options.slots)
-        ahead += self._slots.free
-        if ahead > 0 and not self._options.quarantine:
+        lately = min(self._finished_lately(), AHEAD_PER_SLOT * self._options.slots)
+        ahead = lately + self._slots.free
+        if lately and ahead > 0 and not self._options.quarantine:
             claimed = lease.database.retrying(
                 lambda c: leases.claim(c, claimant, ahead, skip=skip, without_source=True)
             )
@@ -314,6 +327,7 @@ class Worker:
                 break
             self._slots.wake.wait(0.2)
         self._consumer.close()
+        self._retries.close()
         self._producer.close()
 
 
@@ -338,7 +352,13 @@ def main(argv: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    lifeline.watch(lambda: setattr(worker, "stopping", True))
+
+    def orphaned() -> None:
+        worker.stopping = True
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)  # stuck code, and nobody else is left to end it: its lease ends by itself
+
+    lifeline.watch(orphaned)
     worker.run()
     return 0
 

@@ -26,7 +26,7 @@ SELECT p.scenario_id, p.frame, p.time_ms, d.rank - 1 AS detection,
        p.boxes[4 * d.rank - 1] AS x2, p.boxes[4 * d.rank] AS y2,
        p.track_ids[d.rank] AS track_id
 FROM predictions p
-JOIN scenarios s ON s.id = p.scenario_id
+JOIN scenarios s ON s.id = p.scenario_id AND s.week = p.week
 CROSS JOIN LATERAL generate_series(1, cardinality(p.label_ids)) AS d (rank)
 """
 

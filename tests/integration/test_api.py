@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
-from vidan import api
+from vidan import api, catalogue
 from vidan.api import application, streaming
 from vidan.config import Settings
 from vidan.db.session import Database
@@ -28,6 +28,7 @@ from vidan.services.scenarios import NewScenario
 
 HERE = "http://127.0.0.1:8000"
 TOKEN = "correct-horse"
+PICTURES = catalogue.sample_video().read_bytes()
 
 
 @pytest.fixture
@@ -276,7 +277,7 @@ def test_a_create_body_carries_source_task_params_and_key(
     settings: Settings, database: Database, tmp_path: Path
 ) -> None:
     video = tmp_path / "street.mp4"
-    video.write_bytes(b"pictures")
+    video.write_bytes(PICTURES)
     client = client_of(replace(settings, source_roots=(tmp_path,)), database)
     params = {"labels": ["person"], "every": 2}
 
@@ -339,7 +340,7 @@ def test_a_body_that_is_too_long_is_refused(client: TestClient) -> None:
 
 
 def test_without_roots_sources_are_refused(client: TestClient, tmp_path: Path) -> None:
-    (tmp_path / "street.mp4").write_bytes(b"pictures")
+    (tmp_path / "street.mp4").write_bytes(PICTURES)
 
     answer = create(client, source=str(tmp_path / "street.mp4"))
 
@@ -368,6 +369,7 @@ def test_without_roots_sources_are_refused(client: TestClient, tmp_path: Path) -
         ("missing.mp4", "does not exist"),
         ("folder", "is not a file"),
         ("empty.mp4", "is empty"),
+        ("text.mp4", "text.mp4"),
         ("x" * 300, "can't be looked at"),
     ],
 )
@@ -378,8 +380,9 @@ def test_sources_come_from_below_the_roots_only(
     for folder in (root, outside, twin, root / "folder"):
         folder.mkdir()
     for file in (outside / "secret.mp4", root / "video.mp4", twin / "video.mp4"):
-        file.write_bytes(b"pictures")
+        file.write_bytes(PICTURES)
     (root / "empty.mp4").touch()
+    (root / "text.mp4").write_text("these are no pictures")
     (root / "link.mp4").symlink_to(outside / "secret.mp4")
     (root / "folder-link").symlink_to(outside)
     (root / "loop").symlink_to(root / "loop")
@@ -399,7 +402,7 @@ def test_a_link_inside_a_root_is_stored_as_the_file_it_leads_to(
     real.mkdir()
     second.mkdir()
     (tmp_path / "root").symlink_to(real)
-    (real / "video.mp4").write_bytes(b"pictures")
+    (real / "video.mp4").write_bytes(PICTURES)
     (real / "link.mp4").symlink_to("video.mp4")
     client = client_of(replace(settings, source_roots=(second, tmp_path / "root")), database)
 

@@ -371,3 +371,10 @@ def test_the_summary_counts(worker: PlayedWorker) -> None:
     assert (found.frames, found.detections, found.lost_frames) == (5, 12, 0)
     assert list(found.by_label.items()) == [("person", 8), ("car", 4)]
     assert found.frames_with == {"person": 4, "car": 4}
+
+
+def test_what_is_no_number_is_null_in_json() -> None:
+    box = (float("nan"), 1.0, float("inf"), 2.0)
+    frame = predictions.StoredFrame(1, 0, 0, (Detection(box, "x", float("inf")),))
+    (found,) = frame.as_json()["detections"]
+    assert (found["score"], found["box"]) == (None, [None, 1.0, None, 2.0])

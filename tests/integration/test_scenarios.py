@@ -532,3 +532,11 @@ def test_a_stop_waits_for_the_worker_that_holds_the_scenario(
     assert found.status in HELD
     with database.begin() as connection:
         assert scenarios.history(connection, scenario_id)[-1].actor == "me"
+
+
+def test_a_required_param_is_asked_for_when_none_is_given(database: Database) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
+    with database.begin() as connection:
+        tasks.publish(connection, [tasks.TaskSpec("needy", schema, needs_source=False)])
+    with pytest.raises(InputRejected, match="x"), database.begin() as connection:
+        scenarios.create(connection, NewScenario(task="needy"))

@@ -11,15 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.support.cluster import APPS, Cluster
-from tests.support.processes import eventually
+from tests.support.processes import eventually, is_gone
 from vidan import supervisor as supervisor_module
 from vidan.config import Settings
 from vidan.devices import posts
-from vidan.domain import Status
+from vidan.domain import Detection, Status
 from vidan.errors import InputRejected, SchemaMismatch
+from vidan.run import DetectorCache
+from vidan.slotboard import SlotBoard
 from vidan.supervisor import Supervisor, supervise
 from vidan.worker_options import WorkerOptions
 
@@ -101,6 +105,56 @@ def test_a_second_signal_ends_now_and_charges_nobody(embedded_cluster: Cluster) 
     scenario = embedded_cluster.get(scenario_id)
     assert scenario.status is Status.INIT_STARTUP
     assert (scenario.attempts, scenario.crashes) == (0, 0)
+
+
+def test_stuck_code_does_not_keep_a_worker_whose_lease_has_ended(
+    embedded_cluster: Cluster,
+) -> None:
+    child = embedded_cluster.supervisor()
+    stuck = embedded_cluster.create(task="deaf")
+    assert eventually(lambda: embedded_cluster.get(stuck).status is Status.ACTIVE, 30)
+    pid = embedded_cluster.worker_pid()
+
+    embedded_cluster.query("UPDATE workers SET lease_until = now() - interval '1 second'")
+    time.sleep(7)  # a heartbeat: it knows
+    child.terminate()
+
+    assert child.wait(20) == 0
+    assert is_gone(pid)
+
+
+def test_waiting_for_another_slots_detector_is_no_call() -> None:
+    board = SlotBoard.create(2)
+    cache = DetectorCache()
+    cache._detectors['{"model": "slow"}'] = (_Slow(), threading.Lock())
+    pixels = np.zeros((1, 2, 2, 3), np.uint8)
+
+    def call(slot: int) -> None:
+        board.take(slot, slot + 1)
+        detector = cache.get(lambda kind: board.inside(slot, kind), model="slow")
+        detector.detect(pixels, 2, 2)
+
+    threads = [threading.Thread(target=call, args=(slot,)) for slot in range(2)]
+    for thread in threads:
+        thread.start()
+    seen = []
+    while any(thread.is_alive() for thread in threads):
+        seen.append(board.stalled(_Slow.seconds * 1.5))
+        time.sleep(0.01)
+    assert set(seen) == {None}  # the second waited as long as the first was in
+
+
+class _Slow:
+    labels: tuple[str, ...] = ()
+    batch_size = 1
+    seconds = 0.6
+
+    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
+        time.sleep(self.seconds)
+        return [[]]
+
+    def decode_size(self, height: int, width: int) -> tuple[int, int]:
+        return height, width
 
 
 def test_posts_are_one_process_a_device() -> None:

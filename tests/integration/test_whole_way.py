@@ -211,6 +211,29 @@ def test_a_stop_keeps_the_checkpoint_and_a_start_goes_on(cluster: Cluster) -> No
     assert [one.frame for one in cluster.frames(scenario_id)] == list(range(SAMPLE_FRAMES))
 
 
+def test_a_task_that_leaves_off_when_asked_to_is_not_completed(
+    embedded_cluster: Cluster,
+) -> None:
+    leaving = embedded_cluster.supervisor("leaving")
+    scenario_id = embedded_cluster.create(task="polite")
+    embedded_cluster.wait_for_frames(scenario_id, 10)
+    leaving.terminate()
+    assert leaving.wait(20) == 0
+    assert embedded_cluster.get(scenario_id).status is Status.INIT_STARTUP
+
+    embedded_cluster.supervisor("next")
+    done = embedded_cluster.get(scenario_id).frames_done
+    embedded_cluster.wait_for_frames(scenario_id, done + 10)
+    with embedded_cluster.database.begin() as connection:
+        requests.stop(connection, scenario_id)
+    assert embedded_cluster.wait(scenario_id).status is Status.INACTIVE
+
+    with embedded_cluster.database.begin() as connection:
+        requests.start(connection, scenario_id)
+    assert embedded_cluster.wait(scenario_id).result == "all"
+    assert [one.frame for one in embedded_cluster.frames(scenario_id)] == list(range(SAMPLE_FRAMES))
+
+
 def test_a_free_worker_takes_what_waits_behind_a_busy_partition(cluster: Cluster) -> None:
     cluster.orchestrator()
     cluster.supervisor("one")

@@ -157,3 +157,37 @@ def test_a_bound_in_the_signature_is_in_the_schema() -> None:
 
     (task,) = app.tasks.values()
     assert task.spec.params_schema["properties"]["every"]["minimum"] == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("def broken(:", "app_under_test.py, line 1"),
+        ("raise OSError('no licence')", "no licence"),
+        (
+            "from vidan import Vidan\napp = Vidan()\n@app.task\ndef f(run, x: Nothing): ...",
+            "Nothing",
+        ),
+    ],
+)
+def test_an_app_that_does_not_import_is_refused_in_one_line(
+    code: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app_under_test.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "app_under_test", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(InputRejected) as refused:
+        load_tasks("app_under_test:app")
+    assert problem in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_run_may_be_named_for_type_checkers_alone() -> None:
+    app = Vidan()
+
+    @app.task
+    def shy(run: OnlyForTypeCheckers, n: int = 1) -> OnlyForTypeCheckers:  # type: ignore[name-defined]  # noqa: F821
+        """Do nothing."""
+
+    assert registered(app).spec.params_schema["properties"]["n"]["type"] == "integer"

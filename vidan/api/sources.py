@@ -14,6 +14,7 @@ from typing import Any
 
 from vidan import catalogue
 from vidan.errors import InputRejected
+from vidan.vision.frames import check_source
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = "VIDAN_SOURCE_ROOTS"
@@ -41,6 +42,8 @@ def allowed_file(given: str, roots: Sequence[Path], *, what: str = "source") -> 
     problems = [_problem(path) for path in inside]
     for path, problem in zip(inside, problems, strict=True):
         if problem is None:
+            if what == "source":
+                check_source(str(path))
             return str(path)
     raise InputRejected(f"the {what} {problems[0]}: {given!r}")
 

@@ -59,7 +59,7 @@ def run(
     model: Annotated[str | None, typer.Option(metavar="M", help="See `vidan models list`.")] = None,
     weights: Annotated[str | None, typer.Option(metavar="FILE", help="Of the model.")] = None,
     min_score: Annotated[
-        float | None, typer.Option(metavar="X", min=0, max=1, help="Leave out what is less sure.")
+        float | None, typer.Option(metavar="X", help="Leave out what is less sure.")
     ] = None,
     labels: Annotated[
         Any, typer.Option(metavar="A,B", parser=names, help="Look for these only.")
@@ -67,7 +67,7 @@ def run(
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="The model's input, in pixels.")
     ] = None,
-    every: Annotated[int | None, typer.Option(metavar="N", min=1, help="Every Nth frame.")] = None,
+    every: Annotated[int | None, typer.Option(metavar="N", help="Every Nth frame.")] = None,
     fps: Annotated[float | None, typer.Option(metavar="F", help="Frames a second.")] = None,
     decoder: Annotated[str | None, typer.Option(metavar="D", help="pyav or decord.")] = None,
     gpus: GpusOption = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -169,8 +170,8 @@ class StoredFrame:
             "detections": [
                 {
                     "label": one.label,
-                    "score": round(one.score, 4),
-                    "box": [round(edge, 2) for edge in one.box],
+                    "score": _json_number(one.score, 4),
+                    "box": [_json_number(edge, 2) for edge in one.box],
                     "track_id": one.track_id,
                 }
                 for one in self.detections
@@ -241,6 +242,11 @@ def _detections(row: Any, label_names: Sequence[str]) -> tuple[Detection, ...]:
             boxes, row.label_ids, row.scores, tracks, strict=True
         )
     )
+
+
+def _json_number(value: float, digits: int) -> float | None:
+    """Return what JSON has for a number: nothing for NaN and infinity."""
+    return round(value, digits) if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> N
         raise InputRejected(f"task {spec.name} takes no source")
     if source == "":
         raise InputRejected("a source can't be empty")
-    if params:  # jsonschema is slow to import
+    if params or spec.params_schema.get("required"):  # jsonschema is slow to import
         _validate_params(spec, params)
     if spec.name == DETECT.name:
         catalogue.check_model(

@@ -115,3 +115,19 @@ def swallow(run: Run) -> str:
         except Exception:
             continue
         return "all"
+
+
+@app.task(name="polite")
+def polite(run: Run) -> str:
+    """Leave off when asked to, as a careful task may."""
+    for _ in run.detect(model="trial:slow", min_score=0.0):
+        if run.stopping:
+            break
+    return "left off" if run.stopping else "all"
+
+
+@app.task(name="deaf", source=False)
+def deaf(run: Run, seconds: float = 600) -> str:
+    """Sleep, and never look whether it should end."""
+    time.sleep(seconds)
+    return "slept"
