@@ -318,3 +318,11 @@ def _is_connected(database: Database) -> bool:
     )
     with database.begin() as connection:
         return bool(connection.execute(text(query)).scalar_one())
+
+
+def test_waiting_tells_of_lost_frames(vidan: Shell, worker: PlayedWorker) -> None:
+    one = create(vidan)
+    worker.claim()
+    worker.store([0, 1, 5], gaps=[Gap(2, 4, "damaged")])
+    worker.end(Status.COMPLETED)
+    assert "3 frames, 3 lost" in vidan("scenario", "wait", one).err

@@ -130,13 +130,20 @@ def wait_and_tell(
         if out.json or not created:
             text = f"{scenario.id}\t{scenario.status}"
             out.line(scenario.as_json(), text, id=scenario.id)
-        tell_end(out, scenario)
+        tell_end(database, out, scenario)
     return worst([scenario.status for scenario in found])
 
 
-def tell_end(out: Output, scenario: Scenario) -> None:
-    """Say on stderr how one ended."""
+def tell_end(database: Database, out: Output, scenario: Scenario) -> None:
+    """Say on stderr how one ended, and how many frames were lost."""
+    from vidan.services import scenarios
+
+    with database.begin() as connection:
+        gaps = scenarios.gaps(connection, scenario.id)
+    lost = sum(gap.to_frame - gap.from_frame + 1 for gap in gaps)
     text = f"scenario {scenario.id} is {scenario.status}: {scenario.frames_done} frames"
+    if lost:
+        text += f", {lost} lost"
     if scenario.status not in ENDED:
         text = f"timed out waiting: {text}"
     out.note(f"{text}; {scenario.error}" if scenario.error else text)

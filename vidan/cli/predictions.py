@@ -122,9 +122,9 @@ def watch(
         except KeyboardInterrupt:
             following.goes_on(out, [scenario_id])
             return failures.INTERRUPTED
-    if ended is None:
-        return 0
-    following.tell_end(out, ended)
+        if ended is None:
+            return 0
+        following.tell_end(database, out, ended)
     return following.code_of(ended.status)
 
 

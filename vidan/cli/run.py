@@ -141,7 +141,7 @@ class _Run:
             with OwnWorkers(self.member.settings, self.posts, log) as workers:
                 scenario = self._follow(scenario_id, workers)
         except KeyboardInterrupt:
-            run_results.tell_how_to_go_on(self.out, scenario_id, self.queue)
+            run_results.tell_how_to_go_on(self.database, self.out, scenario_id, self.queue)
             return failures.INTERRUPTED
         run_results.write(self.database, self.out, scenario, self.results)
         run_results.summarise(self.database, self.out, scenario, self.results)

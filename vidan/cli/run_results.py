@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidan.cli import exporting, rendering
 from vidan.cli.output import Output
-from vidan.domain import Status
+from vidan.domain import ENDED, Status
 from vidan.errors import InputRejected, VidanError
 
 if TYPE_CHECKING:
@@ -134,11 +134,18 @@ def how_to_go_on(scenario: Scenario) -> str:
     )
 
 
-def tell_how_to_go_on(out: Output, scenario_id: int, queue: str) -> None:
+def tell_how_to_go_on(database: Database, out: Output, scenario_id: int, queue: str) -> None:
     """Say after Ctrl-C what there is, and how to go on with it."""
-    out.warn(f"scenario {scenario_id} is stopped; what it found is stored")
+    from vidan.services import scenarios
+
+    with database.begin() as connection:
+        status = scenarios.get(connection, scenario_id).status
+    out.warn(f"scenario {scenario_id} is {status}; what it found is stored")
     out.warn(f"to look: `vidan predictions show {scenario_id}`")
-    out.warn(f"to go on: {_up(queue)}, then `vidan scenario start {scenario_id}`")
+    if status is Status.INACTIVE:
+        out.warn(f"to go on: {_up(queue)}, then `vidan scenario start {scenario_id}`")
+    elif status not in ENDED:  # it had no time to stop
+        out.warn(f"it goes on with {_up(queue)}")
 
 
 def _up(queue: str) -> str:
