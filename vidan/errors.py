@@ -6,6 +6,9 @@ A message says what is wrong in one line; `hint` says how to mend it.
 
 from __future__ import annotations
 
+HOPELESS_EXIT_CODES = (2, 3, 8, 10)
+"""A process that ended with one of these would do so again: usage, no such thing, schema, input."""
+
 
 class VidanError(Exception):
     """Something went wrong that vidan can name.

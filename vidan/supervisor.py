@@ -19,7 +19,7 @@ from uuid import UUID
 from vidan import config, lifeline, logs
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.errors import DatabaseUnavailable, VidanError
+from vidan.errors import HOPELESS_EXIT_CODES, DatabaseUnavailable, VidanError
 from vidan.lifeline import Child
 from vidan.services import expiry, leases
 from vidan.slotboard import SlotBoard
@@ -42,9 +42,6 @@ MAX_FALSE_STARTS = 5
 
 # PyAV allocates and frees a picture at a time: kept in the heap it is 46 % quicker at 720p
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "2000000000"}
-
-_HOPELESS = (2, 3, 8, 10)
-"""Exit codes of a worker that a restart won't mend: usage, no such thing, schema, input."""
 
 
 @dataclass(slots=True)
@@ -156,7 +153,7 @@ class Supervisor:
             elif guilty is not None:
                 executing = [guilty]
             self._releases.append(Release(worker_id, executing))
-        elif code in _HOPELESS or post.deaths >= MAX_FALSE_STARTS:
+        elif code in HOPELESS_EXIT_CODES or post.deaths >= MAX_FALSE_STARTS:
             self._exit_code = code if code > 0 else 1  # it never got so far as to register
             self._end_children(now=False)
         pause = min(RESTART_PAUSE_SECONDS, 0.1 * 2**post.deaths) if post.deaths > 1 else 0.0

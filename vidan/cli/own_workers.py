@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
-from vidan.errors import VidanError
+from vidan.errors import HOPELESS_EXIT_CODES, VidanError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -23,8 +23,6 @@ STOP_SECONDS = 30.0
 
 HEALTHY_SECONDS = 30.0
 TRIES = 5
-HOPELESS = (2, 3, 8, 10)
-"""Exit codes that starting it again would not mend."""
 
 
 @dataclass
@@ -56,7 +54,7 @@ class OwnWorkers:
         if self._child is None or (code := self._child.poll()) is None:
             return False
         self._tries = 1 if self._age() > HEALTHY_SECONDS else self._tries + 1
-        if self._tries >= TRIES or code in HOPELESS:
+        if self._tries >= TRIES or code in HOPELESS_EXIT_CODES:
             where = f"see {self.log}" if self.log is not None else "its log is above"
             raise VidanError(f"the workers ended with exit code {code}", hint=where)
         self._child.close()
