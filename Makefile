@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TESTS_AT_ONCE ?= 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
@@ -33,7 +34,7 @@ check: $(INSTALLED)  ## format, lint, types, layers
 	$(BIN)/lint-imports
 
 test: $(INSTALLED)  ## the tests; those on real Kafka want Java 17 and Maven
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE)
 
 format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff check --fix .

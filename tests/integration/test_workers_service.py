@@ -107,7 +107,7 @@ def test_of_several_registrations_of_a_name_the_living_one_is_found(database: Da
 
 
 @pytest.mark.parametrize(
-    "wanted", ["", "nobody", "' OR true --", "\x00", "\ud800", str(uuid.uuid4())]
+    "wanted", ["", "nobody", "' OR true --", "\x00", "\ud800", str(uuid.UUID(int=1))]
 )
 def test_a_worker_that_is_not_there_is_not_found(database: Database, wanted: str) -> None:
     PlayedWorker(database)

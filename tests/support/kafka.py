@@ -6,6 +6,7 @@ The real one's server comes from Maven Central into tests/kafka/jars, kept betwe
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import os
 import shutil
@@ -151,7 +152,7 @@ class EmbeddedSettings(Settings):
 @pytest.fixture(scope="session")
 def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
     """Apache Kafka. Without Java or Maven its tests are skipped, but with CI=true they fail."""
-    if lacking := _fetch():
+    if lacking := _fetch_once():
         reason = f"{LEFT_OUT}: {lacking}; mend it with: {INSTALL}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
@@ -205,6 +206,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     if report.skipped and isinstance(report.longrepr, tuple) and LEFT_OUT in report.longrepr[2]:
         report.longrepr = ("tests/support/kafka.py", 0, report.longrepr[2])
     return report
+
+
+def _fetch_once() -> str | None:
+    """Fetch Kafka's jars; of several test processes one does, and the others wait for it."""
+    with (FOLDER / "pom.xml").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _fetch()
 
 
 def _fetch() -> str | None:
