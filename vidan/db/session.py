@@ -6,15 +6,16 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError
 
 from vidan.config import sqlalchemy_url
 from vidan.db import schema
+from vidan.db.bounded import BoundedConnection
 from vidan.errors import DatabaseUnavailable
 
 T = TypeVar("T")
@@ -22,9 +23,23 @@ T = TypeVar("T")
 TIMEOUT_SECONDS = 5
 """Connect, statement, lock and idle time-out of workers and orchestrators."""
 
+STOPPED_SECONDS = 60
+"""So long a transaction of anybody else may lie idle, such as one of a command under Ctrl-Z."""
+
 _CONFLICTS = ("40P01", "40001")
 _CONFLICT_TRIES = 10
-_TOO_BIG = "54"  # the class of SQLSTATE "program limit exceeded": psycopg calls it operational
+_READ_ONLY = "25006"
+_AWAY = (
+    "08",  # the connection broke
+    "40",  # a conflict: it rolled back
+    "53",  # no connections, no memory, no room on the disk
+    "55006", "55P03",  # somebody uses or locks what is needed
+    "57",  # shut down, starting up, cancelled or timed out
+    "58",  # the server's own disk and files
+    _READ_ONLY,  # a standby: the primary has gone elsewhere
+    "25P03", "25P04",  # it lay idle in its transaction, or that took too long
+)  # fmt: skip
+"""SQLSTATEs and classes of them that say how the server is, not what is wrong with a statement."""
 
 
 class Database:
@@ -43,6 +58,9 @@ class Database:
         pool_size: int = 5,
     ) -> None:
         self.url = url
+        self._name = application_name
+        self._silent: set[int] = set()  # server processes given up, which may still hold locks
+        self._connect = BoundedConnection.connect if guarded else psycopg.Connection.connect
         self._arguments: dict[str, str | int] = {
             "application_name": application_name,
             "connect_timeout": TIMEOUT_SECONDS,
@@ -50,13 +68,19 @@ class Database:
             "keepalives_interval": 2,
             "keepalives_count": 3,
         }
+        limits = {"idle_in_transaction_session_timeout": STOPPED_SECONDS * 1000}
         if guarded:
             limit = TIMEOUT_SECONDS * 1000
             self._arguments["tcp_user_timeout"] = limit
-            self._arguments["options"] = (
-                f"-c statement_timeout={limit} -c lock_timeout={limit}"
-                f" -c idle_in_transaction_session_timeout={limit}"
-            )
+            for name in ("statement_timeout", "lock_timeout", *limits):
+                limits[name] = limit
+            # the server's side of it: a host that is gone holds no locks for hours
+            limits |= {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2}
+            limits |= {"tcp_keepalives_count": 3, "tcp_user_timeout": limit}
+        given = sqlalchemy.make_url(sqlalchemy_url(url)).query.get("options", "")
+        self._arguments["options"] = " ".join(
+            [*(f"-c {name}={value}" for name, value in limits.items()), str(given)]
+        ).strip()
         self._engine = sqlalchemy.create_engine(
             sqlalchemy_url(url),
             connect_args=self._arguments,
@@ -66,6 +90,7 @@ class Database:
             pool_pre_ping=True,
             pool_recycle=1800,
         )
+        event.listen(self._engine, "do_connect", self._opened)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -76,12 +101,16 @@ class Database:
         """
         try:
             with self._engine.begin() as connection:
+                if self._silent:
+                    self._end_silent(connection)
                 yield connection
         except (DBAPIError, sqlalchemy.exc.TimeoutError, psycopg.Error) as error:
             # psycopg's own come from COPY, which SQLAlchemy does not see
-            if _is_unavailable(error):
-                raise database_error(error) from error
-            raise
+            if not _is_unavailable(error):
+                raise
+            if _sqlstate(error) == _READ_ONLY:
+                self._engine.dispose()  # the address may lead to the new primary by now
+            raise database_error(error) from error
 
     def retrying(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in one transaction; after a deadlock or a serialisation failure, again."""
@@ -102,13 +131,33 @@ class Database:
         """
         url = sqlalchemy.make_url(sqlalchemy_url(self.url)).set(drivername="postgresql")
         try:
-            return psycopg.connect(
+            return self._connect(
                 url.render_as_string(hide_password=False),
                 autocommit=True,
                 **self._arguments,  # type: ignore[arg-type]
             )
         except psycopg.OperationalError as error:
             raise database_error(error) from error
+
+    def _opened(
+        self, _dialect: object, _record: object, words: list[Any], options: dict[str, Any]
+    ) -> psycopg.Connection[Any]:
+        opened = self._connect(*words, **options)
+        if isinstance(opened, BoundedConnection):
+            opened.on_silence = self._silent.add
+        return opened
+
+    def _end_silent(self, connection: Connection) -> None:
+        """End the sessions that were given up: no time-out does it in the middle of a COPY."""
+        silent = list(self._silent)
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = ANY(:silent)"
+                " AND application_name = :name AND pid <> pg_backend_pid()"
+            ),
+            {"silent": silent, "name": self._name},
+        )
+        self._silent.difference_update(silent)
 
     def check_schema(self) -> None:
         """Raise SchemaMismatch unless the schema is the one that this version expects."""
@@ -133,15 +182,13 @@ def _is_unavailable(error: Exception) -> bool:
     """Tell a server that is away, busy or in a conflict from a statement that will never do."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    if (_sqlstate(error) or "").startswith(_TOO_BIG):
-        return False
+    state = _sqlstate(error)
+    if state is not None:
+        return state.startswith(_AWAY)
+    cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(
-        error,
-        OperationalError
-        | InterfaceError
-        | sqlalchemy.exc.TimeoutError
-        | psycopg.OperationalError
-        | psycopg.InterfaceError,
+        cause,
+        sqlalchemy.exc.TimeoutError | psycopg.OperationalError | psycopg.InterfaceError,
     )
 
 

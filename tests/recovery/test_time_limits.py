@@ -1,0 +1,173 @@
+"""Nothing waits for a database for longer than it says: 5 s each for connecting, statements, locks.
+
+A server that says nothing at all is given up a second later.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import text
+
+from tests.support.durable_postgres import DurablePostgres
+from tests.support.played_worker import PlayedWorker
+from tests.support.silent_proxy import SilentProxy
+from vidan.db.bounded import SILENCE_SECONDS
+from vidan.db.session import Database
+from vidan.errors import DatabaseUnavailable
+from vidan.services import predictions, scenarios
+from vidan.services.scenarios import NewScenario
+
+HEADROOM = 3.0
+
+
+@pytest.fixture
+def proxy(postgres: DurablePostgres, database_url: str) -> Iterator[SilentProxy]:
+    """A TCP port that leads to the test's database."""
+    name = database_url.partition("@/")[2].partition("?")[0]
+    with SilentProxy(postgres.socket, name) as opened:
+        yield opened
+
+
+def seconds_until_unavailable(work: Callable[[], None]) -> float:
+    started = time.monotonic()
+    with pytest.raises(DatabaseUnavailable):
+        work()
+    return time.monotonic() - started
+
+
+def test_each_wait_has_an_end(database_url: str, proxy: SilentProxy) -> None:
+    with Database(database_url).begin() as connection:
+        scenarios.create(connection, NewScenario(source="/a.mp4"))
+    deaf = socket.create_server(("127.0.0.1", 0))  # it takes connections and never answers
+    guarded = Database(database_url, guarded=True)
+    through = Database(proxy.url, guarded=True)
+    with through.begin() as connection:
+        connection.execute(text("SELECT 1"))
+    proxy.silence()
+
+    def connect() -> None:
+        with Database(f"postgresql://a@127.0.0.1:{deaf.getsockname()[1]}/b", guarded=True).begin():
+            pass
+
+    def run(statement: str) -> Callable[[], None]:
+        def work() -> None:
+            with guarded.begin() as connection:
+                connection.execute(text(statement))
+
+        return work
+
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with Database(database_url).begin() as connection:
+            connection.execute(text("SELECT 1 FROM scenarios FOR UPDATE"))
+            locked.set()
+            done.wait(30)
+
+    with ThreadPoolExecutor() as pool:
+        holding = pool.submit(hold)
+        assert locked.wait(5)
+        waits = {
+            "connect": pool.submit(seconds_until_unavailable, connect),
+            "statement": pool.submit(seconds_until_unavailable, run("SELECT pg_sleep(60)")),
+            "lock": pool.submit(seconds_until_unavailable, run("UPDATE scenarios SET name = 'x'")),
+        }
+        # the swallowed ping ends the pooled connection, and the next one is a new one
+        started = time.monotonic()
+        with through.begin() as connection:
+            connection.execute(text("SELECT 1"))
+        ping = time.monotonic() - started
+        taken = {name: wait.result() for name, wait in waits.items()}
+        done.set()
+        holding.result()
+    deaf.close()
+    assert max(taken.values()) < 5 + HEADROOM, taken
+    assert ping < SILENCE_SECONDS + HEADROOM
+
+
+def test_a_lost_answer_ends_the_wait_too(proxy: SilentProxy) -> None:
+    through = Database(proxy.url, guarded=True)
+
+    def work() -> None:
+        with through.begin() as connection:
+            connection.execute(text("SELECT 1"))
+            proxy.silence()
+            connection.execute(text("SELECT 1"))
+
+    assert seconds_until_unavailable(work) < SILENCE_SECONDS + HEADROOM
+
+
+def test_the_servers_side_of_a_tcp_connection_is_guarded_as_well(proxy: SilentProxy) -> None:
+    """A host that is gone must not hold locks until the kernel's two hours are over."""
+    with Database(proxy.url, guarded=True).begin() as connection:
+        asked = connection.execute(
+            text("SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp_%' ORDER BY name")
+        )
+        assert {row.name: row.reset_val for row in asked} == {
+            "tcp_keepalives_count": "3",
+            "tcp_keepalives_idle": "5",
+            "tcp_keepalives_interval": "2",
+            "tcp_user_timeout": "5000",
+        }
+
+
+def test_options_in_the_url_are_kept(database_url: str) -> None:
+    for guarded in (False, True):
+        url = f"{database_url}&options=-csearch_path%3Delsewhere"
+        with Database(url, guarded=guarded).begin() as connection:
+            assert connection.execute(text("SHOW search_path")).scalar() == "elsewhere"
+            idle = connection.execute(text("SHOW idle_in_transaction_session_timeout")).scalar()
+            assert idle == ("5s" if guarded else "1min")
+
+
+def test_a_commit_that_falls_silent_in_its_copy_is_tried_again(
+    proxy: SilentProxy, database_url: str
+) -> None:
+    """Its first session still holds the row's lock, and waits for the rest of the COPY for ever."""
+    database = Database(database_url)
+    with database.begin() as connection:
+        scenarios.create(connection, NewScenario(source="/a.mp4"))
+    worker = PlayedWorker(database)
+    scenario_id = worker.claim()
+    fence = worker.fence
+    assert fence is not None
+    guarded = Database(proxy.url, guarded=True, application_name=str(worker.id))
+    silenced: list[int] = []
+
+    class Rows(list[predictions.Row]):
+        def __iter__(self) -> Iterator[predictions.Row]:
+            for number, row in enumerate(super().__iter__()):
+                if number == len(self) - 1 and not silenced:
+                    silenced.append(proxy.silence())
+                yield row
+
+    boxes = [float(edge) for edge in range(40)]
+    rows = Rows(
+        predictions.Row(frame, frame * 40, [0] * 10, [0.5] * 10, boxes) for frame in range(2_000)
+    )
+    batch = predictions.Batch(0, 2_000, None, "{}", ("person",), rows)
+    started = time.monotonic()
+    with pytest.raises(DatabaseUnavailable):
+        guarded.retrying(lambda connection: predictions.commit(connection, fence, batch))
+    assert database_sessions(database, worker) == ["active"]  # in the COPY, its lock held
+    guarded.retrying(lambda connection: predictions.commit(connection, fence, batch))
+    assert time.monotonic() - started < SILENCE_SECONDS + HEADROOM
+    assert silenced == [1]
+    with database.begin() as connection:
+        assert scenarios.get(connection, scenario_id).frames_done == 2_000
+
+
+def database_sessions(database: Database, worker: PlayedWorker) -> list[str]:
+    with database.begin() as connection:
+        return list(
+            connection.execute(
+                text("SELECT state FROM pg_stat_activity WHERE application_name = :name"),
+                {"name": str(worker.id)},
+            ).scalars()
+        )

@@ -1,0 +1,78 @@
+"""A PostgreSQL that keeps what was committed, and that a test may stop, restart and freeze."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psutil
+
+from tests.support.folders import new_folder
+from vidan.stack.postgres import PORT, PostgresServer
+
+# fsync is for power cuts alone: a server that is killed keeps what it has given to the kernel
+DURABLE = {"synchronous_commit": "on", "fsync": "off", "autovacuum_naptime": "1h"}
+
+SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+"""How it may be told to go: sessions are ended in order, or dropped, and recovery follows."""
+
+
+class DurablePostgres(PostgresServer):
+    """A server whose address stays the same over restarts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "postgres", folder / "postgres.log", DURABLE)
+
+    @property
+    def socket(self) -> str:
+        """The path of its socket."""
+        (folder,) = parse_qs(urlsplit(self.url).query)["host"]
+        return f"{folder}/.s.PGSQL.{PORT}"
+
+    def go(self, how: str = "fast") -> None:
+        """Stop it in this way, and wait for its end."""
+        assert self._process is not None
+        self._process.send_signal(SIGNALS[how])
+        self._process.wait(30)
+        self._process = None
+
+    def restart(self, how: str = "fast", away: float = 0.0) -> float:
+        """Stop it, start it after a while; returns when (monotonic) it accepted connections."""
+        self.go(how)
+        time.sleep(away)
+        self.start()
+        return time.monotonic()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all its processes (SIGSTOP) for the block: connections stay, nothing answers."""
+        assert self.pid is not None
+        processes = [self.pid, *(one.pid for one in psutil.Process(self.pid).children())]
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in processes:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def durable_postgres() -> Iterator[DurablePostgres]:
+    """A server in a temporary folder, for the block."""
+    folder = new_folder()
+    server = DurablePostgres(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(folder)
