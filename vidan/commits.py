@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,9 +27,15 @@ log = logging.getLogger("vidan.commits")
 COMMIT_SECONDS = 1.0
 """A commit is due this long after the one before."""
 COMMIT_FRAMES = 4_000
-"""… or when this many frames wait."""
+"""… or when this many frames wait; no commit has many more."""
+COMMIT_BYTES = 16 * 2**20
+"""… or when they take so much memory: one statement has to get through within its time-out."""
 BUFFER_FRAMES = 20_000
-"""While the database is away, a run goes on until this many frames wait."""
+"""While the database is away, a run goes on until this many frames wait …"""
+BUFFER_BYTES = 64 * 2**20
+"""… or take so much memory."""
+ROW_BYTES, DETECTION_BYTES = 500, 200
+"""What a frame and each of its detections take while they wait, about."""
 MAX_LABELS = 2**15
 MAX_TRACK = 2**31 - 1
 LIVE_PROGRESS_SECONDS = 600.0
@@ -84,6 +91,12 @@ class Done:
     next_pts: int | None
     state: str  # the task's own, as JSON, as it was when it had done these frames
     frames_total: int | None
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes they take in memory, about."""
+        detections = sum(len(row.label_ids) for row in self.rows)
+        return ROW_BYTES * len(self.rows) + DETECTION_BYTES * detections + len(self.state)
 
 
 class LabelNames:
@@ -146,8 +159,8 @@ class Committer:
         self._live = live
         self._on_progress = on_progress
         self._checkpoint = claimed.checkpoint
-        self._waiting: list[Done] = []
-        self._frames = 0
+        self._waiting: deque[Done] = deque()
+        self._frames = self._bytes = 0
         self._in_flight = False
         self._flush = False
         self._closed = False
@@ -165,8 +178,9 @@ class Committer:
         with self._changed:
             self._waiting.append(done)
             self._frames += len(done.rows)
+            self._bytes += done.size
             self._changed.notify_all()
-            while self._frames > BUFFER_FRAMES and self._control.interruption is None:
+            while self._full() and self._control.interruption is None:
                 self._changed.wait(0.2)
 
     def flush(self) -> None:
@@ -215,7 +229,7 @@ class Committer:
                     return None
                 waited = time.monotonic() - self._last
                 self._changed.wait(max(0.01, COMMIT_SECONDS - waited) if self._waiting else None)
-            done, self._waiting, self._frames = self._waiting, [], 0
+            done = self._cut()
             self._in_flight = True
             self._last = time.monotonic()
         to_checkpoint = done[-1].next_frame
@@ -235,12 +249,28 @@ class Committer:
             clear_budgets=self._proved,
         )
 
+    def _cut(self) -> list[Done]:
+        """Take what waits, from the first on, up to what one commit may have."""
+        done: list[Done] = []
+        frames = size = 0
+        while self._waiting and frames < COMMIT_FRAMES and size < COMMIT_BYTES:
+            done.append(self._waiting.popleft())
+            frames += len(done[-1].rows)
+            size += done[-1].size
+        self._frames -= frames
+        self._bytes -= size
+        return done
+
+    def _full(self) -> bool:
+        return self._frames > BUFFER_FRAMES or self._bytes > BUFFER_BYTES
+
     def _due(self) -> bool:
         if not self._waiting or self._closed:
             return False
         return (
             self._flush
             or self._frames >= COMMIT_FRAMES
+            or self._bytes >= COMMIT_BYTES
             or time.monotonic() - self._last >= COMMIT_SECONDS
         )
 
