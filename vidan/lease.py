@@ -27,9 +27,19 @@ RETRY_SECONDS = 0.5
 CLOCK_SECONDS = 0.25
 """How often it looks at its own clock."""
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""It goes on while the host sleeps, as the database's clock does elsewhere."""
+
+
+def clock() -> float:
+    """Return the seconds by which a worker counts its lease."""
+    return time.clock_gettime(_CLOCK)
+
 
 class Lease:
     """One registration of a worker process, under an id and with database sessions of its own.
+
+    The heartbeat has a connection to itself: it waits for none when the server has no more to give.
 
     The heartbeat calls `on_beat` with the rows that the worker holds and the time (monotonic) at
     which it was sent; `on_end` once the lease has ended, by the worker's own clock if need be.
@@ -50,6 +60,7 @@ class Lease:
         self.database = Database(
             url, application_name=str(self.worker_id), guarded=True, pool_size=options.slots + 3
         )
+        self._pulse = Database(url, application_name=str(self.worker_id), guarded=True, pool_size=1)
         self.live_workers = 1
         self._options = options
         self._tasks = tuple(tasks)
@@ -59,7 +70,7 @@ class Lease:
         self._measure = measure
         self._stop = threading.Event()
         self._ended = threading.Event()
-        self._until = 0.0  # monotonic
+        self._until = 0.0  # by `clock`
         self._ending = threading.Lock()
         self._threads = [
             threading.Thread(target=self._renew_always, name="heartbeat", daemon=True),
@@ -73,7 +84,7 @@ class Lease:
 
     def begin(self) -> None:
         """Register, and renew from now on. Raises DatabaseUnavailable."""
-        sent = time.monotonic()
+        sent = clock()
         registration = workers.Registration(
             worker_id=self.worker_id,
             name=self._options.name,
@@ -88,7 +99,7 @@ class Lease:
         )
         if self._board is not None:
             self._board.worker_id = self.worker_id
-        with self.database.begin() as connection:
+        with self._pulse.begin() as connection:
             workers.register(connection, registration)
         self._renewed(sent)
         for thread in self._threads:
@@ -102,19 +113,24 @@ class Lease:
                 thread.join()
         if not self.ended:
             try:
-                with self.database.begin() as connection:
+                with self._pulse.begin() as connection:
                     workers.sign_off(connection, self.worker_id)
             except VidanError as error:
                 log.warning("could not sign off: %s", error)
+        self.close()
+
+    def close(self) -> None:
+        """Close the sessions."""
+        self._pulse.close()
         self.database.close()
 
     def _renew_always(self) -> None:
         pause = RENEW_SECONDS
         while not self._stop.wait(pause) and not self.ended:
-            pause = RETRY_SECONDS
+            began, pause = clock(), RETRY_SECONDS
             try:
                 if self._beat():
-                    pause = RENEW_SECONDS
+                    pause = max(pause, began + RENEW_SECONDS - clock())
                 else:
                     self._end()
             except VidanError as error:
@@ -125,19 +141,19 @@ class Lease:
     def _watch_clock(self) -> None:
         # a thread of its own: the heartbeat may hang in the database
         while not self._stop.wait(CLOCK_SECONDS) and not self.ended:
-            if time.monotonic() > self._until - MARGIN_SECONDS:
+            if clock() > self._until - MARGIN_SECONDS:
                 self._end()
 
     def _beat(self) -> bool:
         """Renew and compare. Returns False once the lease has ended."""
-        sent = time.monotonic()
+        sent, at = time.monotonic(), clock()
         state, fps = self._measure()
-        with self.database.begin() as connection:
+        with self._pulse.begin() as connection:
             if not workers.renew(connection, self.worker_id, state=state, fps=fps):
                 return False
             held = leases.held(connection, self.worker_id)
             self.live_workers = workers.live_count(connection)
-        self._renewed(sent)
+        self._renewed(at)
         self._on_beat(held, sent)
         return True
 
