@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import FrameType
 
@@ -29,10 +30,12 @@ log = logging.getLogger("vidan.orchestrator")
 ROUND_SECONDS = 1.0
 """At the latest so long after the round before, announcements and leases are looked at."""
 HOUSEKEEPING_SECONDS = 600.0
-EXPIRY_SECONDS = 0.5
-"""How often leases are looked at, at most."""
-BROKER_AWAY_SECONDS = 5.0
+EXPIRY_SECONDS = 0.25
+"""How often leases are looked at. A row that a dying session still locks waits for another look."""
+BROKER_AWAY_SECONDS = 2.0
 """How long announcements wait that could not be delivered: each try takes seconds."""
+RETRIES_SECONDS = 0.5
+"""How long one look at the retry topic waits for an event."""
 PAUSE = timedelta(seconds=5)
 BATCH = 1000
 BATCHES_A_ROUND = 10
@@ -53,26 +56,23 @@ class Orchestrator:
         self._producer = self._broker.producer()
         self._retries = self._broker.consumer(ORCHESTRATORS_GROUP, [RETRY_TOPIC])
         self._next_housekeeping = 0.0
-        self._next_expiry = 0.0
+        self._away = False
 
     def run(self) -> None:
-        """Work until `stopping`: announcements and leases here, the retry topic in a thread."""
-        reader = threading.Thread(target=self._read_retries, name="retries", daemon=True)
-        reader.start()
+        """Work until `stopping`: announcements here, leases and the retry topic in threads.
+
+        An announcement waits seconds for a broker that is away: no lease may wait behind it.
+        """
         listener = Listener(self._settings)
-        while not self.stopping:
-            wait = ROUND_SECONDS
-            try:
-                self.announce()
-                self.expire()
-                self.keep_house()
-                wait = self._until_due()
-            except DatabaseUnavailable as error:
-                self._disconnected(error)
-            except Exception:  # one bad round must not end the rounds
-                log.exception("a round failed")
-            listener.wait(wait)
-        reader.join(5)
+        threads = [
+            threading.Thread(target=self._always, args=(step, time.sleep), daemon=True)
+            for step in (self._look_at_leases, self._read_retries)
+        ]
+        for thread in threads:
+            thread.start()
+        self._always(self._announce_and_keep_house, listener.wait)
+        for thread in threads:
+            thread.join(5)
         listener.close()
         self.close()
 
@@ -93,7 +93,7 @@ class Orchestrator:
     def announce(self) -> int:
         """Announce what is due; returns how many were. A failed announcement is due again.
 
-        Of very many the rest is left to the next round: leases have to be looked at in between.
+        Of very many the rest is left to the next round: there is the house to keep in between.
         """
         announced = 0
         for _ in range(BATCHES_A_ROUND):
@@ -115,17 +115,15 @@ class Orchestrator:
             lambda c: announcements.announce_again(c, failed, delay=BROKER_AWAY_SECONDS)
         )
 
-    def expire(self) -> None:
-        """Release what workers held whose lease has ended."""
-        if time.monotonic() < self._next_expiry:
-            return
-        self._next_expiry = time.monotonic() + EXPIRY_SECONDS
+    def expire(self) -> int:
+        """Release what workers held whose lease has ended; returns how many scenarios."""
         since = self._watching_since()
         released = self._connected().retrying(
             lambda c: expiry.expire(c, actor=self.actor, connected_since=since)
         )
         for one in released:
             log.warning("scenario %d: %s, now %s", one.id, one.row["reason"], one.to_status)
+        return len(released)
 
     def restart(self, timeout: float) -> None:
         """Read the retry topic and plan announcements. Raises DatabaseUnavailable."""
@@ -172,27 +170,43 @@ class Orchestrator:
         if watched is None or now - watched[1] > PAUSE:
             watched = (now, now)
         self._watched = (watched[0], now)
+        if self._away:
+            log.info("the database answers again")
+        self._away = False
         return watched[0]
 
     def _disconnected(self, error: DatabaseUnavailable) -> None:
-        log.warning("%s", error)
+        log.log(logging.DEBUG if self._away else logging.WARNING, "%s", error)
+        self._away = True
         self._watched = None
 
-    def _until_due(self) -> float:
+    # --- steps that are done again and again: each returns how long to wait until the next
+
+    def _always(self, step: Callable[[], float], wait: Callable[[float], None]) -> None:
+        while not self.stopping:
+            try:
+                pause = step()
+            except DatabaseUnavailable as error:
+                self._disconnected(error)
+                pause = ROUND_SECONDS
+            except Exception:  # one bad round must not end the rounds
+                log.exception("a round failed")
+                pause = ROUND_SECONDS
+            wait(pause)
+
+    def _announce_and_keep_house(self) -> float:
+        self.announce()
+        self.keep_house()
         with self._connected().begin() as connection:
             due = announcements.next_due(connection)
         return ROUND_SECONDS if due is None else min(ROUND_SECONDS, max(0.0, due.total_seconds()))
 
-    def _read_retries(self) -> None:
-        while not self.stopping:
-            try:
-                self.restart(timeout=0.5)
-            except DatabaseUnavailable as error:
-                self._disconnected(error)
-                time.sleep(ROUND_SECONDS)
-            except Exception:  # nor may one bad message end the reading
-                log.exception("reading the retry topic failed")
-                time.sleep(ROUND_SECONDS)
+    def _look_at_leases(self) -> float:
+        return 0.0 if self.expire() else EXPIRY_SECONDS
+
+    def _read_retries(self) -> float:
+        self.restart(timeout=RETRIES_SECONDS)
+        return 0.0
 
 
 class Listener:
@@ -206,7 +220,9 @@ class Listener:
         """Wait until there is something to announce, `seconds` at most."""
         try:
             if self._connection is None:
-                database = Database(self._settings.require_database(), application_name="listener")
+                database = Database(
+                    self._settings.require_database(), application_name="listener", guarded=True
+                )
                 self._connection = database.listen()
                 self._connection.execute(f"LISTEN {announcements.CHANNEL}")
             for _ in self._connection.notifies(timeout=seconds, stop_after=1):
