@@ -7,13 +7,15 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vidan.broker.base import Producer
 from vidan.db.session import Database
 from vidan.domain import Status
+from vidan.errors import DatabaseUnavailable
 from vidan.messages import RETRY_TOPIC
 from vidan.runner import End, Outcome
-from vidan.services import leases, runs
+from vidan.services import leases, runs, storable
 
 log = logging.getLogger("vidan.worker")
 
@@ -83,7 +85,36 @@ class Conclusions:
         self._missing = missing
 
     def write(self, database: Database, outcomes: Sequence[Outcome]) -> None:
-        """Write what became of runs. Raises DatabaseUnavailable; it may be called again then."""
+        """Write what became of runs. Raises DatabaseUnavailable; it may be called again then.
+
+        One that the database refuses is an error of its run, and keeps no other from being stored.
+        """
+        try:
+            self._write(database, outcomes)
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            log.exception("storing how runs ended failed: one by one now")
+            for outcome in outcomes:
+                self._write_alone(database, outcome)
+
+    def _write_alone(self, database: Database, outcome: Outcome) -> None:
+        scenario_id = outcome.claimed.fence.scenario_id
+        try:
+            self._write(database, [outcome])
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            log.error("scenario %d: its end can't be stored: %s", scenario_id, error)
+            line = storable.line(f"its end can't be stored: {type(error).__name__}: {error}")
+            try:
+                self._fail(database, replace(outcome, end=End.FAILED, error=line))
+            except DatabaseUnavailable:
+                raise
+            except Exception:  # the heartbeat finds a row without a run, and puts it back
+                log.exception("scenario %d: nor can that be stored", scenario_id)
+
+    def _write(self, database: Database, outcomes: Sequence[Outcome]) -> None:
         endings, back = [], []
         for outcome in outcomes:
             fence = outcome.claimed.fence

@@ -19,7 +19,7 @@ from uuid import UUID
 from vidan import config, lifeline, logs
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.errors import HOPELESS_EXIT_CODES, DatabaseUnavailable, VidanError
+from vidan.errors import HOPELESS_EXIT_CODES
 from vidan.lifeline import Child
 from vidan.services import expiry, leases
 from vidan.slotboard import SlotBoard
@@ -32,6 +32,8 @@ STALL_SECONDS = 60.0
 SILENT_SECONDS = 12.0
 """A database that has been silent for this long excuses a stall."""
 ROUND_SECONDS = 0.05
+RELEASE_SECONDS = 0.5
+"""How often it tries again to give a lease up, while the database is away."""
 QUARANTINE_SECONDS = 2.0
 """How often it asks whether suspects wait, if its workers have several slots."""
 STEADY_SECONDS = 10.0
@@ -74,6 +76,7 @@ class Supervisor:
         self._quarantine: Post | None = None
         self._next_quarantine = 0.0
         self._releases: list[Release] = []
+        self._next_release = 0.0
         self._database: Database | None = None
         self._exit_code = 0
 
@@ -193,6 +196,8 @@ class Supervisor:
 
     def _release(self) -> None:
         """Give up the leases of dead processes; what can't be had now is tried again."""
+        if time.monotonic() < self._next_release:
+            return
         for release in list(self._releases):
             try:
                 done = self._connected().retrying(
@@ -200,8 +205,9 @@ class Supervisor:
                         c, r.worker_id, actor="supervisor", executing=r.executing
                     )
                 )
-            except VidanError as error:
-                log.warning("%s", error)
+            except Exception as error:  # nothing here may end it, and all its workers with it
+                log.warning("can't give up the lease of %s: %s", release.worker_id, error)
+                self._next_release = time.monotonic() + RELEASE_SECONDS
                 done = self.signals > 0  # its lease will end by itself
             if done:
                 self._releases.remove(release)
@@ -215,8 +221,8 @@ class Supervisor:
         try:
             with self._connected().begin() as connection:
                 wanted = leases.suspects_due(connection, options.queues)
-        except DatabaseUnavailable as error:
-            log.warning("%s", error)
+        except Exception as error:
+            log.warning("can't ask for suspects: %s", error)
             return
         if wanted and self._quarantine is None:
             self._quarantine = Post(
@@ -251,7 +257,7 @@ def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
 
     Raises DatabaseUnavailable or SchemaMismatch before any worker is started.
     """
-    database = Database(settings.require_database())
+    database = Database(settings.require_database(), guarded=True)
     try:
         database.check_schema()
     finally:

@@ -93,11 +93,17 @@ class Worker:
         while not self.stopping:
             try:
                 self.run_once()
-                pause = 0.2
             except DatabaseUnavailable as error:
                 log.warning("%s", error)
-                time.sleep(pause)
-                pause = min(2 * pause, 2.0)
+            except Exception:  # one bad round must not end the process, and all its runs with it
+                if self._lease is None:
+                    raise  # it can't even register: its supervisor tells that from an outage
+                log.exception("a round failed")
+            else:
+                pause = 0.2
+                continue
+            time.sleep(pause)
+            pause = min(2 * pause, 2.0)
         self._leave()
 
     def run_once(self) -> None:
@@ -135,9 +141,13 @@ class Worker:
             on_end=self._lose_all,
             measure=self._measure,
         )
-        with lease.database.begin() as connection:
-            tasks.publish(connection, [task.spec for task in self._registry.values()])
-        lease.begin()
+        try:
+            with lease.database.begin() as connection:
+                tasks.publish(connection, [task.spec for task in self._registry.values()])
+            lease.begin()
+        except BaseException:
+            lease.close()
+            raise
         log.info("%s registered as %s", self._options.name, lease.worker_id)
         self._lease = lease
         self._claim_now = True
@@ -322,6 +332,10 @@ class Worker:
             except DatabaseUnavailable as error:
                 log.warning("%s", error)
                 time.sleep(0.5)
+            except Exception:  # what it still holds is put back once its lease is given up
+                log.exception("leaving failed")
+                lease.give_up()
+                break
             if not self._slots.engaged():
                 lease.give_up()
                 break

@@ -1,0 +1,226 @@
+"""One scenario that the database refuses, whatever for, holds nobody else up."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from tests.support.played_worker import PlayedWorker
+from tests.support.processes import eventually
+from vidan.config import Settings
+from vidan.db.session import Database
+from vidan.domain import Status
+from vidan.orchestrator import Orchestrator
+from vidan.run import Run
+from vidan.services import scenarios
+from vidan.services.scenarios import NewScenario
+from vidan.supervisor import Release, Supervisor
+from vidan.tasks import Vidan
+from vidan.worker import Worker
+from vidan.worker_options import WorkerOptions
+
+app = Vidan()
+
+
+@app.task(name="echo", source=False, retries=0)
+def echo(run: Run, value: int) -> int:
+    return value
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    opened = Database(database_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """No broker is there."""
+    return Settings(
+        home=tmp_path, database_url=database_url, kafka={"bootstrap.servers": "127.0.0.1:1"}
+    )
+
+
+@pytest.fixture
+def worker(settings: Settings) -> Iterator[Worker]:
+    made = Worker(settings, WorkerOptions("w@test", slots=3), app.tasks)
+    yield made
+    made._leave()
+    made._slots.close()
+
+
+def create(database: Database, count: int = 1) -> list[int]:
+    news = [NewScenario(task="echo", params={"value": n}) for n in range(count)]
+    with database.begin() as connection:
+        return [one.id for one in scenarios.create_many(connection, news)]
+
+
+def get(database: Database, scenario_id: int) -> scenarios.Scenario:
+    with database.begin() as connection:
+        return scenarios.get(connection, scenario_id)
+
+
+@contextmanager
+def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
+    """Refuse updates to rows of a table, as a constraint does."""
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+                " 'BEGIN RAISE EXCEPTION ''refused'' USING ERRCODE = ''23514''; END'"
+            )
+        )
+        connection.execute(
+            text(
+                f"CREATE TRIGGER refuse BEFORE UPDATE ON {table} FOR EACH ROW"
+                f" WHEN ({condition}) EXECUTE FUNCTION refuse()"
+            )
+        )
+    try:
+        yield
+    finally:
+        with database.begin() as connection:
+            connection.execute(text(f"DROP TRIGGER refuse ON {table}"))
+
+
+def run_until_all_wait_to_be_concluded(worker: Worker, count: int) -> None:
+    lease = worker._current_lease()
+    worker._claim(lease)
+    assert eventually(lambda: len(worker._slots.outcomes()) == count, 10)
+
+
+def test_an_end_that_is_refused_is_its_own_runs_error(worker: Worker, database: Database) -> None:
+    worker.run_once()  # registers, and publishes its tasks
+    first, poisoned, last = create(database, 3)
+    condition = f"NEW.id = {poisoned} AND NEW.status = 'completed'"
+    with refusing(database, "scenarios", condition):
+        run_until_all_wait_to_be_concluded(worker, 3)
+        worker.run_once()
+    assert [get(database, one).status for one in (first, last)] == [Status.COMPLETED] * 2
+    found = get(database, poisoned)
+    assert (found.status, found.attempts) == (Status.FAILED, 1)
+    assert "its end can't be stored" in (found.error or "")
+    assert worker._slots.free == 3
+
+
+def test_not_even_one_that_can_not_fail_holds_the_others_up(
+    worker: Worker, database: Database
+) -> None:
+    worker.run_once()
+    first, poisoned = create(database, 2)
+    condition = f"NEW.id = {poisoned} AND NEW.status NOT IN ('init_startup_processing', 'active')"
+    with refusing(database, "scenarios", condition):
+        run_until_all_wait_to_be_concluded(worker, 2)
+        worker.run_once()
+        assert get(database, first).status is Status.COMPLETED
+        assert worker._slots.free == 3
+    lease = worker._lease
+    assert lease is not None
+    lease._beat()
+    lease._beat()  # a row without a run, in two heartbeats
+    assert get(database, poisoned).status is Status.INIT_STARTUP
+    assert get(database, poisoned).attempts == 0
+
+
+def test_a_round_that_fails_ends_no_worker(worker: Worker, database: Database) -> None:
+    worker.run_once()
+    (scenario_id,) = create(database)
+    with refusing(database, "scenarios", "NEW.status = 'init_startup_processing'"):
+        loop = threading.Thread(target=worker.run)
+        loop.start()
+        time.sleep(1)
+        assert loop.is_alive()
+    try:
+        assert eventually(lambda: get(database, scenario_id).status is Status.COMPLETED, 10)
+        with database.begin() as connection:
+            assert connection.execute(text("SELECT count(*) FROM workers")).scalar() == 1
+    finally:
+        worker.stopping = True
+        loop.join(20)
+
+
+def test_a_worker_that_leaves_can_leave(worker: Worker, database: Database) -> None:
+    """What can't be put back is put back by whoever finds it without a worker."""
+    worker.run_once()
+    create(database)
+    with refusing(database, "scenarios", "OLD.status = 'active'"):
+        run_until_all_wait_to_be_concluded(worker, 1)
+        worker._conclusions.write = broken  # type: ignore[method-assign,assignment]
+        started = time.monotonic()
+        worker._leave()
+        assert time.monotonic() - started < 5
+    with database.begin() as connection:
+        assert connection.execute(text("SELECT state FROM workers")).scalar() == "gone"
+
+
+def broken(*_: object) -> None:
+    raise RuntimeError("for a test")
+
+
+def test_a_release_that_is_refused_ends_no_supervisor(
+    settings: Settings, database: Database
+) -> None:
+    (scenario_id,) = create_sourced(database)
+    dead = PlayedWorker(database)
+    dead.claim()
+    supervisor = Supervisor(settings, [])
+    supervisor._releases = [Release(dead.id, [scenario_id]), Release(uuid.uuid4(), [])]
+    with refusing(database, "workers", "true"):
+        supervisor._release()
+    assert len(supervisor._releases) == 1  # the other one was done
+
+    def released() -> bool:
+        supervisor._release()
+        return not supervisor._releases
+
+    assert eventually(released, 3)
+    assert get(database, scenario_id).status is Status.INIT_STARTUP
+    assert get(database, scenario_id).crashes == 1
+
+
+def create_sourced(database: Database, count: int = 1) -> list[int]:
+    with database.begin() as connection:
+        news = [NewScenario(source=f"/{n}.mp4") for n in range(count)]
+        return [one.id for one in scenarios.create_many(connection, news)]
+
+
+def test_no_lease_waits_behind_an_announcement(settings: Settings, database: Database) -> None:
+    """Without a broker each try to announce takes seconds; leases end all the while."""
+    create_sourced(database, 12)
+    dead = [PlayedWorker(database, f"w-{number}") for number in range(10)]
+    for number, worker in enumerate(dead):
+        worker.claim()
+        worker.let_lease_end(-0.6 * number)
+    orchestrator = Orchestrator(settings)
+    rounds = threading.Thread(target=orchestrator.run)
+    rounds.start()
+    sql = (
+        "SELECT max(extract(epoch FROM t.at - greatest(w.lease_until, :since))) AS late,"
+        " count(*) AS n"
+        " FROM transitions t JOIN workers w ON t.from_status = 'active'"
+        " AND w.name = (SELECT actor FROM transitions c WHERE c.scenario_id = t.scenario_id"
+        " AND c.to_status = 'init_startup_processing')"
+    )
+    with database.begin() as connection:
+        since = connection.execute(text("SELECT now()")).scalar_one()
+
+    def measured() -> tuple[int, float]:
+        with database.begin() as connection:
+            row = connection.execute(text(sql), {"since": since}).one()
+            return int(row.n), float(row.late or 0)
+
+    try:
+        assert eventually(lambda: measured()[0] == 10, 15), measured()
+        assert measured()[1] < 1.0
+    finally:
+        orchestrator.stopping = True
+        rounds.join(15)
+    assert not rounds.is_alive()
