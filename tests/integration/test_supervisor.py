@@ -74,7 +74,7 @@ def test_an_app_that_is_not_there_ends_the_supervisor(embedded_cluster: Cluster)
             "--posts",
             json.dumps([json.loads(options.to_json())]),
         ],
-        env=embedded_cluster._environment,
+        env=embedded_cluster.environment,
         capture_output=True,
         text=True,
         timeout=60,

@@ -35,7 +35,7 @@ class Cluster:
     def __init__(self, database_url: str, settings: Settings, logs: Path) -> None:
         self.database = Database(database_url)
         self.settings = settings
-        self._environment = {
+        self.environment = {
             **os.environ,
             "DATABASE_URL": database_url,
             "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers() or "127.0.0.1:1",
@@ -129,7 +129,7 @@ class Cluster:
     def _spawn(self, module: str, arguments: list[str]) -> Child:
         with self._log.open("ab") as log:
             child = lifeline.spawn(
-                module, arguments, env=self._environment, stdout=log, stderr=log, cwd=APPS
+                module, arguments, env=self.environment, stdout=log, stderr=log, cwd=APPS
             )
         self._children.append(child)
         return child

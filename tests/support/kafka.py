@@ -40,7 +40,7 @@ class RealKafka:
         self._folder = folder
         self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
-        port, controller_port = _free_ports(2)
+        port, controller_port = free_ports(2)
         self.bootstrap_servers = f"127.0.0.1:{port}"
         self._properties = folder / "server.properties"
         template = (FOLDER / "server.properties").read_text(encoding="utf-8")
@@ -244,7 +244,7 @@ def _java(main: str, *args: str | Path) -> list[str]:
     return [*bound, "java", *quick, quiet, "-cp", f"{JARS}/*", main, *map(str, args)]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

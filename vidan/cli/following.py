@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from vidan.db.session import Database
+    from vidan.domain import Gap
     from vidan.services.scenarios import Scenario
 
 T = TypeVar("T")
@@ -138,8 +139,11 @@ def tell_end(database: Database, out: Output, scenario: Scenario) -> None:
     """Say on stderr how one ended, and how many frames were lost."""
     from vidan.services import scenarios
 
-    with database.begin() as connection:
-        gaps = scenarios.gaps(connection, scenario.id)
+    def look() -> list[Gap]:
+        with database.begin() as connection:
+            return scenarios.gaps(connection, scenario.id)
+
+    gaps = patiently(look, out)
     lost = sum(gap.to_frame - gap.from_frame + 1 for gap in gaps)
     text = f"scenario {scenario.id} is {scenario.status}: {scenario.frames_done} frames"
     if lost:

@@ -1,0 +1,143 @@
+"""A client that is stopped in mid-transaction blocks nobody for long."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+
+from tests.recovery.test_killed import start_hosts
+from tests.support import recovery
+from tests.support.cluster import SAMPLE_FRAMES, Cluster
+from tests.support.processes import eventually
+from vidan.domain import Status
+from vidan.services import requests, scenarios
+
+ROOT = Path(__file__).parents[2]
+GONE = 3
+"""Its transaction had been ended."""
+
+
+@contextmanager
+def stopped(kind: str, url: str) -> Iterator[subprocess.Popen[str]]:
+    """A client that has stopped itself, woken at the end if it wasn't before."""
+    client = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.stopped_client", kind, url],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        stat = Path(f"/proc/{client.pid}/stat")
+        assert eventually(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", 20)
+        yield client
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def quickly(cluster: Cluster, work: Callable[[Connection], object]) -> None:
+    """Do what a user asks for; it may not have to wait."""
+    started = time.monotonic()
+    with cluster.database.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '1s'"))
+        work(connection)
+    assert time.monotonic() - started < 2
+
+
+def test_a_worker_stopped_within_a_copy_blocks_nobody(embedded_cluster: Cluster) -> None:
+    cluster = embedded_cluster
+    cluster.orchestrator()
+    mine = cluster.create()
+    with stopped("worker", cluster.database.url) as client:
+        assert client.stdout is not None
+        assert int(client.stdout.readline()) == mine
+        start_hosts(cluster, "other")
+        beside = cluster.create(task="count")
+        done = cluster.wait(beside)  # others claim and commit meanwhile
+        assert (done.status, done.frames_done) == (Status.COMPLETED, SAMPLE_FRAMES)
+        quickly(cluster, lambda c: requests.start(c, beside, from_beginning=True))
+        quickly(cluster, lambda c: requests.stop(c, beside))
+        cluster.wait(beside)
+        quickly(cluster, lambda c: requests.delete(c, beside))
+        quickly(cluster, scenarios.find)
+        held = cluster.get(mine)
+        assert (held.status, held.worker) == (Status.ACTIVE, "stopped")
+
+        stopping = threading.Thread(target=lambda: stop(cluster, mine))
+        stopping.start()  # this one waits for the row
+        time.sleep(0.5)
+        assert stopping.is_alive()
+        cluster.query("UPDATE workers SET lease_until = now() WHERE name = 'stopped'")
+        ended = time.monotonic()
+        stopping.join(10)
+        assert time.monotonic() - ended < 2.0
+        assert cluster.wait(mine).status is Status.INACTIVE
+
+        os.kill(client.pid, signal.SIGCONT)
+        assert client.wait(20) == GONE
+    assert cluster.frames(mine) == []
+
+
+def stop(cluster: Cluster, scenario_id: int) -> None:
+    with cluster.database.begin() as connection:
+        requests.stop(connection, scenario_id)
+
+
+def test_what_a_stopped_worker_held_is_claimed_by_others(embedded_cluster: Cluster) -> None:
+    """The row is locked by a session that is just being ended: it is had within the second."""
+    cluster = embedded_cluster
+    cluster.orchestrator()
+    mine = cluster.create()
+    with stopped("worker", cluster.database.url):
+        start_hosts(cluster, "other")
+        cluster.query(
+            "UPDATE workers SET lease_until = now() + interval '1 s' WHERE name = 'stopped'"
+        )
+        lease_until = cluster.query("SELECT lease_until FROM workers WHERE name = 'stopped'")
+        claimed = recovery.reached(
+            cluster, mine, Status.INIT_STARTUP_PROCESSING, lease_until[0]["lease_until"]
+        )
+        late = (claimed - lease_until[0]["lease_until"]).total_seconds()
+        assert 0 < late < 1.5
+        assert cluster.get(mine).worker == "other"
+
+
+def test_a_stopped_orchestrator_lets_go_of_what_it_was_to_announce(
+    embedded_cluster: Cluster,
+) -> None:
+    cluster = embedded_cluster
+    created = [cluster.create(queue="nobody") for _ in range(3)]
+    with stopped("orchestrator", cluster.database.url) as client:
+        assert client.stdout is not None
+        assert int(client.stdout.readline()) == 3
+        began = time.monotonic()
+        cluster.orchestrator()
+        start_hosts(cluster, "w")
+        fresh = cluster.create(task="add", params={"a": 41})
+        assert cluster.wait(fresh, 5).result == 42  # nobody waits for the rows that are locked
+        due = "SELECT count(*) AS n FROM scenarios WHERE announce_at IS NOT NULL"
+        assert eventually(lambda: cluster.query(due) == [{"n": 0}], 10)
+        assert time.monotonic() - began < 5 + 4
+        servers = str(cluster.settings.bootstrap_servers())
+        recovery.seconds_until_announced(servers, created, began)
+        os.kill(client.pid, signal.SIGCONT)
+        assert client.wait(20) == GONE
+
+
+def test_a_stopped_supervisor_stops_no_worker(embedded_cluster: Cluster) -> None:
+    cluster = embedded_cluster
+    cluster.orchestrator()
+    (host,) = start_hosts(cluster, "w")
+    os.kill(host.supervisor.pid, signal.SIGSTOP)
+    scenario_id = cluster.create(task="count")
+    assert cluster.wait(scenario_id).result == {"frames": SAMPLE_FRAMES}
+    os.kill(host.supervisor.pid, signal.SIGCONT)

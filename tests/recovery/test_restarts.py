@@ -1,0 +1,235 @@
+"""Broker and PostgreSQL restarted: work goes on within five seconds of their return, by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support import recovery
+from tests.support.cluster import SAMPLE_FRAMES, Cluster
+from tests.support.durable_postgres import DurablePostgres
+from tests.support.kafka import HostedBroker, RealKafka, free_ports
+from tests.support.played_worker import PlayedWorker
+from tests.support.processes import eventually
+from vidan.domain import Status
+
+PROMISE = 5.0
+BUSY = 2.0
+"""Seconds that a machine which is busy with other tests may add."""
+
+LONG = os.environ.get("VIDAN_LONG_TESTS")
+OUTAGES = [("fast", 3.0), ("immediate", 0.0), ("immediate", 17.0)]
+MORE_OUTAGES = [("fast", 0.0), ("fast", 10.0), ("fast", 20.0), ("immediate", 10.0)]
+
+
+def assert_undisturbed(cluster: Cluster, scenario_id: int) -> None:
+    """A run over the whole sample ended well, every frame is there once, nobody was charged."""
+    found = cluster.wait(scenario_id)
+    assert found.status is Status.COMPLETED, (found.error, cluster.log())
+    assert (found.attempts, found.crashes) == (0, 0)
+    assert found.result == {"frames": SAMPLE_FRAMES}
+    assert [one.frame for one in cluster.frames(scenario_id)] == list(range(SAMPLE_FRAMES))
+
+
+# --- PostgreSQL
+
+
+@pytest.mark.parametrize(
+    ("how", "away"),
+    [
+        *OUTAGES,
+        *(
+            pytest.param(*one, marks=pytest.mark.skipif(not LONG, reason="VIDAN_LONG_TESTS=1"))
+            for one in MORE_OUTAGES
+        ),
+    ],
+)
+def test_postgres_comes_back(
+    embedded_cluster: Cluster, postgres: DurablePostgres, how: str, away: float
+) -> None:
+    """17 s are longer than a lease: runs stop by their own clock, and go on at the checkpoint."""
+    cluster = embedded_cluster
+    cluster.orchestrator()
+    supervisor = cluster.supervisor(slots=2)
+    scenario_id = cluster.create(task="count", params={"model": "trial:slow"})
+    cluster.wait_for_frames(scenario_id, 10)
+
+    seconds = recovery.postgres_restarted(cluster, postgres, how, away, scenario_id)
+
+    assert seconds < PROMISE + BUSY, cluster.log()
+    assert_undisturbed(cluster, scenario_id)
+    assert supervisor.poll() is None
+    pids = {row["pid"] for row in cluster.query("SELECT pid FROM workers")}
+    assert len(pids) == 1  # nothing had to be started again
+
+
+def vidan(cluster: Cluster, *words: object) -> subprocess.Popen[str]:
+    """Start a command of vidan's."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vidan", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=cluster.environment,
+    )
+
+
+def test_commands_that_wait_ride_out_a_restart(
+    embedded_cluster: Cluster, postgres: DurablePostgres
+) -> None:
+    """A script that follows a scenario wants its end, not news of the database."""
+    cluster = embedded_cluster
+    cluster.orchestrator()
+    cluster.supervisor(slots=2)
+    scenario_id = cluster.create(task="count", params={"model": "trial:slow"})
+    cluster.wait_for_frames(scenario_id, 4)
+    (port,) = free_ports(1)
+    api = vidan(cluster, "api", "--port", port)
+    commands = {
+        "watch": vidan(cluster, "predictions", "watch", scenario_id, "--json"),
+        "wait": vidan(cluster, "scenario", "wait", scenario_id, "--json"),
+        "create": vidan(
+            cluster, "scenario", "create", "--task", "sleep", "--param", "seconds=8", "--wait"
+        ),
+    }
+    url = f"http://127.0.0.1:{port}/scenario/{scenario_id}/"
+    try:
+        assert eventually(lambda: status_of(url) == 200, 20)
+        assert eventually(lambda: len(cluster.query("SELECT 1 FROM scenarios")) == 2, 20)
+        postgres.go("fast")
+        assert eventually(lambda: status_of(url) == 503, 10)
+        time.sleep(2)
+        postgres.start()
+        back = time.monotonic()
+        assert recovery.seconds_until(lambda: status_of(url) == 200, back) < PROMISE
+
+        ended = {name: one.communicate(timeout=60) for name, one in commands.items()}
+    finally:
+        api.terminate()
+        api.communicate(timeout=20)
+    assert {name: one.returncode for name, one in commands.items()} == dict.fromkeys(commands, 0)
+    for name, (_, told) in ended.items():
+        assert told.count("trying again") == 1, (name, told)
+        assert "Traceback" not in told, (name, told)
+    watched = [json.loads(line)["frame"] for line in ended["watch"][0].splitlines()]
+    assert watched == list(range(SAMPLE_FRAMES))
+    assert json.loads(ended["wait"][0])["status"] == "completed"
+
+
+def status_of(url: str) -> int:
+    """Return the status that an HTTP server answers with, 0 while there is none."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def test_a_command_that_is_called_in_an_outage_says_so(
+    embedded_cluster: Cluster, postgres: DurablePostgres
+) -> None:
+    postgres.go("immediate")
+    try:
+        called = [
+            vidan(embedded_cluster, *words.split())
+            for words in ("scenario list", "predictions watch 1", "scenario wait 1", "orchestrator")
+        ]
+        for one in called:
+            out, told = one.communicate(timeout=30)
+            assert (one.returncode, out) == (8, "")
+            assert [line.partition(":")[0] for line in told.splitlines()] == ["Error", "Hint"], told
+    finally:
+        postgres.start()
+
+
+# --- no connections
+
+
+@pytest.fixture
+def crowd(postgres: DurablePostgres) -> Iterator[list[psycopg.Connection[object]]]:
+    """Connections, closed at the end."""
+    opened: list[psycopg.Connection[object]] = []
+    yield opened
+    for one in opened:
+        one.close()
+
+
+def test_a_server_without_a_connection_to_spare_ends_no_run(
+    embedded_cluster: Cluster,
+    postgres: DurablePostgres,
+    crowd: list[psycopg.Connection[object]],
+) -> None:
+    cluster = embedded_cluster
+    cluster.orchestrator()
+    cluster.supervisor(slots=2)
+    scenario_id = cluster.create(task="count", params={"model": "trial:slow"})
+    cluster.wait_for_frames(scenario_id, 4)
+    before = cluster.get(scenario_id).frames_done
+
+    with pytest.raises(psycopg.OperationalError, match=r"too many|remaining"):
+        crowd.extend(psycopg.connect(postgres.url) for _ in range(1000))
+    beside = cluster.create(task="add", params={"a": 1})  # over a connection that it has
+    full = time.monotonic()
+    while time.monotonic() - full < 7:  # a heartbeat and more
+        with suppress(psycopg.OperationalError):
+            crowd.append(psycopg.connect(postgres.url))  # what a worker let go of is taken
+        time.sleep(0.1)
+    assert cluster.get(beside).status is Status.COMPLETED, cluster.log()
+    assert cluster.get(scenario_id).frames_done > before, cluster.log()
+    while crowd:
+        crowd.pop().close()
+
+    assert_undisturbed(cluster, scenario_id)
+    assert len(cluster.query("SELECT 1 FROM workers")) == 1  # no lease was lost
+
+
+# --- the broker
+
+
+def test_a_broker_comes_back(
+    cluster: Cluster, broker_server: RealKafka | HostedBroker, tmp_path: Path
+) -> None:
+    """Kafka at its address, with its topics; the embedded one at another port, with nothing."""
+    with ExitStack() as stack:
+        if isinstance(broker_server, HostedBroker):
+            stack.enter_context(recovery.followed(cluster, broker_server, tmp_path))
+        see_a_broker_come_back(cluster, broker_server)
+
+
+def see_a_broker_come_back(cluster: Cluster, server: RealKafka | HostedBroker) -> None:
+    cluster.orchestrator()
+    cluster.supervisor(slots=2)
+    assert cluster.wait(cluster.create(task="add", params={"a": 0})).result == 1
+    dead = PlayedWorker(cluster.database, queues=("played",))
+    held = cluster.create(queue="played")
+    dead.claim()
+    scenario_id = cluster.create(task="count", params={"model": "trial:slow"})
+    cluster.wait_for_frames(scenario_id, 4)
+    dead.let_lease_end(-2.0)  # while there is no broker
+
+    found = recovery.broker_restarted(cluster, server, 10 if isinstance(server, RealKafka) else 2)
+
+    assert found.swept < PROMISE
+    assert found.announced < PROMISE + BUSY, (found, cluster.log())
+    assert found.worked < PROMISE
+    assert_undisturbed(cluster, scenario_id)
+    late = cluster.query(
+        "SELECT extract(epoch FROM t.at - w.lease_until) AS s FROM transitions t, workers w"
+        " WHERE t.scenario_id = :id AND t.from_status = 'active' AND w.id = :worker",
+        id=held,
+        worker=dead.id,
+    )
+    assert 0 < late[0]["s"] < 1.0 + BUSY

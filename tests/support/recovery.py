@@ -1,0 +1,245 @@
+"""What is killed or taken away, and how long it takes until the work goes on.
+
+Shared by the tests that hold the promises and by the benchmark that tells the figures. Times are by
+the database's clock where the database writes them down.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from confluent_kafka import Consumer, TopicPartition
+
+from tests.support.cluster import Cluster
+from tests.support.durable_postgres import DurablePostgres
+from tests.support.kafka import HostedBroker, RealKafka
+from tests.support.processes import eventually
+from vidan.domain import Status
+from vidan.errors import DatabaseUnavailable
+from vidan.home import KEEPER_LOCK, FileLock, StackState, write_state
+from vidan.lifeline import Child
+from vidan.messages import SCENARIOS_TOPIC
+from vidan.services import requests
+
+LIMIT = 60.0
+
+
+def now(cluster: Cluster) -> datetime:
+    """Return the database's time."""
+    at: datetime = cluster.query("SELECT clock_timestamp() AS at")[0]["at"]
+    return at
+
+
+def reached(cluster: Cluster, scenario_id: int, status: Status, after: datetime) -> datetime:
+    """Wait until a scenario has got to a status after a moment; returns when."""
+    sql = (
+        "SELECT min(at) AS at FROM transitions"
+        " WHERE scenario_id = :id AND to_status = :status AND at > :after"
+    )
+
+    def at() -> datetime | None:
+        found: datetime | None = cluster.query(sql, id=scenario_id, status=status, after=after)[0][
+            "at"
+        ]
+        return found
+
+    assert eventually(lambda: at() is not None, LIMIT), (cluster.get(scenario_id), cluster.log())
+    found = at()
+    assert found is not None
+    return found
+
+
+def seconds_until(condition: Callable[[], bool], since: float) -> float:
+    """Return the seconds from `since` (monotonic) until a condition holds."""
+
+    def holds() -> bool:
+        try:
+            return condition()
+        except DatabaseUnavailable:  # it is just about to come back
+            return False
+
+    assert eventually(holds, LIMIT)
+    return time.monotonic() - since
+
+
+def running(cluster: Cluster, **new: object) -> int:
+    """Create a scenario that runs until it is stopped; returns once it does."""
+    scenario_id = cluster.create(task="sleep", params={"seconds": 600}, **new)
+    assert eventually(lambda: cluster.get(scenario_id).status is Status.ACTIVE, LIMIT), (
+        cluster.log()
+    )
+    return scenario_id
+
+
+def end(cluster: Cluster, scenario_id: int) -> None:
+    """Stop a scenario, and wait for its end."""
+    with cluster.database.begin() as connection:
+        requests.stop(connection, scenario_id)
+    cluster.wait(scenario_id)
+
+
+def idle_workers(cluster: Cluster) -> set[str]:
+    """Return the names of workers that live and hold nothing."""
+    sql = (
+        "SELECT name FROM workers w WHERE lease_until > now() AND state <> 'gone'"
+        " AND NOT EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id)"
+    )
+    return {row["name"] for row in cluster.query(sql)}
+
+
+def worker_killed_with_another_free(cluster: Cluster, names: set[str]) -> float:
+    """Kill a worker that runs something: the seconds until another one has claimed it."""
+    assert eventually(lambda: idle_workers(cluster) == names, LIMIT), cluster.log()
+    scenario_id = running(cluster)
+    name = cluster.get(scenario_id).worker
+    assert name is not None
+    pid = cluster.worker_pid(name)
+    killed = now(cluster)
+    os.kill(pid, signal.SIGKILL)
+    claimed = reached(cluster, scenario_id, Status.INIT_STARTUP_PROCESSING, killed)
+    assert cluster.get(scenario_id).worker != name
+    end(cluster, scenario_id)
+    return (claimed - killed).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """What became of a scenario whose worker was killed while no other was there, in seconds."""
+
+    released: float
+    """From the kill."""
+    claimed: float
+    """From the registration of the process that was started instead."""
+    in_all: float
+    """From the kill to the claim."""
+
+
+def worker_killed_alone(cluster: Cluster, name: str) -> Alone:
+    """Kill the only worker while it runs something."""
+    assert eventually(lambda: idle_workers(cluster) == {name}, LIMIT), cluster.log()
+    scenario_id = running(cluster)
+    pid = cluster.worker_pid(name)
+    killed = now(cluster)
+    os.kill(pid, signal.SIGKILL)
+    released = reached(cluster, scenario_id, Status.INIT_STARTUP, killed)
+    claimed = reached(cluster, scenario_id, Status.INIT_STARTUP_PROCESSING, killed)
+    registered = cluster.query("SELECT max(registered_at) AS at FROM workers")[0]["at"]
+    end(cluster, scenario_id)
+    return Alone(
+        (released - killed).total_seconds(),
+        (claimed - registered).total_seconds(),
+        (claimed - killed).total_seconds(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A supervisor and its worker, as one machine that can go."""
+
+    supervisor: Child
+    name: str
+
+    def signal(self, cluster: Cluster, number: signal.Signals) -> None:
+        """Send a signal to both, the supervisor first: it must not see its worker die."""
+        worker = cluster.worker_pid(self.name)
+        for pid in (self.supervisor.pid, worker):
+            os.kill(pid, number)
+
+
+def seconds_after_lease(cluster: Cluster, scenario_id: int, host: Host, gone: datetime) -> float:
+    """Return the seconds from the end of a gone host's lease to the next claim by another."""
+    claimed = reached(cluster, scenario_id, Status.INIT_STARTUP_PROCESSING, gone)
+    sql = "SELECT max(lease_until) AS at FROM workers WHERE name = :n AND registered_at < :gone"
+    lease_until = cluster.query(sql, n=host.name, gone=gone)[0]["at"]
+    return float((claimed - lease_until).total_seconds())
+
+
+def postgres_restarted(
+    cluster: Cluster, postgres: DurablePostgres, how: str, away: float, running_id: int
+) -> float:
+    """Restart PostgreSQL under a run over a video that has a slot beside it.
+
+    Returns the seconds from its return until the run has stored more, and a new scenario has run.
+    """
+    before = cluster.get(running_id).frames_done
+    back = postgres.restart(how, away)
+    new: list[int] = []
+
+    def goes_on() -> bool:
+        if not new:
+            new.append(cluster.create(task="add", params={"a": 1}))
+        ended = cluster.get(new[0]).status is Status.COMPLETED
+        return ended and cluster.get(running_id).frames_done > before
+
+    return seconds_until(goes_on, back)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerBack:
+    """What happened around a restart of the broker, in seconds."""
+
+    swept: float
+    """Until a scenario that was created without a broker was done."""
+    announced: float
+    """From the broker's return until an announcement arrived."""
+    worked: float
+    """From the broker's return until a new scenario was done."""
+
+
+@contextmanager
+def followed(cluster: Cluster, server: HostedBroker, home: Path) -> Iterator[None]:
+    """Be the keeper of an embedded stack: processes started now follow its broker's address."""
+    lock = FileLock(home / KEEPER_LOCK)
+    assert lock.acquire(shared=False)
+    url = cluster.environment.pop("DATABASE_URL")
+    del cluster.environment["KAFKA_BOOTSTRAP_SERVERS"]
+    cluster.environment["VIDAN_HOME"] = str(home)
+    write_state(home, StackState(os.getpid(), url, True, {}, str(server.address_file)))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def broker_restarted(cluster: Cluster, server: RealKafka | HostedBroker, away: float) -> BrokerBack:
+    """Stop the broker, start it after a while; workers and orchestrator find it by themselves."""
+    server.stop()
+    gone = time.monotonic()
+    meanwhile = cluster.create(task="add", params={"a": 1})
+    swept = seconds_until(lambda: cluster.get(meanwhile).status is Status.COMPLETED, gone)
+    nobodys = [cluster.create(queue="nobody")]  # its announcement fails for a while
+    time.sleep(max(0.0, away - (time.monotonic() - gone)))
+    server.start()
+    back = time.monotonic()
+    nobodys.append(cluster.create(queue="nobody"))
+    new = cluster.create(task="add", params={"a": 2})
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(seconds_until_announced, server.bootstrap_servers, nobodys, back)
+        worked = seconds_until(lambda: cluster.get(new).status is Status.COMPLETED, back)
+        return BrokerBack(swept, reading.result(), worked)
+
+
+def seconds_until_announced(servers: str, ids: Sequence[int], since: float) -> float:
+    """Read the topic until these have been announced; the seconds from `since` (monotonic)."""
+    reader = Consumer({"bootstrap.servers": servers, "group.id": uuid.uuid4().hex})
+    wanted = {str(one).encode() for one in ids}
+    try:
+        partitions = reader.list_topics(SCENARIOS_TOPIC, timeout=10).topics[SCENARIOS_TOPIC]
+        reader.assign([TopicPartition(SCENARIOS_TOPIC, one, 0) for one in partitions.partitions])
+        while wanted and time.monotonic() - since < LIMIT:
+            for message in reader.consume(100, 0.05):
+                if message.error() is None:
+                    wanted.discard(message.key() or b"")
+        assert not wanted, f"never announced: {wanted}"
+        return time.monotonic() - since
+    finally:
+        reader.close()

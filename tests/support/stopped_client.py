@@ -1,0 +1,67 @@
+"""A client of the database that stops itself (SIGSTOP) in mid-transaction, its locks held.
+
+`python -m tests.support.stopped_client KIND URL`: a worker in the middle of a COPY, whose id it
+prints, or an orchestrator that is about to announce. It ends with 3 if its transaction has been
+ended when it is woken, with 0 if it could go on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+from tests.support.played_worker import PlayedWorker
+from vidan.db.session import Database
+from vidan.errors import DatabaseUnavailable
+from vidan.services import announcements, predictions
+
+
+def stop() -> None:
+    """Stand still until SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+class _Rows(list[predictions.Row]):
+    """Rows of which the last is not sent before the process is woken."""
+
+    def __iter__(self) -> Iterator[predictions.Row]:
+        for number, row in enumerate(super().__iter__()):
+            if number == len(self) - 1:
+                stop()
+            yield row
+
+
+def worker(url: str) -> None:
+    """Claim a scenario, send most of a commit, and stop."""
+    played = PlayedWorker(Database(url), "stopped")
+    played.claim()
+    assert played.fence is not None
+    sys.stdout.write(f"{played.fence.scenario_id}\n")
+    sys.stdout.flush()
+    boxes = [float(edge) for edge in range(40)]
+    rows = _Rows(
+        predictions.Row(frame, frame * 40, [0] * 10, [0.5] * 10, boxes) for frame in range(2_000)
+    )
+    batch = predictions.Batch(0, 2_000, None, "{}", ("person",), rows)
+    guarded = Database(url, application_name=str(played.id), guarded=True)
+    with guarded.begin() as connection:
+        predictions.commit(connection, played.fence, batch)
+
+
+def orchestrator(url: str) -> None:
+    """Take what is due, and stop."""
+    database = Database(url, application_name="orchestrator", guarded=True)
+    with database.begin() as connection:
+        taken = announcements.take_due(connection)
+        sys.stdout.write(f"{len(taken)}\n")
+        sys.stdout.flush()
+        stop()
+
+
+if __name__ == "__main__":
+    try:
+        {"worker": worker, "orchestrator": orchestrator}[sys.argv[1]](sys.argv[2])
+    except DatabaseUnavailable:
+        sys.exit(3)
