@@ -10,7 +10,6 @@ import pytest
 from psycopg import sql
 
 from tests.support.durable_postgres import DurablePostgres, durable_postgres
-from vidan.config import plain_url
 from vidan.db import schema
 
 _numbers = itertools.count(1)
@@ -26,7 +25,7 @@ def postgres() -> Iterator[DurablePostgres]:
 @pytest.fixture(scope="session")
 def migrated(postgres: DurablePostgres) -> str:
     """Name of a database with the newest schema, to be cloned."""
-    schema.upgrade(new_database(postgres, "migrated", "template1"))
+    schema.upgrade(postgres.create_database("migrated"))
     return "migrated"
 
 
@@ -36,17 +35,6 @@ def database_url(postgres: DurablePostgres, migrated: str) -> Iterator[str]:
     if postgres.poll() is not None:
         postgres.start()  # a test that failed has left it stopped
     name = f"recovery_{next(_numbers)}"
-    yield new_database(postgres, name, migrated)
+    yield postgres.create_database(name, migrated)
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-def new_database(postgres: DurablePostgres, name: str, template: str) -> str:
-    """Make a database, and return its URL."""
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
-    return plain_url(postgres.url).replace("@/vidan?", f"@/{name}?")

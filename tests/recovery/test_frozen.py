@@ -14,7 +14,6 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from tests.recovery.test_killed import start_hosts
 from tests.support import recovery
 from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually
@@ -60,7 +59,7 @@ def test_a_worker_stopped_within_a_copy_blocks_nobody(embedded_cluster: Cluster)
     with stopped("worker", cluster.database.url) as client:
         assert client.stdout is not None
         assert int(client.stdout.readline()) == mine
-        start_hosts(cluster, "other")
+        recovery.start_hosts(cluster, "other")
         beside = cluster.create(task="count")
         done = cluster.wait(beside)  # others claim and commit meanwhile
         assert (done.status, done.frames_done) == (Status.COMPLETED, SAMPLE_FRAMES)
@@ -98,7 +97,7 @@ def test_what_a_stopped_worker_held_is_claimed_by_others(embedded_cluster: Clust
     cluster.orchestrator()
     mine = cluster.create()
     with stopped("worker", cluster.database.url):
-        start_hosts(cluster, "other")
+        recovery.start_hosts(cluster, "other")
         cluster.query(
             "UPDATE workers SET lease_until = now() + interval '1 s' WHERE name = 'stopped'"
         )
@@ -121,7 +120,7 @@ def test_a_stopped_orchestrator_lets_go_of_what_it_was_to_announce(
         assert int(client.stdout.readline()) == 3
         began = time.monotonic()
         cluster.orchestrator()
-        start_hosts(cluster, "w")
+        recovery.start_hosts(cluster, "w")
         fresh = cluster.create(task="add", params={"a": 41})
         assert cluster.wait(fresh, 5).result == 42  # nobody waits for the rows that are locked
         due = "SELECT count(*) AS n FROM scenarios WHERE announce_at IS NOT NULL"
@@ -136,7 +135,7 @@ def test_a_stopped_orchestrator_lets_go_of_what_it_was_to_announce(
 def test_a_stopped_supervisor_stops_no_worker(embedded_cluster: Cluster) -> None:
     cluster = embedded_cluster
     cluster.orchestrator()
-    (host,) = start_hosts(cluster, "w")
+    (host,) = recovery.start_hosts(cluster, "w")
     os.kill(host.supervisor.pid, signal.SIGSTOP)
     scenario_id = cluster.create(task="count")
     assert cluster.wait(scenario_id).result == {"frames": SAMPLE_FRAMES}

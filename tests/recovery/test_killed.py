@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import signal
 import statistics
-import threading
 import time
 
 import pytest
 
 from tests.support import recovery
 from tests.support.cluster import Cluster
-from tests.support.recovery import Host
 from vidan.domain import Status
 
 BUSY = 1.0
 """Seconds that a machine which is busy with other tests may add to a worst case."""
 
 
-def start_hosts(cluster: Cluster, *names: str) -> list[Host]:
-    """Start several at once: each takes seconds."""
-    hosts: list[Host] = []
-    threads = [
-        threading.Thread(target=lambda n=name: hosts.append(Host(cluster.supervisor(n), n)))
-        for name in names
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sorted(hosts, key=lambda host: names.index(host.name))
-
-
 def test_another_free_worker_takes_over_within_a_second(embedded_cluster: Cluster) -> None:
     embedded_cluster.orchestrator()
-    start_hosts(embedded_cluster, "one", "two")
+    recovery.start_hosts(embedded_cluster, "one", "two")
 
     taken = [
         recovery.worker_killed_with_another_free(embedded_cluster, {"one", "two"}) for _ in range(3)
@@ -46,7 +30,7 @@ def test_another_free_worker_takes_over_within_a_second(embedded_cluster: Cluste
 
 def test_alone_its_own_next_process_takes_over_at_once(embedded_cluster: Cluster) -> None:
     """Its supervisor gives the lease up: nobody waits for it to end."""
-    start_hosts(embedded_cluster, "one")
+    recovery.start_hosts(embedded_cluster, "one")
 
     taken = [recovery.worker_killed_alone(embedded_cluster, "one") for _ in range(2)]
 
@@ -62,12 +46,9 @@ def test_a_host_that_is_gone_costs_its_lease_and_a_second(
     """One is switched off, one is frozen; in one case an orchestrator goes too, and comes again."""
     cluster = embedded_cluster
     orchestrator = cluster.orchestrator()
-    off, frozen = start_hosts(cluster, "off", "frozen")
-    held = {}
-    for _ in range(2):
-        scenario_id = recovery.running(cluster)
-        held[cluster.get(scenario_id).worker] = scenario_id
-    start_hosts(cluster, "third", "fourth")
+    off, frozen = recovery.start_hosts(cluster, "off", "frozen")
+    held = recovery.one_each(cluster, [off, frozen])
+    recovery.start_hosts(cluster, "third", "fourth")
     gone = recovery.now(cluster)
     if orchestrators == "killed":
         orchestrator.kill()

@@ -92,7 +92,7 @@ def test_commands_that_wait_ride_out_a_restart(
     cluster = embedded_cluster
     cluster.orchestrator()
     cluster.supervisor(slots=2)
-    scenario_id = cluster.create(task="count", params={"model": "trial:slow"})
+    scenario_id = cluster.create(task="count", params={"model": "trial:crawling"})
     cluster.wait_for_frames(scenario_id, 4)
     (port,) = free_ports(1)
     api = vidan(cluster, "api", "--port", port)
@@ -100,13 +100,16 @@ def test_commands_that_wait_ride_out_a_restart(
         "watch": vidan(cluster, "predictions", "watch", scenario_id, "--json"),
         "wait": vidan(cluster, "scenario", "wait", scenario_id, "--json"),
         "create": vidan(
-            cluster, "scenario", "create", "--task", "sleep", "--param", "seconds=8", "--wait"
+            cluster, "scenario", "create", "--task", "sleep", "--param", "seconds=12", "--wait"
         ),
     }
     url = f"http://127.0.0.1:{port}/scenario/{scenario_id}/"
     try:
         assert eventually(lambda: status_of(url) == 200, 20)
         assert eventually(lambda: len(cluster.query("SELECT 1 FROM scenarios")) == 2, 20)
+        asking = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'vidan'"
+        assert eventually(lambda: len(cluster.query(asking)) == len(commands) + 1, 20)
+        assert cluster.get(scenario_id).status is Status.ACTIVE
         postgres.go("fast")
         assert eventually(lambda: status_of(url) == 503, 10)
         time.sleep(2)

@@ -12,8 +12,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
+import psycopg
+from psycopg import sql
 
 from tests.support.folders import new_folder
+from vidan.config import plain_url
 from vidan.stack.postgres import PORT, PostgresServer
 
 # fsync is for power cuts alone: a server that is killed keeps what it has given to the kernel
@@ -34,6 +37,16 @@ class DurablePostgres(PostgresServer):
         """The path of its socket."""
         (folder,) = parse_qs(urlsplit(self.url).query)["host"]
         return f"{folder}/.s.PGSQL.{PORT}"
+
+    def create_database(self, name: str, template: str = "template1") -> str:
+        """Make a database, and return its URL."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
+            )
+        return plain_url(self.url).replace("@/vidan?", f"@/{name}?")
 
     def go(self, how: str = "fast") -> None:
         """Stop it in this way, and wait for its end."""

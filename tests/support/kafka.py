@@ -152,7 +152,7 @@ class EmbeddedSettings(Settings):
 @pytest.fixture(scope="session")
 def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
     """Apache Kafka. Without Java or Maven its tests are skipped, but with CI=true they fail."""
-    if lacking := _fetch_once():
+    if lacking := fetch():
         reason = f"{LEFT_OUT}: {lacking}; mend it with: {INSTALL}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
@@ -208,15 +208,17 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
-def _fetch_once() -> str | None:
-    """Fetch Kafka's jars; of several test processes one does, and the others wait for it."""
+def fetch() -> str | None:
+    """Fetch Kafka's jars, unless they are there; returns what is lacking, in a few words.
+
+    Of several test processes one fetches, and the others wait for it.
+    """
     with (FOLDER / "pom.xml").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return _fetch()
+        return _fetch_alone()
 
 
-def _fetch() -> str | None:
-    """Fetch Kafka's jars, unless they are there; returns what is lacking, in a few words."""
+def _fetch_alone() -> str | None:
     if shutil.which("java") is None:
         return "there is no Java"
     pom = FOLDER / "pom.xml"

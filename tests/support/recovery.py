@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
@@ -155,6 +156,21 @@ class Host:
             os.kill(pid, number)
 
 
+def start_hosts(cluster: Cluster, *names: str, **options: Any) -> list[Host]:
+    """Start several at once, since each takes seconds; in the order of the names."""
+    with ThreadPoolExecutor() as pool:
+        started = [pool.submit(cluster.supervisor, name, **options) for name in names]
+        return [Host(one.result(), name) for one, name in zip(started, names, strict=True)]
+
+
+def one_each(cluster: Cluster, hosts: Sequence[Host]) -> dict[str, int]:
+    """Let each of the hosts, which are all that there are, run a scenario; by their names."""
+    running_ids = [running(cluster) for _ in hosts]
+    held = {str(cluster.get(one).worker): one for one in running_ids}
+    assert set(held) == {host.name for host in hosts}
+    return held
+
+
 def seconds_after_lease(cluster: Cluster, scenario_id: int, host: Host, gone: datetime) -> float:
     """Return the seconds from the end of a gone host's lease to the next claim by another."""
     claimed = reached(cluster, scenario_id, Status.INIT_STARTUP_PROCESSING, gone)
@@ -233,8 +249,11 @@ def seconds_until_announced(servers: str, ids: Sequence[int], since: float) -> f
     reader = Consumer({"bootstrap.servers": servers, "group.id": uuid.uuid4().hex})
     wanted = {str(one).encode() for one in ids}
     try:
-        partitions = reader.list_topics(SCENARIOS_TOPIC, timeout=10).topics[SCENARIOS_TOPIC]
-        reader.assign([TopicPartition(SCENARIOS_TOPIC, one, 0) for one in partitions.partitions])
+        partitions: list[int] = []
+        while not partitions and time.monotonic() - since < LIMIT:  # the topic may be made just now
+            found = reader.list_topics(SCENARIOS_TOPIC, timeout=10).topics[SCENARIOS_TOPIC]
+            partitions = list(found.partitions)
+        reader.assign([TopicPartition(SCENARIOS_TOPIC, one, 0) for one in partitions])
         while wanted and time.monotonic() - since < LIMIT:
             for message in reader.consume(100, 0.05):
                 if message.error() is None:

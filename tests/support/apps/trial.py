@@ -43,6 +43,10 @@ def slow() -> Mean:
     return Mean(0.02)
 
 
+def crawling() -> Mean:
+    return Mean(0.06)
+
+
 class Hanging(Mean):
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
         time.sleep(600)
