@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from vidan import logs
 from vidan.db.session import Database
 from vidan.domain import STOPPING, Detection, Gap, Status
 from vidan.errors import (
@@ -169,7 +170,7 @@ class Committer:
         self._started = self._last = time.monotonic()
         self._changed = threading.Condition()
         self._thread = threading.Thread(
-            target=self._run, name=f"commits-{self._fence.scenario_id}", daemon=True
+            target=logs.carried(self._run), name=f"commits-{self._fence.scenario_id}", daemon=True
         )
         self._thread.start()
 
@@ -293,6 +294,7 @@ class Committer:
         if batch.to_checkpoint > batch.from_checkpoint:
             self._moved += 1
         self._checkpoint = batch.to_checkpoint
+        log.debug("stored %d frames, the next is %d", len(batch.rows), batch.to_checkpoint)
         if batch.clear_budgets and not self._told:
             self._told = True
             self._on_progress()

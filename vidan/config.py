@@ -24,6 +24,7 @@ DOTENV = "VIDAN_DOTENV"
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
+_LEVELS = ("debug", "info", "warning", "error")
 _URL_HINT = "it looks like postgresql://user:password@host:5432/database"
 
 
@@ -45,6 +46,8 @@ class Settings:
     """VIDAN_API_TOKEN: the bearer token of the HTTP interface."""
     log_json: bool = False
     """VIDAN_LOG_JSON: log lines are JSON objects."""
+    log_level: str = "info"
+    """VIDAN_LOG_LEVEL: what is logged; debug, info, warning or error."""
 
     def require_database(self) -> str:
         """The database's URL: the explicit one, else the running embedded stack's.
@@ -91,6 +94,7 @@ class Settings:
             "VIDAN_SOURCE_ROOTS": os.pathsep.join(map(str, self.source_roots)),
             "VIDAN_API_TOKEN": self.api_token,
             "VIDAN_LOG_JSON": "1" if self.log_json else None,
+            "VIDAN_LOG_LEVEL": self.log_level,
             "KAFKA_BOOTSTRAP_SERVERS": None,
             DOTENV: "0",
             **{_kafka_variable(name): value for name, value in self.kafka.items()},
@@ -131,6 +135,7 @@ def load(
         source_roots=_roots(merged.get("VIDAN_SOURCE_ROOTS", ""), folder),
         api_token=merged.get("VIDAN_API_TOKEN") or None,
         log_json=_boolean("VIDAN_LOG_JSON", merged.get("VIDAN_LOG_JSON", "")),
+        log_level=_level(merged.get("VIDAN_LOG_LEVEL") or "info"),
     )
 
 
@@ -230,3 +235,9 @@ def _boolean(name: str, value: str) -> bool:
     if value.strip().lower() in _FALSE:
         return False
     raise UsageError(f"{name} is {value!r}", hint=f"one of {', '.join(_TRUE + _FALSE[1:])}")
+
+
+def _level(value: str) -> str:
+    if value.strip().lower() in _LEVELS:
+        return value.strip().lower()
+    raise UsageError(f"VIDAN_LOG_LEVEL is {value!r}", hint=f"one of {', '.join(_LEVELS)}")

@@ -24,6 +24,7 @@ def posts(
     queues: Sequence[str] = ("default",),
     source: str | None = None,
     app: str | None = None,
+    max_frames_per_child: int | None = None,
 ) -> list[WorkerOptions]:
     """Return the options of each worker: one a GPU, or `cpus` processes of one thread each.
 
@@ -45,6 +46,7 @@ def posts(
             source=source,
             app=app,
             threads=1 if device == "cpu" else None,
+            max_frames_per_child=max_frames_per_child,
         )
         for place, device in enumerate(devices)
     ]

@@ -58,6 +58,14 @@ ENDED = frozenset({Status.INACTIVE, Status.COMPLETED, Status.FAILED})
 """Nothing happens any more unless somebody asks for it."""
 
 
+class DesiredState(StrEnum):
+    """What is asked of a worker."""
+
+    RUNNING = "running"
+    DRAINED = "drained"  # take nothing new, finish what runs, leave
+    STOPPED = "stopped"  # put back what runs, leave
+
+
 @dataclass(frozen=True, slots=True)
 class Detection:
     """One object in one frame.

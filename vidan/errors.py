@@ -9,6 +9,9 @@ from __future__ import annotations
 HOPELESS_EXIT_CODES = (2, 3, 8, 10)
 """A process that ended with one of these would do so again: usage, no such thing, schema, input."""
 
+RETIRED_EXIT_CODE = 20
+"""A worker tells its supervisor by it that it was drained or stopped: not to be started again."""
+
 
 class VidanError(Exception):
     """Something went wrong that vidan can name.

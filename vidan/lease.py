@@ -11,7 +11,9 @@ import uuid
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from vidan import logs
 from vidan.db.session import Database
+from vidan.domain import DesiredState
 from vidan.errors import VidanError
 from vidan.services import leases, workers
 from vidan.services.leases import LEASE_SECONDS, RENEW_SECONDS, Held
@@ -55,6 +57,7 @@ class Lease:
         on_beat: Callable[[list[Held], float], None],
         on_end: Callable[[], None],
         measure: Callable[[], tuple[str, float]],
+        former: UUID | None = None,
     ) -> None:
         self.worker_id: UUID = uuid.uuid4()
         self.database = Database(
@@ -62,6 +65,9 @@ class Lease:
         )
         self._pulse = Database(url, application_name=str(self.worker_id), guarded=True, pool_size=1)
         self.live_workers = 1
+        self.desired = DesiredState.RUNNING
+        """What is asked of the worker, as of the last heartbeat."""
+        self._former = former
         self._options = options
         self._tasks = tuple(tasks)
         self._board = board
@@ -96,11 +102,13 @@ class Lease:
             tasks=self._tasks,
             source=self._options.source,
             quarantine=self._options.quarantine,
+            former=self._former,
         )
         if self._board is not None:
             self._board.worker_id = self.worker_id
+        logs.identify(self.worker_id)
         with self._pulse.begin() as connection:
-            workers.register(connection, registration)
+            self.desired = workers.register(connection, registration)
         self._renewed(sent)
         for thread in self._threads:
             thread.start()
@@ -149,11 +157,13 @@ class Lease:
         sent, at = time.monotonic(), clock()
         state, fps = self._measure()
         with self._pulse.begin() as connection:
-            if not workers.renew(connection, self.worker_id, state=state, fps=fps):
+            desired = workers.renew(connection, self.worker_id, state=state, fps=fps)
+            if desired is None:
                 return False
             held = leases.held(connection, self.worker_id)
             self.live_workers = workers.live_count(connection)
         self._renewed(at)
+        self.desired = desired
         self._on_beat(held, sent)
         return True
 

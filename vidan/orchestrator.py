@@ -122,7 +122,8 @@ class Orchestrator:
             lambda c: expiry.expire(c, actor=self.actor, connected_since=since)
         )
         for one in released:
-            log.warning("scenario %d: %s, now %s", one.id, one.row["reason"], one.to_status)
+            with logs.bound(scenario_id=one.id):
+                log.warning("scenario %d: %s, now %s", one.id, one.row["reason"], one.to_status)
         return len(released)
 
     def restart(self, timeout: float) -> None:
@@ -137,7 +138,8 @@ class Orchestrator:
             reception.rewind(self._retries, received)
             raise
         for scenario_id in sorted(set(ids) - restarted):
-            log.info("scenario %d is not %s: passed over", scenario_id, Status.INIT_STARTUP)
+            with logs.bound(scenario_id=scenario_id):
+                log.info("scenario %d is not %s: passed over", scenario_id, Status.INIT_STARTUP)
         self._retries.commit(received)
 
     def keep_house(self) -> None:
@@ -260,7 +262,7 @@ def serve(settings: Settings) -> int:
 def main() -> int:
     """Run an orchestrator on the settings of the environment."""
     settings = config.load()
-    logs.configure(json=settings.log_json)
+    logs.configure(settings, "orchestrator")
     return serve(settings)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+from vidan import logs
 from vidan.commits import Committer, Done, RunControl
 from vidan.domain import Detection
 from vidan.slotboard import Call
@@ -103,7 +104,9 @@ class _ReadAhead:
         self._guard = _unguarded if source.live else guard
         self._queue: queue.Queue[FrameBatch | BaseException | None] = queue.Queue(READ_AHEAD)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._decode, name="decode", daemon=True)
+        self._thread = threading.Thread(
+            target=logs.carried(self._decode), name="decode", daemon=True
+        )
         self._thread.start()
 
     def batches(self, control: RunControl) -> Iterator[FrameBatch]:

@@ -72,8 +72,7 @@ def run_scenario(
     outcome = _call(run, tasks[claimed.task], claimed, control)
     log.log(
         logging.INFO if claimed.needs_source or outcome.error else logging.DEBUG,
-        "scenario %d %s after %.1f s%s",
-        run.scenario_id,
+        "%s after %.1f s%s",
         outcome.end.value,
         time.monotonic() - started,
         f": {outcome.error}" if outcome.error else "",
@@ -114,5 +113,5 @@ def _outcome_of(error: BaseException, claimed: Claimed) -> Outcome:
         case RejectedTask() | InputRejected() | UsageError():
             return Outcome(claimed, End.REJECTED, error=line)
         case _:  # the task's own code, a detector, a commit; SystemExit from a task, too
-            log.debug("scenario %d failed", claimed.fence.scenario_id, exc_info=error)
+            log.debug("it raised", exc_info=error)
             return Outcome(claimed, End.FAILED, error=f"{type(error).__name__}: {line}")

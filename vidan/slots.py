@@ -6,8 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from vidan import logs
 from vidan.commits import RunControl
 from vidan.errors import RunInterrupted
 from vidan.runner import Outcome
@@ -22,11 +24,20 @@ class Engagement:
     claimed: Claimed
     control: RunControl = field(default_factory=RunControl)
     since: float = field(default_factory=time.monotonic)
+    frames: int = 0
+    """How many frames it has handed to its committer, in this process."""
 
     @property
     def id(self) -> int:
         """The scenario's id."""
         return self.claimed.fence.scenario_id
+
+    def about(self) -> AbstractContextManager[None]:
+        """Let what is logged inside of the block say that it is about this."""
+        fence = self.claimed.fence
+        return logs.bound(
+            scenario_id=fence.scenario_id, epoch=fence.epoch, worker_id=fence.worker_id
+        )
 
 
 class Slots:

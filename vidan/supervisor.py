@@ -16,12 +16,15 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from vidan import config, lifeline, logs
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.errors import HOPELESS_EXIT_CODES
+from vidan.domain import DesiredState
+from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE
 from vidan.lifeline import Child
-from vidan.services import expiry, leases
+from vidan.services import expiry, leases, workers
 from vidan.slotboard import SlotBoard
 from vidan.worker_options import WorkerOptions
 
@@ -56,12 +59,15 @@ class Post:
     started: float = 0.0
     deaths: int = 0  # in a row, each soon after its start
     not_before: float = 0.0
+    former: UUID | None = None  # the last registration of the process before
+    retired: bool = False  # its worker was drained or stopped
 
 
 @dataclass(slots=True)
 class Release:
     """A lease to be given up for a process that was reaped, and whom to charge."""
 
+    post: Post
     worker_id: UUID
     executing: list[int]
 
@@ -83,7 +89,8 @@ class Supervisor:
     def run(self) -> int:
         """Work until a signal: the first lets the workers hand over, a second ends now.
 
-        Returns the exit code: 0 after a hand-over, a worker's own if a restart would not mend it.
+        It ends by itself when all its workers were drained or stopped. Returns the exit code: 0
+        after a hand-over, a worker's own if a restart would not mend it.
         """
         asked = 0
         while True:
@@ -91,7 +98,8 @@ class Supervisor:
             if self.signals > asked:
                 asked = self.signals
                 self._end_children(now=asked > 1)
-            if (self.signals or self._exit_code) and not self._children() and not self._releases:
+            ending = self.signals or self._exit_code or self._retired()
+            if ending and not self._children() and not self._releases:
                 break
             time.sleep(ROUND_SECONDS)
         if self._database is not None:
@@ -106,6 +114,10 @@ class Supervisor:
         self._release()
         if self.signals or self._exit_code:
             return
+        if self._retired():
+            if self._quarantine is not None and self._quarantine.child is not None:
+                self._quarantine.child.terminate()
+            return
         for post in self._posts:
             self._start(post)
         self._keep_quarantine()
@@ -113,6 +125,9 @@ class Supervisor:
     def pids(self) -> list[int]:
         """Return the process ids of the workers."""
         return [child.pid for child in self._children()]
+
+    def _retired(self) -> bool:
+        return all(post.retired for post in self._posts)
 
     def _all_posts(self) -> list[Post]:
         return [*self._posts, *([self._quarantine] if self._quarantine else [])]
@@ -123,15 +138,18 @@ class Supervisor:
     # --- processes
 
     def _start(self, post: Post) -> None:
-        if post.child is not None or time.monotonic() < post.not_before:
+        if post.child is not None or post.retired or time.monotonic() < post.not_before:
             return
         post.board = SlotBoard.create(post.options.slots)
         environment = {**self._settings.environment(), **MALLOC}
         if post.options.threads is not None:
             environment["OMP_NUM_THREADS"] = str(post.options.threads)
+        arguments = ["--options", post.options.to_json(), "--board", str(post.board.fd)]
+        if post.former is not None:
+            arguments += ["--former", str(post.former)]
         post.child = lifeline.spawn(
             "vidan.worker",
-            ["--options", post.options.to_json(), "--board", str(post.board.fd)],
+            arguments,
             env=environment,
             pass_fds=[post.board.fd],
         )
@@ -146,16 +164,21 @@ class Supervisor:
         post.board.close()
         lived = time.monotonic() - post.started
         post.child = post.board = None
-        if code == 0:
+        post.former = worker_id or post.former
+        post.retired = code == RETIRED_EXIT_CODE
+        if post.retired:
+            log.info("worker %s has left: it was told to", post.options.name)
+        if code in (0, RETIRED_EXIT_CODE):
             return
-        log.warning("worker %s ended with %d", post.options.name, code)
+        with logs.bound(worker_id=worker_id):
+            log.warning("worker %s ended with %d", post.options.name, code)
         post.deaths = 0 if lived > STEADY_SECONDS else post.deaths + 1
         if worker_id is not None:
             if self.signals:
                 executing = []  # ended on purpose, for no scenario
             elif guilty is not None:
                 executing = [guilty]
-            self._releases.append(Release(worker_id, executing))
+            self._releases.append(Release(post, worker_id, executing))
         elif code in HOPELESS_EXIT_CODES or post.deaths >= MAX_FALSE_STARTS:
             self._exit_code = code if code > 0 else 1  # it never got so far as to register
             self._end_children(now=False)
@@ -170,10 +193,11 @@ class Supervisor:
         if stalled is None or post.board.database_silent_for() > SILENT_SECONDS:
             return
         scenario_id, call = stalled
-        log.error(
-            "scenario %d: over %.0f s in one call (%s): ending its process",
-            scenario_id, STALL_SECONDS, call.name.lower(),
-        )  # fmt: skip
+        with logs.bound(scenario_id=scenario_id, worker_id=post.board.worker_id):
+            log.error(
+                "over %.0f s in one call (%s): ending its process",
+                STALL_SECONDS, call.name.lower(),
+            )  # fmt: skip
         post.child.kill()
         post.child.wait()
         self._reap(post, guilty=scenario_id)
@@ -200,17 +224,21 @@ class Supervisor:
             return
         for release in list(self._releases):
             try:
-                done = self._connected().retrying(
-                    lambda c, r=release: expiry.release_worker(  # type: ignore[misc]
-                        c, r.worker_id, actor="supervisor", executing=r.executing
-                    )
-                )
+                done = self._connected().retrying(lambda c, r=release: self._give_up(c, r))  # type: ignore[misc]
             except Exception as error:  # nothing here may end it, and all its workers with it
                 log.warning("can't give up the lease of %s: %s", release.worker_id, error)
                 self._next_release = time.monotonic() + RELEASE_SECONDS
                 done = self.signals > 0  # its lease will end by itself
             if done:
                 self._releases.remove(release)
+
+    def _give_up(self, connection: Connection, release: Release) -> bool:
+        """Give up one lease. Its worker may have been drained: then it is not started again."""
+        desired = workers.desired_state(connection, release.worker_id)
+        release.post.retired |= desired is not DesiredState.RUNNING
+        return expiry.release_worker(
+            connection, release.worker_id, actor="supervisor", executing=release.executing
+        )
 
     def _keep_quarantine(self) -> None:
         """Keep one process of one slot while there are suspects that no other may take."""
@@ -234,7 +262,8 @@ class Supervisor:
         if wanted:
             self._start(self._quarantine)
         elif self._quarantine.child is None:
-            self._quarantine = None
+            if not self._quarantine.retired:
+                self._quarantine = None
         elif board is not None and board.worker_id is not None and not board.executing():
             self._quarantine.child.terminate()
 
@@ -245,7 +274,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--posts", required=True, help="a JSON list of worker options")
     arguments = parser.parse_args(argv)
     settings = config.load()
-    logs.configure(json=settings.log_json)
+    logs.configure(settings, "supervisor")
     wanted = [WorkerOptions.from_json(json.dumps(one)) for one in json.loads(arguments.posts)]
     return supervise(settings, wanted)
 

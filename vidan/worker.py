@@ -16,13 +16,16 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from types import FrameType
+from uuid import UUID
 
 from vidan import broker, config, lifeline, logs, reception
 from vidan.broker.base import Received
 from vidan.concluding import Conclusions, MissingSources, RetryEvents
 from vidan.config import Settings
+from vidan.departure import Departure
 from vidan.domain import STOPPING
 from vidan.errors import (
+    RETIRED_EXIT_CODE,
     DatabaseUnavailable,
     HandOver,
     LeaseLost,
@@ -57,7 +60,10 @@ WORKERS_A_SWEEP_SECOND = 250
 
 
 class Worker:
-    """Claims scenarios and runs them in its slots. `run_once` is one step of its loop."""
+    """Claims scenarios and runs them in its slots. `run_once` is one step of its loop.
+
+    `former` is the registration of the process that this one replaces, if any.
+    """
 
     def __init__(
         self,
@@ -65,8 +71,10 @@ class Worker:
         options: WorkerOptions,
         registry: Mapping[str, Task],
         board: SlotBoard | None = None,
+        former: UUID | None = None,
     ) -> None:
         self.stopping = False
+        self.departure = Departure(options.max_frames_per_child)
         self._settings = settings
         self._options = options
         self._registry = registry
@@ -80,6 +88,7 @@ class Worker:
         self._retries = RetryEvents(self._producer)
         self._conclusions = Conclusions(options.name, self._retries, self._missing)
         self._lease: Lease | None = None
+        self._former = former
         self._next_sweep = 0.0
         self._claim_now = True
         self._paused = False
@@ -109,11 +118,12 @@ class Worker:
     def run_once(self) -> None:
         """Receive, claim, conclude: one step. Raises DatabaseUnavailable; nothing is lost by it."""
         lease = self._current_lease()
+        leaving = self._depart(lease)
         received = self._receive()
         try:
             reception.usable(lease.database, received)  # ids are hints: the claim asks the rows
             now = time.monotonic()
-            if received or self._claim_now or now >= self._next_sweep:
+            if not leaving and (received or self._claim_now or now >= self._next_sweep):
                 self._claim(lease)
                 interval = max(SWEEP_SECONDS, lease.live_workers / WORKERS_A_SWEEP_SECOND)
                 self._next_sweep = now + interval * random.uniform(0.75, 1.25)
@@ -140,6 +150,7 @@ class Worker:
             on_beat=self._compare,
             on_end=self._lose_all,
             measure=self._measure,
+            former=self._former,
         )
         try:
             with lease.database.begin() as connection:
@@ -150,6 +161,7 @@ class Worker:
             raise
         log.info("%s registered as %s", self._options.name, lease.worker_id)
         self._lease = lease
+        self._former = lease.worker_id
         self._claim_now = True
         return lease
 
@@ -174,7 +186,8 @@ class Worker:
 
     def _measure(self) -> tuple[str, float]:
         busy = bool(self._slots.engaged())
-        state = "draining" if self.stopping else "busy" if busy else "idle"
+        leaving = self.stopping or self.departure.begun
+        state = "draining" if leaving else "busy" if busy else "idle"
         return state, self._frames.per_second()
 
     def _compare(self, held: list[Held], sent: float) -> None:
@@ -197,10 +210,23 @@ class Worker:
             fences = [leases.Fence(row.scenario_id, row.epoch, lease.worker_id) for row in lost]
             self._conclusions.put_back(lease.database, fences, "the claim's answer was lost")
 
+    def _depart(self, lease: Lease) -> bool:
+        """Look whether it is time to leave of its own accord. Returns whether it is leaving."""
+        if not self.departure.look(lease.desired):
+            return False
+        self._consumer.close()  # so that others take its partitions over at once
+        self._put_back(lease, self._slots.withdraw(), "not begun, the worker is leaving")
+        if self.departure.hand_over(lease.desired, self._slots):
+            self.stopping = True
+        return True
+
     # --- receive
 
     def _receive(self) -> list[Received]:
         """Poll while a slot is free; without one, stay in the group and wait for a slot."""
+        if self.departure.begun:
+            self._slots.wake.wait(IDLE_POLL_SECONDS)
+            return []
         if self._slots.free <= 0:
             if not self._paused:
                 self._consumer.pause()
@@ -246,6 +272,10 @@ class Worker:
         if not claimed:
             return
         engagements = [Engagement(one) for one in claimed]
+        for engagement in engagements:
+            with engagement.about():
+                level = logging.INFO if engagement.claimed.needs_source else logging.DEBUG
+                log.log(level, "claimed: task %s", engagement.claimed.task)
         short = [one for one in engagements if not one.claimed.needs_source]
         if short:
             started = lease.database.retrying(
@@ -289,11 +319,16 @@ class Worker:
             detectors=self._detectors,
             on_active=lambda: self._activate(lease, engagement),
             on_progress=lambda: self._progressed(engagement),
-            on_frames=self._frames.add,
+            on_frames=lambda frames: self._count(engagement, frames),
             board=self._board,
             slot=slot,
         )
-        return run_scenario(engagement.claimed, self._registry, engagement.control, around)
+        with engagement.about():
+            return run_scenario(engagement.claimed, self._registry, engagement.control, around)
+
+    def _count(self, engagement: Engagement, frames: int) -> None:
+        self._frames.add(frames)
+        self.departure.count(engagement, frames)
 
     def _activate(self, lease: Lease, engagement: Engagement) -> None:
         fence = engagement.claimed.fence
@@ -305,6 +340,7 @@ class Worker:
             raise LeaseLost(f"scenario {fence.scenario_id} is another's now")
         if status in STOPPING:
             raise RunStopped("a stop was asked for")
+        log.info("active, from frame %d on", engagement.claimed.checkpoint)
 
     def _progressed(self, engagement: Engagement) -> None:
         if self._options.quarantine:
@@ -350,13 +386,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m vidan.worker")
     parser.add_argument("--options", required=True, type=WorkerOptions.from_json)
     parser.add_argument("--board", type=int, help="descriptor of the supervisor's slot board")
+    parser.add_argument("--former", type=UUID, help="the registration that this process replaces")
     arguments = parser.parse_args(argv)
     options: WorkerOptions = arguments.options
     settings = config.load()
-    logs.configure(json=settings.log_json)
+    logs.configure(settings, "worker")
     board = None if arguments.board is None else SlotBoard(arguments.board, options.slots)
     try:
-        worker = Worker(settings, options, load_tasks(options.app), board)
+        worker = Worker(settings, options, load_tasks(options.app), board, arguments.former)
     except VidanError as error:
         log.error("%s", error)
         return error.exit_code
@@ -374,7 +411,7 @@ def main(argv: list[str] | None = None) -> int:
 
     lifeline.watch(orphaned)
     worker.run()
-    return 0
+    return RETIRED_EXIT_CODE if worker.departure.retired else 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ class WorkerOptions:
 
     `device` is "cpu" or "cuda:N", `slots` how many scenarios it runs at once. With `source` it
     takes only scenarios of that source, or without any. `threads` bounds torch's CPU threads.
-    `quarantine`: it takes only suspects, one at a time.
+    `quarantine`: it takes only suspects, one at a time. After `max_frames_per_child` frames, over
+    all slots, the process makes room for a fresh one.
     """
 
     name: str
@@ -23,6 +24,7 @@ class WorkerOptions:
     app: str | None = None
     threads: int | None = None
     quarantine: bool = False
+    max_frames_per_child: int | None = None
 
     def to_json(self) -> str:
         """Return the options as one line of JSON."""

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
+from vidan.domain import DesiredState
 from vidan.errors import NotFoundError
 from vidan.services import leases, scenarios, workers
 from vidan.services.scenarios import NewScenario
@@ -23,7 +24,7 @@ def seconds_left(database: Database, worker: PlayedWorker) -> float:
         return float(found.scalar_one())
 
 
-def renew(database: Database, worker: PlayedWorker) -> bool:
+def renew(database: Database, worker: PlayedWorker) -> DesiredState | None:
     with database.begin() as connection:
         return workers.renew(connection, worker.id, state="busy", fps=12.25)
 
@@ -78,6 +79,7 @@ def test_a_worker_shows_what_it_holds(database: Database) -> None:
             "queues": ["default"],
             "tasks": ["detect"],
             "source": None,
+            "desired_state": "running",
         }
         assert scenarios.get(connection, created[0].id).worker == "cpu-0@test"
 

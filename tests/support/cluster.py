@@ -41,7 +41,7 @@ class Cluster:
             "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers() or "127.0.0.1:1",
             "OMP_NUM_THREADS": "1",
         }
-        self._log = logs / "processes.log"
+        self.log_file = self._log = logs / "processes.log"
         self._children: list[Child] = []
 
     def orchestrator(self) -> Child:
@@ -125,6 +125,10 @@ class Cluster:
                 if process.is_running():
                     process.kill()
         self.database.close()
+
+    def set_variable(self, name: str, value: str) -> None:
+        """Set a variable of the environment of the processes that are started from now on."""
+        self._environment[name] = value
 
     def _spawn(self, module: str, arguments: list[str]) -> Child:
         with self._log.open("ab") as log:

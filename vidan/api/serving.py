@@ -39,7 +39,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
     try:
         app = application.build(settings, database)
         sockets = _listen(addresses, host, port)
-        logs.configure(json=settings.log_json)
+        logs.configure(settings, "api")
         server = uvicorn.Config(
             app,
             log_config=None,

@@ -8,6 +8,7 @@ import typer
 
 from vidan.cli import connect
 from vidan.cli.command import Commands
+from vidan.cli.log_options import LogJsonOption, log_settings
 from vidan.cli.output import Output
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ def api(
     port: Annotated[
         int, typer.Option(metavar="PORT", min=1, max=65535, help="And at which.")
     ] = 8000,
+    log_json: LogJsonOption = False,
 ) -> int:
     """Run the HTTP interface until stopped; its description is at /docs.
 
     Off loopback it wants VIDAN_API_TOKEN, a bearer token that every request has to carry.
     """
+    settings = log_settings(settings, out, log_json)
     connect.tell(settings, out)
     from vidan import api as interface
 

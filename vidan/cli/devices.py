@@ -31,6 +31,16 @@ AppOption = Annotated[
     typer.Option("--app", metavar="MODULE:APP", help="Your own tasks; otherwise VIDAN_APP."),
 ]
 
+MaxFramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-frames-per-child",
+        metavar="N",
+        min=1,
+        help="A fresh process after so many frames, against leaks.",
+    ),
+]
+
 
 def posts(gpus: str | None, cpus: int | None, **options: Any) -> list[WorkerOptions]:
     """The workers that the options ask for, one a device; without a device option, what is there.

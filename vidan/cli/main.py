@@ -46,7 +46,7 @@ COMMANDS = {
     "scenario": Entry(ANALYSE, "Create, follow and steer scenarios.", "scenario"),
     "predictions": Entry(ANALYSE, "Show, follow, export and draw what was found.", "predictions"),
     "doctor": Entry(LOOK, "Say what works here, what doesn't, and how to mend it.", "doctor"),
-    "workers": Entry(LOOK, "Show the workers.", "workers"),
+    "workers": Entry(LOOK, "Show the workers, let them leave.", "workers"),
     "tasks": Entry(LOOK, "Show the tasks and their parameters.", "tasks"),
     "models": Entry(LOOK, "Show the detection models.", "models"),
     "dead": Entry(LOOK, "Show messages that could not be used.", "dead"),
@@ -116,7 +116,7 @@ class Commands(Group):
 def _is_of_workers(rest: list[str]) -> bool:
     """Whether `vidan worker …` means `vidan workers …`: `worker list`, `worker --json show X`."""
     words = [word for word in rest if not word.startswith("-")]
-    return words[:1] in (["list"], ["show"])
+    return words[:1] in (["list"], ["show"], ["drain"], ["stop"])
 
 
 def _print_version(wanted: bool) -> None:
@@ -166,7 +166,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
-    flags = Flags(json=failures.asks_for(args, "--json"), debug=failures.asks_for(args, "--debug"))
+    flags = Flags(
+        json=failures.asks_for(args, "--json", "--log-json"),
+        debug=failures.asks_for(args, "--debug"),
+    )
     try:
         _call(args)
         return 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from vidan.cli import connect
 from vidan.cli.command import Commands
+from vidan.cli.log_options import LogJsonOption, log_settings
 from vidan.cli.output import Output
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ commands = Commands("orchestrator")
         DATABASE_URL=postgresql://db/vidan KAFKA_BOOTSTRAP_SERVERS=kafka:9092 vidan orchestrator
     """,
 )
-def orchestrator(out: Output, settings: Settings) -> int:
+def orchestrator(out: Output, settings: Settings, log_json: LogJsonOption = False) -> int:
     """Run an orchestrator until stopped. Any number may run; they share the work."""
+    settings = log_settings(settings, out, log_json)
     with connect.database(settings, out):
         pass  # reachable, and of the expected schema
     from vidan import logs
     from vidan.orchestrator import serve
 
-    logs.configure(json=settings.log_json, level=logging.DEBUG if out.debug else logging.INFO)
+    logs.configure(settings, "orchestrator")
     return serve(settings)

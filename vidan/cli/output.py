@@ -7,6 +7,7 @@ A terminal gets rich tables; a pipe gets a line a thing, tab-separated, without 
 from __future__ import annotations
 
 import json as jsonlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,8 @@ class Output:
     json: bool = False
     quiet: bool = False
     debug: bool = False
+    logs: bool = False
+    """What is told to a person goes into the log, as a line of it."""
 
     @property
     def terminal(self) -> bool:
@@ -95,6 +98,9 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Tell a person something that matters, on stderr."""
+        if self.logs:
+            logging.getLogger("vidan").info("%s", text)
+            return
         print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
     @contextmanager

@@ -29,12 +29,14 @@ TRIES = 5
 class OwnWorkers:
     """A context manager: a supervisor for as long as the block lasts, started again if it dies.
 
-    Its log goes to the file `log`, or to stderr.
+    Its log goes to the file `log`, or to stderr. One that ended with 0 was told to, as when all its
+    workers were drained, and is not started again: `left` says so.
     """
 
     settings: Settings
     posts: Sequence[WorkerOptions]
     log: Path | None = None
+    left: bool = field(default=False, init=False)
     _child: Child | None = field(default=None, init=False)
     _output: IO[bytes] | None = field(default=None, init=False)
     _started: float = field(default=0.0, init=False)
@@ -51,7 +53,10 @@ class OwnWorkers:
 
         Raises VidanError if that does not help.
         """
-        if self._child is None or (code := self._child.poll()) is None:
+        if self._child is None or self.left or (code := self._child.poll()) is None:
+            return False
+        if code == 0:
+            self.left = True
             return False
         self._tries = 1 if self._age() > HEALTHY_SECONDS else self._tries + 1
         if self._tries >= TRIES or code in HOPELESS_EXIT_CODES:

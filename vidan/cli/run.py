@@ -18,7 +18,8 @@ from vidan.cli.output import Output
 from vidan.cli.own_workers import OwnWorkers
 from vidan.cli.params import names
 from vidan.cli.scenario_create import detect_params, source_for
-from vidan.errors import UsageError
+from vidan.domain import ENDED
+from vidan.errors import UsageError, VidanError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -164,6 +165,8 @@ class _Run:
                 self.checked = now
                 self.member.check()
                 workers.check()
+                if workers.left:
+                    self._check_ended(scenario_id)
 
         try:
             with self.out.progress() as progress:
@@ -180,6 +183,15 @@ class _Run:
             self.out.warn(f"stopping scenario {scenario_id}; Ctrl-C again ends at once")
             self._stop(scenario_id)
             raise
+
+    def _check_ended(self, scenario_id: int) -> None:
+        """Raise VidanError unless the scenario has ended: nobody is left to go on with it."""
+        (scenario,) = following.read_all(self.database, [scenario_id])
+        if scenario.status not in ENDED:
+            raise VidanError(
+                "the workers of this run were told to leave",
+                hint=f"`vidan up --queues default,{self.queue}` goes on with {scenario_id}",
+            )
 
     def _tell(self, scenario: Scenario) -> None:
         """A line now and then, where there is no terminal for a bar."""

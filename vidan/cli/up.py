@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vidan.cli import devices, failures
 from vidan.cli.command import Commands
-from vidan.cli.devices import AppOption, CpusOption, GpusOption, QueuesOption, SlotsOption
+from vidan.cli.devices import (
+    AppOption,
+    CpusOption,
+    GpusOption,
+    MaxFramesOption,
+    QueuesOption,
+    SlotsOption,
+)
+from vidan.cli.log_options import LogJsonOption, log_settings
 from vidan.cli.output import Output
 from vidan.cli.own_workers import OwnWorkers
 
@@ -40,6 +49,8 @@ def up(
     slots: SlotsOption = 1,
     queues: QueuesOption = "default",
     app: AppOption = None,
+    max_frames_per_child: MaxFramesOption = None,
+    log_json: LogJsonOption = False,
 ) -> int:
     """Run PostgreSQL, a broker, an orchestrator and workers in the foreground, until Ctrl-C.
 
@@ -48,8 +59,19 @@ def up(
     """
     from vidan import stack
 
+    settings = log_settings(settings, out, log_json)
+    if settings.log_json:
+        from vidan import logs
+
+        logs.configure(settings, "up")
+        out = replace(out, logs=True)
     posts = devices.posts(
-        gpus, cpus, slots=slots, queues=devices.queue_names(queues), app=app or settings.app
+        gpus,
+        cpus,
+        slots=slots,
+        queues=devices.queue_names(queues),
+        app=app or settings.app,
+        max_frames_per_child=max_frames_per_child,
     )
     if settings.database_url is not None:
         out.note("DATABASE_URL is set, and this doesn't use it: `vidan up` brings its own database")
@@ -66,11 +88,17 @@ def _serve(out: Output, member: Membership, posts: Sequence[WorkerOptions]) -> N
     with OwnWorkers(member.settings, posts) as workers:
         _announce(out, member)
         address = member.settings.bootstrap_servers()
+        told = False
         while True:
             time.sleep(CHECK_SECONDS)
             member.check()
             if workers.check():
                 out.warn("the workers' supervisor died and was started again")
+            if workers.left and not told:
+                told = True
+                out.warn(
+                    "the workers have left, as they were told to; `vidan worker` starts others"
+                )
             now = member.settings.bootstrap_servers()
             if now is not None and now != address:
                 out.warn(f"the broker has a new address: {now}")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vidan.cli import connect, devices
 from vidan.cli.command import Commands
-from vidan.cli.devices import AppOption, CpusOption, GpusOption, QueuesOption, SlotsOption
+from vidan.cli.devices import (
+    AppOption,
+    CpusOption,
+    GpusOption,
+    MaxFramesOption,
+    QueuesOption,
+    SlotsOption,
+)
+from vidan.cli.log_options import LogJsonOption, log_settings
 from vidan.cli.output import Output
 from vidan.cli.scenario_create import source_for
 
@@ -29,6 +36,7 @@ commands = Commands("worker")
         vidan worker --cpus 4 --queues default,night
         vidan worker --gpus 0,1 --slots 2 --app shop.tasks:app
         vidan worker --name worker_1 --source video.mp4
+        vidan worker --max-frames-per-child 500000 --log-json 2>> worker.log
     """,
 )
 def worker(
@@ -46,12 +54,15 @@ def worker(
         typer.Option("--source", metavar="FILE", help="Take scenarios without a source for this."),
     ] = None,
     app: AppOption = None,
+    max_frames_per_child: MaxFramesOption = None,
+    log_json: LogJsonOption = False,
 ) -> int:
     """Run workers until stopped: a process for each GPU, or N processes on the CPU.
 
     SIGTERM or Ctrl-C: what runs is put back at its checkpoint, for other workers. A second one ends
-    at once.
+    at once. `vidan workers drain` and `vidan workers stop` end it from elsewhere.
     """
+    settings = log_settings(settings, out, log_json)
     wanted = devices.posts(
         gpus,
         cpus,
@@ -60,9 +71,10 @@ def worker(
         queues=devices.queue_names(queues),
         source=None if source is None else source_for(source, check=True),
         app=app or settings.app,
+        max_frames_per_child=max_frames_per_child,
     )
     connect.tell(settings, out)
     from vidan import logs, supervisor
 
-    logs.configure(json=settings.log_json, level=logging.DEBUG if out.debug else logging.INFO)
+    logs.configure(settings, "supervisor")
     return supervisor.supervise(settings, wanted)

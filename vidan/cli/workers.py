@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidan.cli import connect
+from vidan.cli import connect, workers_retire
 from vidan.cli.command import Commands
 from vidan.cli.output import Output
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "workers",
-    "Show the workers: processes that run scenarios, each on one device.",
+    "Show the workers (processes that run scenarios, each on one device), and let them leave.",
     examples="""
         vidan workers list
         vidan workers show cpu-0@host
+        vidan workers drain cpu-0@host --wait
     """,
 )
 
@@ -80,3 +81,6 @@ def show(
 
         found = workers.get(connection, worker)
     out.details(found.as_json(), id=found.id)
+
+
+workers_retire.register(commands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from vidan.errors import NotFoundError
+from vidan.domain import DesiredState
+from vidan.errors import NotAllowedError, NotFoundError
 from vidan.services import storable
 from vidan.services.leases import LEASE_SECONDS
 
@@ -28,15 +30,23 @@ class Registration:
     tasks: tuple[str, ...]
     source: str | None = None
     quarantine: bool = False
+    former: UUID | None = None
+    """The registration that this one follows: of this process, or of the one that it replaces."""
 
 
-def register(connection: Connection, worker: Registration) -> None:
-    """Enter a worker, with a fresh lease."""
-    connection.execute(
+def register(connection: Connection, worker: Registration) -> DesiredState:
+    """Enter a worker, with a fresh lease. Returns what is asked of it.
+
+    That is what was asked under its former id: a lease that ended forgets no drain.
+    """
+    found = connection.execute(
         text(
             "INSERT INTO workers (id, name, host, pid, device, slots, queues, tasks, source,"
-            " quarantine, lease_until) VALUES (:id, :name, :host, :pid, :device, :slots, :queues,"
-            " :tasks, :source, :quarantine, now() + make_interval(secs => :lease))"
+            " quarantine, lease_until, desired_state) VALUES (:id, :name, :host, :pid, :device,"
+            " :slots, :queues, :tasks, :source, :quarantine,"
+            " now() + make_interval(secs => :lease),"
+            " coalesce((SELECT desired_state FROM workers WHERE id = :former), 'running'))"
+            " RETURNING desired_state"
         ),
         {
             "id": worker.worker_id,
@@ -50,22 +60,36 @@ def register(connection: Connection, worker: Registration) -> None:
             "source": worker.source,
             "quarantine": worker.quarantine,
             "lease": LEASE_SECONDS,
+            "former": worker.former,
         },
     )
+    return DesiredState(found.scalar_one())
 
 
-def renew(connection: Connection, worker_id: UUID, *, state: str, fps: float) -> bool:
-    """Renew a worker's lease, only while it has not ended. Returns False once it has."""
-    return bool(
-        connection.execute(
-            text(
-                "UPDATE workers SET lease_until = now() + make_interval(secs => :lease),"
-                " seen_at = now(), state = :state, fps = :fps"
-                " WHERE id = :id AND lease_until > now()"
-            ),
-            {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps},
-        ).rowcount
-    )
+def renew(
+    connection: Connection, worker_id: UUID, *, state: str, fps: float
+) -> DesiredState | None:
+    """Renew a worker's lease, only while it has not ended. Returns what is asked of the worker.
+
+    None once the lease has ended.
+    """
+    found = connection.execute(
+        text(
+            "UPDATE workers SET lease_until = now() + make_interval(secs => :lease),"
+            " seen_at = now(), state = :state, fps = :fps"
+            " WHERE id = :id AND lease_until > now() RETURNING desired_state"
+        ),
+        {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps},
+    ).scalar()
+    return None if found is None else DesiredState(found)
+
+
+def desired_state(connection: Connection, worker_id: UUID) -> DesiredState:
+    """Return what is asked of a worker; of one that is not entered, that it runs."""
+    found = connection.execute(
+        text("SELECT desired_state FROM workers WHERE id = :id"), {"id": worker_id}
+    ).scalar()
+    return DesiredState(found or DesiredState.RUNNING)
 
 
 def sign_off(connection: Connection, worker_id: UUID) -> None:
@@ -113,7 +137,9 @@ class WorkerRow:
     queues: tuple[str, ...]
     tasks: tuple[str, ...]
     source: str | None
+    quarantine: bool
     state: str
+    desired_state: DesiredState
     alive: bool
     scenarios: tuple[int, ...]
     fps: float
@@ -135,12 +161,15 @@ class WorkerRow:
             "queues": list(self.queues),
             "tasks": list(self.tasks),
             "source": self.source,
+            "desired_state": str(self.desired_state),
         }
 
 
 _SELECT = """
 SELECT w.id, w.name, w.host, w.pid, w.device, w.slots, w.queues, w.tasks, w.source,
-       CASE WHEN w.lease_until > now() THEN w.state ELSE 'gone' END AS state,
+       w.quarantine, w.desired_state,
+       CASE WHEN w.lease_until <= now() THEN 'gone'
+            WHEN w.desired_state <> 'running' THEN 'draining' ELSE w.state END AS state,
        w.lease_until > now() AS alive, w.fps, w.seen_at,
        ARRAY(SELECT s.id FROM scenarios s WHERE s.worker_id = w.id ORDER BY s.id) AS scenarios
 FROM workers w WHERE {condition} ORDER BY w.name, w.registered_at DESC
@@ -165,11 +194,70 @@ def get(connection: Connection, id_or_name: str) -> WorkerRow:
     return max(found, key=lambda row: (row.alive, row.seen_at))
 
 
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A worker that was asked to leave; `changed` is False if it had been asked already."""
+
+    worker: WorkerRow
+    changed: bool
+
+
+def retire(
+    connection: Connection, wanted: Collection[str] | None, to: DesiredState
+) -> list[Retired]:
+    """Ask workers to leave: `drained` or `stopped`. They learn of it with their next heartbeat.
+
+    `wanted` are ids or names, of a name all living registrations; None means every living worker.
+    A drained one may be stopped; the other way round nothing changes. Raises NotFoundError, or
+    NotAllowedError for a worker that is gone.
+    """
+    everyone = find(connection)
+    if wanted is None:
+        chosen = everyone
+    else:
+        chosen = [one for one in everyone if one.name in wanted or str(one.id) in wanted]
+        for missing in set(wanted) - {name for one in chosen for name in (one.name, str(one.id))}:
+            gone = get(connection, missing)  # raises NotFoundError
+            raise NotAllowedError(
+                f"worker {missing} is gone since {gone.seen_at.isoformat(timespec='seconds')}",
+                hint="what it held goes on elsewhere; see `vidan workers list`",
+            )
+    changed = set(
+        connection.execute(
+            text(
+                "UPDATE workers SET desired_state = :to WHERE id IN (SELECT id FROM workers"
+                " WHERE id = ANY(CAST(:ids AS uuid[])) AND lease_until > now()"
+                " AND (desired_state = 'running'"
+                " OR (desired_state = 'drained' AND :to = 'stopped'))"
+                " ORDER BY id FOR NO KEY UPDATE) RETURNING id"
+            ),
+            {"to": str(to), "ids": [one.id for one in chosen]},
+        ).scalars()
+    )
+    ids = {one.id for one in chosen}
+    after = _select(connection, "w.id = ANY(CAST(:ids AS uuid[]))", {"ids": list(ids)})
+    return [Retired(one, one.id in changed) for one in after]
+
+
+def still_there(connection: Connection, ids: Collection[UUID]) -> list[WorkerRow]:
+    """Return which of these workers' processes still hold a lease, under whatever id."""
+    return _select(
+        connection,
+        "w.lease_until > now() AND (w.name, w.host, w.pid) IN (SELECT f.name, f.host, f.pid"
+        " FROM workers f WHERE f.id = ANY(CAST(:ids AS uuid[])))",
+        {"ids": list(ids)},
+    )
+
+
 def _select(connection: Connection, condition: str, parameters: dict[str, Any]) -> list[WorkerRow]:
     found = connection.execute(text(_SELECT.format(condition=condition)), parameters).mappings()
     return [
         WorkerRow(
-            **{**row, **{name: tuple(row[name]) for name in ("queues", "tasks", "scenarios")}}
+            **{
+                **row,
+                **{name: tuple(row[name]) for name in ("queues", "tasks", "scenarios")},
+                "desired_state": DesiredState(row["desired_state"]),
+            }
         )
         for row in found
     ]

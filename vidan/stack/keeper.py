@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
-from vidan import config, lifeline
+from vidan import config, lifeline, logs
 from vidan.errors import DatabaseUnavailable, VidanError
 from vidan.home import (
     KEEPER_LOCK,
@@ -57,12 +57,12 @@ class Keeper:
     def __init__(self, settings: config.Settings) -> None:
         self.home = settings.home
         self.stopping = False
-        logs = self.home / LOG_FOLDER
+        folder = self.home / LOG_FOLDER
         for stale in self.home.glob("broker-*.address"):
             stale.unlink(missing_ok=True)
         # A name of its own: a dead keeper's broker that is still ending can't take it away.
         self._address_file = self.home / f"broker-{os.getpid()}.address"
-        self._server = PostgresServer(self.home / "postgres", logs / "postgres.log")
+        self._server = PostgresServer(self.home / "postgres", folder / "postgres.log")
         self._database = Tended("postgres", self._server)
         environment = settings.environment()
         self._broker = Tended(
@@ -71,14 +71,14 @@ class Keeper:
                 "vidan.broker.embedded",
                 ["--address-file", str(self._address_file)],
                 environment,
-                logs / "broker.log",
+                folder / "broker.log",
                 patience=3,
             ),
         )
         self._orchestrator = Tended(
             "orchestrator",
             ModuleProcess(
-                "vidan.orchestrator", [], environment, logs / "orchestrator.log", patience=5
+                "vidan.orchestrator", [], environment, folder / "orchestrator.log", patience=5
             ),
         )
         self._state: StackState | None = None
@@ -207,10 +207,8 @@ def upgrade(url: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Be the keeper of VIDAN_HOME, or with `--upgrade URL` only upgrade a schema."""
-    logging.basicConfig(
-        format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s", level=logging.INFO
-    )
     settings = config.load()
+    logs.configure(settings, "keeper")
     if list(arguments[:1]) == ["--upgrade"]:
         lifeline.watch(lambda: os._exit(1))
         return _reporting(settings.home, lambda: upgrade(arguments[1]))

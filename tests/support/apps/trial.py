@@ -44,6 +44,7 @@ def slow() -> Mean:
 
 
 def crawling() -> Mean:
+    """The sample takes it longer than two heartbeats."""
     return Mean(0.06)
 
 
