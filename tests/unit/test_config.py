@@ -93,12 +93,14 @@ def test_the_other_variables(tmp_path: Path) -> None:
         VIDAN_SOURCE_ROOTS="/videos:relative",
         VIDAN_API_TOKEN="secret",
         VIDAN_LOG_JSON="yes",
+        VIDAN_LOG_LEVEL="Warning",
     )
     assert settings.home == tmp_path
     assert settings.app == "module:app"
     assert settings.source_roots == (Path("/videos"), tmp_path / "relative")
     assert settings.api_token == "secret"
     assert settings.log_json is True
+    assert settings.log_level == "warning"
     assert "secret" not in repr(settings)
 
 
@@ -112,6 +114,7 @@ def test_a_child_builds_the_same_settings(tmp_path: Path) -> None:
         "VIDAN_KAFKA_SECURITY_PROTOCOL": "SSL",
         "VIDAN_SOURCE_ROOTS": "/a:/b",
         "VIDAN_LOG_JSON": "1",
+        "VIDAN_LOG_LEVEL": "debug",
         "OTHER": "kept",
     }
     settings = load(environ=environ, cwd=tmp_path)
@@ -182,6 +185,8 @@ def test_what_people_see_of_a_url() -> None:
 def test_a_wrong_boolean_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="VIDAN_LOG_JSON"):
         settings_from(tmp_path, VIDAN_LOG_JSON="perhaps")
+    with pytest.raises(UsageError, match="VIDAN_LOG_LEVEL"):
+        settings_from(tmp_path, VIDAN_LOG_LEVEL="loud")
 
 
 def test_an_unreadable_env_file_is_named(tmp_path: Path) -> None:

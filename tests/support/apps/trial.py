@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,17 @@ def polite(run: Run) -> str:
         if run.stopping:
             break
     return "left off" if run.stopping else "all"
+
+
+@app.task(name="chatty")
+def chatty(run: Run, marks: str) -> str:
+    """Log in every way that there is."""
+    for number, _ in enumerate(run.frames()):
+        if number == 1:
+            logging.getLogger("trial").info("by logging")
+            run.log.info("by run.log")
+            warnings.warn("a warning", stacklevel=1)
+    return marks
 
 
 @app.task(name="deaf", source=False)
