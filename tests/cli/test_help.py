@@ -19,10 +19,10 @@ EXPECTED = """
 run up doctor orchestrator worker api
 db:upgrade,downgrade,history,current,check
 topics:create,list
-workers:list,show
+workers:list,show,drain,stop
 scenario:create,list,show,history,wait,start,stop,retry,transition,delete
 predictions:show,watch,export,render
-dead:list,show
+dead:list,show,replay,purge
 tasks:list,show
 models:list,show
 """
@@ -105,6 +105,7 @@ def test_help_lists_the_commands_and_hides_aliases(bare: Shell) -> None:
     [
         (["worker", "list"], "vidan workers list"),
         (["worker", "--json", "show"], "vidan workers show"),
+        (["worker", "drain"], "vidan workers drain"),
         (["scenarios", "list"], "vidan scenario list"),
         (["prediction", "show"], "vidan predictions show"),
         (["topic", "create"], "vidan topics create"),

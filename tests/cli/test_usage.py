@@ -43,6 +43,16 @@ WRONG = {
     "port": (["api", "--port", "70000"], "too large"),
     "no partitions": (["topics", "create", "--partitions", "0"], "too small"),
     "downgrade option": (["db", "downgrade", "--sq"], "--sq"),
+    "drain nobody": (["workers", "drain"], "no worker is named"),
+    "drain one and all": (["workers", "drain", "w", "--all"], "exclude"),
+    "stop timeout without wait": (["workers", "stop", "w", "--timeout", "3"], "--wait"),
+    "no such kind": (["dead", "list", "--kind", "letter"], "message and scenario"),
+    "replay nothing": (["dead", "replay"], "no dead letter is named"),
+    "replay one and all": (["dead", "replay", "1", "--all"], "exclude"),
+    "replay one of a topic": (["dead", "replay", "1", "--topic", "t"], "exclude"),
+    "purge before nonsense": (["dead", "purge", "--all", "--before", "soon"], "2026-11-01"),
+    "purge one by age": (["dead", "purge", "1", "--before", "3d"], "exclude"),
+    "no frames a child": (["worker", "--max-frames-per-child", "0"], "too small"),
     "bad url": (["scenario", "list", "--database-url", "mysql://x/y"], "postgresql://"),
 }
 

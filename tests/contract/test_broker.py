@@ -18,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 
 from tests.support.kafka import EmbeddedSettings, HostedBroker, RealKafka
 from vidan import messages
-from vidan.broker import Broker, Consumer, Producer, Received, connect
+from vidan.broker import Broker, Consumer, Producer, Raw, Received, connect
 from vidan.config import Settings
 from vidan.errors import BrokerUnavailable, UsageError
 
@@ -134,6 +134,55 @@ def test_many_are_sent_at_once_and_one_id_always_goes_to_one_partition(
     assert len(partitions) == 3000
     assert all(len(found) == 1 for found in partitions.values())
     assert len(set.union(*partitions.values())) == 4
+
+
+def test_what_is_sent_raw_comes_as_it_was(producer: Producer, join: Join, topic: str) -> None:
+    raws = [
+        Raw(None, None),
+        Raw(b"", b""),
+        Raw(b"7", b"\x00\xff"),
+        Raw(b"7", b"again"),
+        Raw(b"7", b"again"),
+        Raw(b"big", b"x" * 3_000_000),  # librdkafka refuses it before it is sent
+        Raw(b"8", b"the last"),
+    ]
+    assert producer.send_raw(topic, raws) == [5]
+    assert producer.send_raw(topic, []) == []
+    received = receive(join(), 6)
+    found = Counter((message.key or None, message.value) for message in received)
+    assert found == Counter((raw.key or None, raw.value) for raw in raws if raw.key != b"big")
+    assert len({message.partition for message in received if message.key == b"7"}) == 1
+
+
+def test_lag_is_what_a_group_has_not_committed(
+    broker: Broker, producer: Producer, join: Join, topic: str, group: str
+) -> None:
+    assert broker.lag(group, topic) == 0
+    assert broker.lag(group, f"no-such-{topic}") == 0
+    producer.send(topic, range(1, 21))
+    assert broker.lag(group, topic) == 20
+    consumer = join()
+    received = receive(consumer, 20)
+    assert broker.lag(group, topic) == 20
+    consumer.commit(received)
+    wait_until(lambda: broker.lag(group, topic) == 0)
+    producer.send(topic, [21])
+    assert broker.lag(group, topic) == 1
+    assert broker.lag("another " + group, topic) == 21
+
+
+def test_to_ask_for_the_lag_disturbs_no_member(
+    broker: Broker, producer: Producer, join: Join, topic: str, group: str
+) -> None:
+    consumer = join()
+    producer.send(topic, [1])
+    receive(consumer, 1)
+    for number in range(2, 5):
+        broker.lag(group, topic)
+        started = time.monotonic()
+        producer.send(topic, [number])
+        assert ids(receive(consumer, 1)) == [number]
+        assert time.monotonic() - started < 2, "a rebalance takes three seconds"
 
 
 def test_threads_share_a_producer(producer: Producer, join: Join, topic: str) -> None:
@@ -387,7 +436,9 @@ def test_an_absent_broker_raises_nothing_but_from_administration(
     consumer.pause()
     consumer.resume()
     assert polled(consumer, 1) == []
-    for ask in (broker.topics, lambda: broker.create_topics(1, 1)):
+    assert producer.send_raw("topic", [Raw(b"1", b"x"), Raw(None, None)]) == [0, 1]
+    asks = (broker.topics, lambda: broker.create_topics(1, 1), lambda: broker.lag("g", "topic"))
+    for ask in asks:
         started = time.monotonic()
         with pytest.raises(BrokerUnavailable) as caught:
             ask()

@@ -63,6 +63,9 @@ def test_the_newest_come_first_page_by_page(database: Database) -> None:
         assert len(dead_letters.find(connection, after_id=2**80, limit=2**80)) == 5
         assert dead_letters.find(connection, limit=-1) == []
         assert dead_letters.find(connection, after_id=-(2**80)) == []
+        assert dead_letters.find(connection, topic="another") == []
+        assert len(dead_letters.find(connection, topic="scenarios")) == 5
+        assert dead_letters.find(connection, topic="\x00") == []
 
 
 @pytest.mark.parametrize("letter_id", [0, -1, 12, 2**63, 2**80])

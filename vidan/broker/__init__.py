@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vidan.broker.base import Broker, Consumer, Producer, Received
+from vidan.broker.base import Broker, Consumer, Producer, Raw, Received
 
 if TYPE_CHECKING:
     from vidan.config import Settings
 
-__all__ = ["Broker", "Consumer", "Producer", "Received", "connect"]
+__all__ = ["Broker", "Consumer", "Producer", "Raw", "Received", "connect"]
 
 
 def connect(settings: Settings) -> Broker:

@@ -23,6 +23,14 @@ class Received:
     value: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A message as bytes, whatever is in it. `value` is None for a tombstone."""
+
+    key: bytes | None
+    value: bytes | None
+
+
 class Producer(Protocol):
     """Announces scenarios. Safe to share between threads."""
 
@@ -31,6 +39,13 @@ class Producer(Protocol):
 
         Returns the ids whose delivery failed. With the broker absent that is all of them, after
         about 3 s: it raises nothing. One that is reported as failed may have been delivered.
+        """
+        ...
+
+    def send_raw(self, topic: str, messages: Sequence[Raw]) -> list[int]:
+        """Send messages as they are, and wait for the delivery reports as `send` does.
+
+        Returns the places in `messages` of those whose delivery failed.
         """
         ...
 
@@ -94,4 +109,12 @@ class Broker(Protocol):
 
     def topics(self) -> dict[str, int]:
         """Name and number of partitions of every topic. Raises BrokerUnavailable within 5 s."""
+        ...
+
+    def lag(self, group: str, topic: str) -> int:
+        """How many messages of a topic a group has not committed yet, over all partitions.
+
+        Of a partition where it has committed nothing, that is all that are kept. A topic that
+        doesn't exist has none. Raises BrokerUnavailable within 5 s.
+        """
         ...

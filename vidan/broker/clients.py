@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from vidan import messages as wire
 from vidan.broker import options
-from vidan.broker.base import Received
+from vidan.broker.base import Raw, Received
 from vidan.broker.connection import RECHECK, Address, Health, build, is_fatal
 
 log = logging.getLogger("vidan.broker")
@@ -43,34 +43,38 @@ class KafkaProducer:
 
     def send(self, topic: str, scenario_ids: Sequence[int]) -> list[int]:
         """See `base.Producer`. Raises ValueError for an id outside 1…2⁶³-1, before sending any."""
+        ids = list(dict.fromkeys(scenario_ids))
+        messages = [Raw(str(one).encode(), wire.encode(one)) for one in ids]
+        return [ids[place] for place in self.send_raw(topic, messages)]
+
+    def send_raw(self, topic: str, messages: Sequence[Raw]) -> list[int]:
+        """See `base.Producer`."""
         deadline = time.monotonic() + SEND_LIMIT
-        payloads = {scenario_id: wire.encode(scenario_id) for scenario_id in scenario_ids}
-        client = self._connected() if payloads else None
+        failed = set(range(len(messages)))
+        client = self._connected() if messages else None
         if client is None:
-            return list(payloads)
-        delivered = set()
+            return list(failed)
         reports = 0
 
-        def report(error: KafkaError | None, message: Message) -> None:
+        def report(place: int, error: KafkaError | None, _message: Message) -> None:
             nonlocal reports
             reports += 1
             if error is None:
-                delivered.add(int(message.key() or b"0"))
+                failed.discard(place)
             else:
                 self._note(error)
 
         queued = 0
-        for scenario_id, payload in payloads.items():
-            produce = partial(client.produce, topic, payload, str(scenario_id), on_delivery=report)
-            if not self._queue(client, produce, deadline):
-                break
-            queued += 1
+        for place, raw in enumerate(messages):
+            told = partial(report, place)
+            produce = partial(client.produce, topic, raw.value, raw.key, on_delivery=told)
+            queued += self._queue(client, produce, deadline)
         # Reports come to whichever thread polls, so wait in steps: another may have got the last.
         while reports < queued and (left := deadline - time.monotonic()) > 0:
             client.poll(min(left, 0.1))
-        if delivered:
+        if len(failed) < len(messages):
             self._health.well()
-        return [scenario_id for scenario_id in payloads if scenario_id not in delivered]
+        return sorted(failed)
 
     def close(self) -> None:
         """See `base.Producer`. What is still queued was reported as failed, and is dropped."""

@@ -66,6 +66,10 @@ class EmbeddedBroker:
         """See `base.Broker`."""
         return Administration(self._settings, {}).topics()
 
+    def lag(self, group: str, topic: str) -> int:
+        """See `base.Broker`."""
+        return Administration(self._settings, {}).lag(group, topic)
+
     def create_topics(self, partitions: int, replication: int) -> list[str]:
         """See `base.Broker`. The numbers don't matter much: this broker has its own."""
         require_positive(partitions, replication)

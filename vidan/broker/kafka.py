@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -51,6 +51,10 @@ class KafkaBroker:
         """See `base.Broker`. Kafka's internal topics are left out."""
         return Administration(self._settings, self._chosen).topics()
 
+    def lag(self, group: str, topic: str) -> int:
+        """See `base.Broker`."""
+        return Administration(self._settings, self._chosen).lag(group, topic)
+
     def create_topics(self, partitions: int, replication: int) -> list[str]:
         """See `base.Broker`."""
         require_positive(partitions, replication)
@@ -70,6 +74,7 @@ class Administration:
         if address is None:
             raise BrokerUnavailable("no Kafka broker is known", hint=HINT)
         self._address = address
+        self._chosen = chosen
         self._health = Health("administration", level=logging.DEBUG)  # its errors are raised
         connection = {**options.COMMON, **chosen, "bootstrap.servers": address}
         self._client: AdminClient = build(AdminClient, connection, self._health.note, chosen)
@@ -92,12 +97,34 @@ class Administration:
                     if not name.startswith("__")
                 }
 
+    def lag(self, group: str, topic: str) -> int:
+        """See `base.Broker`. Asks as a consumer that never joins the group."""
+        count = self.topics().get(topic, 0)
+        settings = {
+            **options.consumer_options(self._chosen),
+            "group.id": group,
+            "bootstrap.servers": self._address,
+        }
+        consumer = build(Consumer, settings, self._health.note, self._chosen)
+        try:
+            places = [TopicPartition(topic, number) for number in range(count)]
+            committed = consumer.committed(places, timeout=self._left()) if places else []
+            behind = 0
+            for place in committed:
+                low, high = consumer.get_watermark_offsets(place, timeout=self._left())
+                behind += max(0, high - max(low, place.offset))
+            return behind
+        except KafkaException as error:
+            raise self._unavailable() from error
+        finally:
+            consumer.close()
+
     def create(self, topic: str, partitions: int, replication: int) -> bool:
         """Whether the topic was created: False if another had done so in the meantime.
 
         Raises BrokerUnavailable, and UsageError if the broker refuses.
         """
-        left = max(0.1, self._deadline - time.monotonic())
+        left = self._left()
         new = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
         try:
             self._client.create_topics([new], request_timeout=left)[topic].result(left + 0.2)
@@ -119,9 +146,12 @@ class Administration:
         Raises BrokerUnavailable.
         """
         try:
-            self._client.list_topics(topic, timeout=max(0.1, self._deadline - time.monotonic()))
+            self._client.list_topics(topic, timeout=self._left())
         except KafkaException as error:
             raise self._unavailable() from error
+
+    def _left(self) -> float:
+        return max(0.1, self._deadline - time.monotonic())
 
     def _unavailable(self) -> BrokerUnavailable:
         return BrokerUnavailable(

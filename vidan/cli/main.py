@@ -49,7 +49,7 @@ COMMANDS = {
     "workers": Entry(LOOK, "Show the workers, let them leave.", "workers"),
     "tasks": Entry(LOOK, "Show the tasks and their parameters.", "tasks"),
     "models": Entry(LOOK, "Show the detection models.", "models"),
-    "dead": Entry(LOOK, "Show messages that could not be used.", "dead"),
+    "dead": Entry(LOOK, "Show what came to nothing, send messages again.", "dead"),
     "up": Entry(SERVE, "Run the whole stack on this machine, without any service.", "up"),
     "worker": Entry(SERVE, "Run workers, one process a device.", "worker"),
     "orchestrator": Entry(

@@ -103,6 +103,12 @@ class Output:
             return
         print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
+    def asks(self, question: str) -> bool:
+        """Ask a person, on stderr; anything but yes is no."""
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     @contextmanager
     def progress(self) -> Iterator[Progress | None]:
         """A progress display on stderr, or None where nobody would see it."""

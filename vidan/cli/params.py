@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,31 @@ def duration(word: str) -> float:
     if match is None:
         raise ValueError(f"{word!r} is not a duration such as 30, 30s, 10m or 2h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def before(word: str) -> datetime | timedelta:
+    """A time such as 2026-11-01 or 2026-11-01T12:00+00:00, or how long ago: 30d, 12h.
+
+    A time without a zone is one of this machine's. ValueError for anything else.
+    """
+    try:
+        return timedelta(seconds=duration(word))
+    except (ValueError, OverflowError):
+        pass
+    try:
+        at = datetime.fromisoformat(word)
+        return at if at.tzinfo is not None else at.astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"{word!r} is neither a duration such as 12h or 30d nor a time such as 2026-11-01"
+        ) from None
+
+
+def kind(word: str) -> str:
+    """`message` or `scenario`; ValueError for anything else."""
+    if word not in ("message", "scenario"):
+        raise ValueError(f"no such kind {word!r}; there are message and scenario")
+    return word
 
 
 def status(word: str) -> Status:

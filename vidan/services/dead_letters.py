@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from vidan.errors import NotFoundError
+from vidan.services import storable
 from vidan.services.scenarios import MAX_ID
 
 
@@ -95,33 +97,98 @@ def _moment(timestamp_ms: int) -> datetime:
 _COLUMNS = 'id, topic, partition, "offset", message_at, key, payload, error, received_at'
 
 
+Before = datetime | timedelta | None
+"""Received before a time, or longer ago than a time span; None: whenever."""
+
+_CHOSEN = (
+    "id <= :newest AND (CAST(:topic AS text) IS NULL OR topic = :topic)"
+    " AND (CAST(:before AS timestamptz) IS NULL OR received_at < :before)"
+    " AND (CAST(:age AS interval) IS NULL OR received_at < now() - CAST(:age AS interval))"
+)
+
+
+def _chosen(topic: str | None, before: Before, newest: int = MAX_ID) -> dict[str, Any]:
+    return {
+        "topic": topic,
+        "before": before if isinstance(before, datetime) else None,
+        "age": before if isinstance(before, timedelta) else None,
+        "newest": newest,
+    }
+
+
 def find(
-    connection: Connection, *, limit: int = 50, after_id: int | None = None
+    connection: Connection,
+    *,
+    limit: int = 50,
+    after_id: int | None = None,
+    topic: str | None = None,
 ) -> list[DeadLetter]:
     """Return dead letters, the newest first; `after_id` is the last id of the page before."""
+    if not storable.is_text(topic or ""):
+        return []
+    newest = MAX_ID if after_id is None else min(after_id - 1, MAX_ID)
     found = connection.execute(
-        text(
-            f"SELECT {_COLUMNS} FROM dead_letters WHERE id <= :newest ORDER BY id DESC LIMIT :limit"
-        ),
-        {
-            "newest": MAX_ID if after_id is None else min(after_id - 1, MAX_ID),
-            "limit": max(0, min(limit, MAX_ID)),
-        },
+        text(f"SELECT {_COLUMNS} FROM dead_letters WHERE {_CHOSEN} ORDER BY id DESC LIMIT :limit"),
+        {**_chosen(topic, None, newest), "limit": max(0, min(limit, MAX_ID))},
     )
     return [DeadLetter(**row) for row in found.mappings()]
 
 
+def get_many(connection: Connection, ids: Sequence[int]) -> dict[int, DeadLetter]:
+    """Return those of the letters that there are, by id."""
+    found = connection.execute(
+        text(f"SELECT {_COLUMNS} FROM dead_letters WHERE id = ANY(CAST(:ids AS bigint[]))"),
+        {"ids": [one for one in ids if 0 < one <= MAX_ID]},
+    )
+    return {row["id"]: DeadLetter(**row) for row in found.mappings()}
+
+
 def get(connection: Connection, letter_id: int) -> DeadLetter:
     """Return one dead letter. Raises NotFoundError."""
-    row = None
-    if 0 < letter_id <= MAX_ID:
-        row = (
-            connection.execute(
-                text(f"SELECT {_COLUMNS} FROM dead_letters WHERE id = :id"), {"id": letter_id}
-            )
-            .mappings()
-            .one_or_none()
-        )
-    if row is None:
-        raise NotFoundError(f"no dead letter {letter_id}", hint="see `vidan dead list`")
-    return DeadLetter(**row)
+    found = get_many(connection, [letter_id])
+    if letter_id not in found:
+        raise no_such_letter(letter_id)
+    return found[letter_id]
+
+
+def no_such_letter(letter_id: int) -> NotFoundError:
+    """Return the error for an id that no letter has."""
+    return NotFoundError(f"no dead letter {letter_id}", hint="see `vidan dead list --kind message`")
+
+
+def count(connection: Connection, *, topic: str | None = None, before: Before = None) -> int:
+    """Return how many letters there are, of a topic, or received before a time."""
+    if not storable.is_text(topic or ""):
+        return 0
+    found = connection.execute(
+        text(f"SELECT count(*) FROM dead_letters WHERE {_CHOSEN}"), _chosen(topic, before)
+    )
+    return int(found.scalar_one())
+
+
+def delete(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Delete letters. Returns the ids of those that were there."""
+    found = connection.execute(
+        text("DELETE FROM dead_letters WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING id"),
+        {"ids": [one for one in ids if 0 < one <= MAX_ID]},
+    )
+    return set(found.scalars())
+
+
+def delete_some(
+    connection: Connection, *, topic: str | None = None, before: Before = None, limit: int = 1000
+) -> list[int]:
+    """Delete up to `limit` letters, of a topic, or received before a time. Returns their ids.
+
+    To be called until it returns nothing: so each transaction is short.
+    """
+    if not storable.is_text(topic or ""):
+        return []
+    found = connection.execute(
+        text(
+            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters"
+            f" WHERE {_CHOSEN} ORDER BY id LIMIT :limit FOR UPDATE SKIP LOCKED) RETURNING id"
+        ),
+        {**_chosen(topic, before), "limit": limit},
+    )
+    return sorted(found.scalars())

@@ -256,6 +256,18 @@ def find(
     return [Scenario(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
 
 
+def failed_lately(connection: Connection, *, limit: int = 50) -> list[Scenario]:
+    """Return failed scenarios, those that failed last first."""
+    found = connection.execute(
+        text(
+            f"SELECT {_COLUMNS} FROM {_FROM} WHERE s.status = 'failed'"
+            " ORDER BY s.ended_at DESC NULLS LAST, s.id DESC LIMIT :limit"
+        ),
+        {"limit": max(0, min(limit, MAX_ID))},
+    )
+    return [Scenario(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A change of a scenario's status."""
