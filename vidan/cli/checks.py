@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidan.cli import connect
-from vidan.domain import HELD, Status
 from vidan.errors import VidanError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
+    from vidan.broker import Broker
     from vidan.config import Settings
-    from vidan.services.scenarios import Scenario
-    from vidan.services.workers import WorkerRow
 
 PATIENCE = timedelta(seconds=30)
 """A scenario that is due for longer and that nobody has taken is worth a word."""
+
+MUCH_LAG = 1000
 
 
 class State(StrEnum):
@@ -81,8 +79,12 @@ def _origin(value: str, variable: str, option: str) -> str:
     return f"{variable} in .env" if value in settled(os.environ, None) else option
 
 
-def of_database(settings: Settings) -> Iterator[Finding]:
-    """Reachable, of the expected schema, and what is stuck in it."""
+def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterator[Finding]:
+    """Reachable, of the expected schema, and what is stuck in it.
+
+    `readers` gets how many there are to read for each consumer group.
+    """
+    from vidan.cli import checks_stuck
     from vidan.home import running_stack
 
     if settings.database_url is None and running_stack(settings.home) is None:
@@ -99,7 +101,7 @@ def of_database(settings: Settings) -> Iterator[Finding]:
         database.check_schema()
         yield Finding("schema", State.OK, "the expected one")
         with database.begin() as connection:
-            found = list(_of_rows(connection))
+            found = list(checks_stuck.of_rows(connection, readers))
         yield from found
     except VidanError as error:
         yield failure("schema" if "schema" in str(error) else "database", error)
@@ -119,59 +121,11 @@ def _no_database() -> Finding:
     return Finding("database", State.WARN, "none is set, and no embedded stack runs", remedy)
 
 
-def _of_rows(connection: Connection) -> Iterator[Finding]:
-    from vidan.services import scenarios, workers
+def of_broker(settings: Settings, readers: Mapping[str, int]) -> Iterator[Finding]:
+    """Reachable, with the topics in it, and what lies in them unread.
 
-    alive = workers.find(connection)
-    yield _of_workers(alive)
-    waiting = scenarios.find(
-        connection, status=[Status.INIT_STARTUP], limit=1000, newest_first=False
-    )
-    yield _of_waiting(waiting, alive)
-    held = scenarios.find(connection, status=sorted(HELD), limit=1000)
-    yield _of_held(held, alive)
-
-
-def _of_workers(alive: Sequence[WorkerRow]) -> Finding:
-    if not alive:
-        remedy = "`vidan worker` or `vidan up` starts one"
-        return Finding("workers", State.WARN, "none is alive", remedy)
-    busy = sum(worker.state == "busy" for worker in alive)
-    return Finding("workers", State.OK, f"{len(alive)} alive, {busy} busy")
-
-
-def _of_waiting(waiting: Sequence[Scenario], alive: Sequence[WorkerRow]) -> Finding:
-    """What is due and not taken, first of all what no worker can take."""
-    late = [s for s in waiting if s.not_before < datetime.now(UTC) - PATIENCE]
-    for scenario in late:
-        if not any(scenario.queue in w.queues and scenario.task in w.tasks for w in alive):
-            found = (
-                f"scenario {scenario.id} waits: no worker has queue {scenario.queue!r} "
-                f"and task {scenario.task!r}"
-            )
-            app = "" if scenario.task == "detect" else " --app MODULE:APP"
-            remedy = f"`vidan worker --queues {scenario.queue}{app}`"
-            return Finding("waiting", State.WARN, found, remedy)
-    if late:
-        found = f"{len(late)} due and not taken yet, the first is {late[0].id}"
-        remedy = "are the workers busy? `vidan workers list`; more workers take more"
-        return Finding("waiting", State.WARN, found, remedy)
-    return Finding("waiting", State.OK, f"{len(waiting)} wait, none for long")
-
-
-def _of_held(held: Sequence[Scenario], alive: Sequence[WorkerRow]) -> Finding:
-    """What a worker holds that is gone: an orchestrator would have released it."""
-    names = {worker.name for worker in alive}
-    lost = [scenario for scenario in held if scenario.worker not in names]
-    if lost:
-        found = f"scenario {lost[0].id} is held by a worker that is gone"
-        remedy = "an orchestrator releases it: `vidan orchestrator`"
-        return Finding("running", State.WARN, found, remedy)
-    return Finding("running", State.OK, f"{len(held)} run")
-
-
-def of_broker(settings: Settings) -> Iterator[Finding]:
-    """Reachable, with the topics in it."""
+    `readers`: how many there are to read for each consumer group, as far as that is known.
+    """
     from vidan import broker, messages
 
     servers = settings.bootstrap_servers()
@@ -181,7 +135,8 @@ def of_broker(settings: Settings) -> Iterator[Finding]:
         yield Finding("broker", State.WARN, found, remedy)
         return
     try:
-        topics = broker.connect(settings).topics()
+        cluster = broker.connect(settings)
+        topics = cluster.topics()
     except VidanError as error:
         yield failure("broker", error)
         return
@@ -195,3 +150,25 @@ def of_broker(settings: Settings) -> Iterator[Finding]:
     else:
         counts = ", ".join(f"{topic} ({topics[topic]})" for topic in messages.TOPICS)
         yield Finding("topics", State.OK, counts)
+    try:
+        yield _of_lag(cluster, messages.RUNNERS_GROUP, messages.SCENARIOS_TOPIC, readers)
+        yield _of_lag(cluster, messages.ORCHESTRATORS_GROUP, messages.RETRY_TOPIC, readers)
+    except VidanError as error:
+        yield failure("lag", error)
+
+
+def _of_lag(cluster: Broker, group: str, topic: str, readers: Mapping[str, int]) -> Finding:
+    """How many messages a group has not read; those are hints, so that it costs latency only."""
+    lag = cluster.lag(group, topic)
+    found = f"{lag} messages of {topic} not read yet by {group}"
+    if lag and readers.get(group) == 0:
+        start = "`vidan worker`" if topic == "scenarios" else "`vidan orchestrator`"
+        return Finding("lag", State.WARN, f"{found}: nobody is there to read", f"{start} reads")
+    if lag > MUCH_LAG:
+        remedy = (
+            "busy workers leave them, and look for scenarios by themselves: `vidan workers list`"
+            if topic == "scenarios"
+            else "does an orchestrator hang? look at its log"
+        )
+        return Finding("lag", State.WARN, found, remedy)
+    return Finding("lag", State.OK, found)

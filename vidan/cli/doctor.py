@@ -60,8 +60,9 @@ def doctor(out: Output, settings: Settings) -> int:
 
 def _all(settings: Settings) -> Iterator[Finding]:
     yield from checks.settings_origin(settings)
-    yield from checks.of_database(settings)
-    yield from checks.of_broker(settings)
+    readers: dict[str, int] = {}
+    yield from checks.of_database(settings, readers)
+    yield from checks.of_broker(settings, readers)
     yield from checks_local.extras()
     yield from checks_local.devices()
     yield from checks_local.decoders()

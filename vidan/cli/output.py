@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LONG = ("SOURCE", "ORIGIN", "ERROR", "SUMMARY", "STATE", "FINDING", "REMEDY", "REASON")
+"""The columns that may be wrapped."""
+
 Columns = Mapping[str, Callable[[T], object]]
 """The columns of a table: heading → what stands there for a thing."""
 
@@ -129,7 +132,7 @@ class Output:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for heading in headings:
             number = all(isinstance(row[headings.index(heading)], int | float) for row in rows)
-            long = heading in ("SOURCE", "ERROR", "SUMMARY", "STATE", "REMEDY")
+            long = heading in _LONG
             table.add_column(
                 heading,
                 justify="right" if number else "left",

@@ -24,7 +24,7 @@ def ensure_week(connection: Connection, week: date) -> bool:
     CREATE, then ATTACH: `CREATE TABLE … PARTITION OF` would wait for every reader of `predictions`
     and hold up COPY meanwhile.
     """
-    name = f"predictions_{week:%Y%m%d}"
+    name = _name(week)
     if _exists(connection, name):
         return False
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
@@ -44,6 +44,17 @@ def ensure_ahead(connection: Connection, weeks: int = 2) -> list[date]:
     monday = this_week(connection)
     wanted = [monday + timedelta(weeks=ahead) for ahead in range(weeks + 1)]
     return [week for week in wanted if ensure_week(connection, week)]
+
+
+def missing(connection: Connection, weeks: int = 1) -> list[date]:
+    """Return those of this week and of `weeks` more that have no partition."""
+    monday = this_week(connection)
+    wanted = [monday + timedelta(weeks=ahead) for ahead in range(weeks + 1)]
+    return [week for week in wanted if not _exists(connection, _name(week))]
+
+
+def _name(week: date) -> str:
+    return f"predictions_{week:%Y%m%d}"
 
 
 def _exists(connection: Connection, name: str) -> bool:

@@ -1,0 +1,276 @@
+"""What is stuck, and why: questions of bounded cost, whose answers each name an id to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from vidan.domain import DesiredState
+from vidan.services.workers import WorkerRow
+
+SAMPLE = 10_000
+"""So many rows of each queue are looked at, in the order in which they would be claimed."""
+MOST_QUEUES = 100
+COUNTED = 1000
+"""Where more than this is found, that is all that is said."""
+
+
+class Reason(Enum):
+    """Why nobody has taken a scenario that is due."""
+
+    NO_QUEUE = "no worker has its queue"
+    NO_TASK = "none of these has its task"
+    NO_SOURCE = "none of these was started for its source"
+    SUSPECT = "it may have killed its process, and none of these has one slot"
+    DRAINING = "all of these are draining"
+    BUSY = "all of these are busy"
+    FREE = "one of these is free, and doesn't take it"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Scenarios that are due for long and wait for the same reason; `first_id` waits longest.
+
+    `workers` are the names of those that the reason is about, if any; `source` is what it waits
+    for, None where any worker that was started with one will do.
+    """
+
+    reason: Reason
+    count: int
+    first_id: int
+    waited: timedelta
+    queue: str
+    task: str
+    source: str | None = None
+    workers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Due scenarios that are alike in all that a claim asks for."""
+
+    queue: str
+    task: str
+    needs_source: bool
+    unsourced: bool  # waits for a worker that was started with a source
+    bound: bool  # only for workers that were started with its source
+    named: str | None  # that source, or one that a living worker was started with
+    suspect: bool
+    count: int
+    first_id: int
+    waited: timedelta
+
+    def fits_source(self, worker: WorkerRow) -> bool:
+        if not self.needs_source:
+            return True
+        if self.unsourced:
+            return worker.source is not None
+        return worker.source == self.named or (worker.source is None and not self.bound)
+
+
+# a step from queue to queue through the index of claims, then the head of each
+_LATE = """
+WITH RECURSIVE queues (queue) AS (
+    (SELECT queue FROM scenarios WHERE status = 'init_startup' ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT (SELECT s.queue FROM scenarios s WHERE s.status = 'init_startup' AND s.queue > q.queue
+            ORDER BY s.queue LIMIT 1)
+    FROM queues q WHERE q.queue IS NOT NULL
+),
+late AS (
+    SELECT due.* FROM (SELECT queue FROM queues WHERE queue IS NOT NULL LIMIT :queues) q
+    CROSS JOIN LATERAL (
+        SELECT s.id, s.queue, s.task, s.needs_source, s.source, s.source_bound, s.crashes,
+               s.not_before
+        FROM scenarios s
+        WHERE s.status = 'init_startup' AND s.queue = q.queue AND s.not_before <= now() - :patience
+        ORDER BY s.priority DESC, s.not_before LIMIT :sample
+    ) due
+)
+SELECT queue, task, needs_source, needs_source AND source IS NULL AS unsourced,
+       needs_source AND source_bound AS bound,
+       CASE WHEN needs_source AND (source_bound OR source = ANY(CAST(:sources AS text[])))
+            THEN source END AS named,
+       crashes > 1 AS suspect, count(*) AS count,
+       (array_agg(id ORDER BY not_before, id))[1] AS first_id, now() - min(not_before) AS waited
+FROM late GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(not_before) LIMIT 500
+"""
+
+
+def waiting(
+    connection: Connection, alive: Sequence[WorkerRow], *, patience: timedelta
+) -> list[Waiting]:
+    """Return what is due for longer than `patience` and not taken, by reason, the longest first."""
+    found = connection.execute(
+        text(_LATE),
+        {
+            "patience": patience,
+            "queues": MOST_QUEUES,
+            "sample": SAMPLE,
+            "sources": [one.source for one in alive if one.source is not None],
+        },
+    ).mappings()
+    by_key: dict[Hashable, Waiting] = {}
+    for row in found:
+        group = _Group(**row)
+        one = _explain(group, alive)
+        key = (one.reason, *_said(one))
+        known = by_key.setdefault(key, one)
+        if known is not one:
+            by_key[key] = replace(known, count=known.count + one.count)
+    return list(by_key.values())
+
+
+def _explain(group: _Group, alive: Sequence[WorkerRow]) -> Waiting:
+    """Narrow the workers down by what a claim asks for; what leaves none is the reason."""
+    steps: tuple[tuple[Reason, Callable[[WorkerRow], bool]], ...] = (
+        (Reason.NO_QUEUE, lambda w: group.queue in w.queues),
+        (Reason.NO_TASK, lambda w: group.task in w.tasks),
+        (Reason.NO_SOURCE, group.fits_source),
+        (Reason.SUSPECT, lambda w: w.slots == 1 or not group.suspect),
+        (Reason.DRAINING, lambda w: w.desired_state is DesiredState.RUNNING),
+        (Reason.BUSY, lambda w: len(w.scenarios) < w.slots),
+    )
+    left = [one for one in alive if group.suspect or not one.quarantine]
+    reason, about = Reason.FREE, left
+    for tried, fits in steps:
+        about, left = left, [one for one in left if fits(one)]
+        if not left:
+            reason = tried
+            break
+    else:
+        about = left
+    return Waiting(
+        reason, group.count, group.first_id, group.waited, group.queue, group.task, group.named,
+        tuple(sorted(one.name for one in about)),
+    )  # fmt: skip
+
+
+def _said(one: Waiting) -> tuple[Hashable, ...]:
+    """What a reason names: scenarios for which that is the same are told of together."""
+    match one.reason:
+        case Reason.NO_TASK:
+            return (one.queue, one.task)
+        case Reason.NO_SOURCE:
+            return (one.queue, one.source)
+        case Reason.BUSY:
+            return ()
+        case _:
+            return (one.queue,)
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """How many there are, COUNTED at most, and the one to look at first."""
+
+    count: int
+    first_id: int | None
+
+
+def _some(connection: Connection, rows: str, first: str, **parameters: Any) -> Some:
+    statement = f"SELECT count(*) AS found, {first} AS first_id FROM ({rows} LIMIT :most) some_rows"
+    row = connection.execute(text(statement), {"most": COUNTED, **parameters}).one()
+    return Some(row.found, row.first_id)
+
+
+def waiting_count(connection: Connection) -> Some:
+    """Return what waits, due or not."""
+    return _some(
+        connection, "SELECT id FROM scenarios WHERE status = 'init_startup' ORDER BY id", "min(id)"
+    )
+
+
+def held_count(connection: Connection) -> Some:
+    """Return what workers hold."""
+    return _some(connection, "SELECT id FROM scenarios WHERE worker_id IS NOT NULL", "min(id)")
+
+
+def left_behind(connection: Connection, *, patience: timedelta) -> Some:
+    """Return what is held by workers that are gone or whose lease ended `patience` ago."""
+    return _some(
+        connection,
+        "SELECT s.id FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id"
+        " WHERE s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until < now() - :patience)",
+        "min(id)",
+        patience=patience,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """The announcement that is due for longest, and for how long."""
+
+    scenario_id: int
+    age: timedelta
+
+
+def oldest_announcement(connection: Connection) -> Overdue | None:
+    """Return the announcement that is due for longest, None if none is."""
+    row = connection.execute(
+        text(
+            "SELECT id, now() - announce_at AS age FROM scenarios WHERE announce_at <= now()"
+            " ORDER BY announce_at LIMIT 1"
+        )
+    ).one_or_none()
+    return None if row is None else Overdue(row.id, row.age)
+
+
+def orchestrators(connection: Connection) -> int:
+    """Return how many orchestrators are connected to this database, as this role can see."""
+    found = connection.execute(
+        text(
+            "SELECT count(*) FILTER (WHERE application_name = 'listener') AS listening,"
+            " count(*) AS sessions FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name IN ('orchestrator', 'listener')"
+        )
+    ).one()
+    return max(int(found.listening), 1 if found.sessions else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A worker whose heartbeat is late, and since when."""
+
+    worker_id: UUID
+    name: str
+    silent_for: timedelta
+
+
+def late_heartbeats(connection: Connection, *, patience: timedelta) -> list[Silent]:
+    """Return workers that hold a lease and were not seen for `patience`, the longest first."""
+    found = connection.execute(
+        text(
+            "SELECT id, name, now() - seen_at AS silent_for FROM workers WHERE lease_until > now()"
+            " AND seen_at < now() - :patience ORDER BY seen_at LIMIT :most"
+        ),
+        {"patience": patience, "most": COUNTED},
+    )
+    return [Silent(row.id, row.name, row.silent_for) for row in found]
+
+
+def dead_letters_since(connection: Connection, since: timedelta) -> Some:
+    """Return the messages that could not be used, received in the time span; the newest first."""
+    return _some(
+        connection,
+        "SELECT id FROM (SELECT id, received_at FROM dead_letters ORDER BY id DESC LIMIT :most) d"
+        " WHERE received_at > now() - :since",
+        "max(id)",
+        since=since,
+    )
+
+
+def failed_since(connection: Connection, since: timedelta) -> Some:
+    """Return the scenarios that failed in the time span, of the newest; the last one first."""
+    return _some(
+        connection,
+        "SELECT id, ended_at FROM (SELECT id, ended_at FROM scenarios WHERE status = 'failed'"
+        " ORDER BY id DESC LIMIT :most) f WHERE ended_at > now() - :since",
+        "(array_agg(id ORDER BY ended_at DESC, id DESC))[1]",
+        since=since,
+    )
