@@ -26,9 +26,9 @@ def lines(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 def test_a_run_can_be_followed_through_the_log(cluster: Cluster) -> None:
-    cluster.set_variable("VIDAN_LOG_JSON", "1")
-    cluster.set_variable("VIDAN_LOG_LEVEL", "debug")
-    cluster.set_variable("VIDAN_KAFKA_DEBUG", "cgrp")  # librdkafka's own lines
+    cluster.environment["VIDAN_LOG_JSON"] = "1"
+    cluster.environment["VIDAN_LOG_LEVEL"] = "debug"
+    cluster.environment["VIDAN_KAFKA_DEBUG"] = "cgrp"  # librdkafka's own lines
     cluster.orchestrator()
     supervisor = cluster.supervisor("w", slots=2)
     other = cluster.create(task="count", params={"model": "trial:slow"})
@@ -68,7 +68,7 @@ def test_a_run_can_be_followed_through_the_log(cluster: Cluster) -> None:
 
 
 def test_a_worker_that_lost_its_lease_logs_under_its_new_id(embedded_cluster: Cluster) -> None:
-    embedded_cluster.set_variable("VIDAN_LOG_JSON", "1")
+    embedded_cluster.environment["VIDAN_LOG_JSON"] = "1"
     embedded_cluster.supervisor("w")
     embedded_cluster.query("UPDATE workers SET lease_until = now() - interval '1 second'")
     ids = "SELECT CAST(id AS text) AS id FROM workers ORDER BY registered_at"

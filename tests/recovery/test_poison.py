@@ -21,7 +21,7 @@ from vidan.orchestrator import Orchestrator
 from vidan.run import Run
 from vidan.services import scenarios
 from vidan.services.scenarios import NewScenario
-from vidan.supervisor import Release, Supervisor
+from vidan.supervisor import Post, Release, Supervisor
 from vidan.tasks import Vidan
 from vidan.worker import Worker
 from vidan.worker_options import WorkerOptions
@@ -172,7 +172,11 @@ def test_a_release_that_is_refused_ends_no_supervisor(
     dead = PlayedWorker(database)
     dead.claim()
     supervisor = Supervisor(settings, [])
-    supervisor._releases = [Release(dead.id, [scenario_id]), Release(uuid.uuid4(), [])]
+    post = Post(WorkerOptions(name="w"))
+    supervisor._releases = [
+        Release(post, dead.id, [scenario_id]),
+        Release(post, uuid.uuid4(), []),
+    ]
     with refusing(database, "workers", "true"):
         supervisor._release()
     assert len(supervisor._releases) == 1  # the other one was done

@@ -41,7 +41,7 @@ class Cluster:
             "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers() or "127.0.0.1:1",
             "OMP_NUM_THREADS": "1",
         }
-        self.log_file = self._log = logs / "processes.log"
+        self.log_file = logs / "processes.log"
         self._children: list[Child] = []
 
     def orchestrator(self) -> Child:
@@ -107,7 +107,7 @@ class Cluster:
 
     def log(self) -> str:
         """Return what the processes have logged."""
-        return self._log.read_text(encoding="utf-8", errors="replace")[-6000:]
+        return self.log_file.read_text(encoding="utf-8", errors="replace")[-6000:]
 
     def close(self) -> None:
         """End every process that was started, and what those started."""
@@ -126,12 +126,8 @@ class Cluster:
                     process.kill()
         self.database.close()
 
-    def set_variable(self, name: str, value: str) -> None:
-        """Set a variable of the environment of the processes that are started from now on."""
-        self._environment[name] = value
-
     def _spawn(self, module: str, arguments: list[str]) -> Child:
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             child = lifeline.spawn(
                 module, arguments, env=self.environment, stdout=log, stderr=log, cwd=APPS
             )
