@@ -87,8 +87,8 @@ def _of_waiting(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[
         yield Finding("waiting", State.OK, f"{_most(waiting)} wait, none for long")
     for one in stuck[:MOST_REASONS]:
         why, remedy = _reason(one)
-        others = f" and {one.count - 1} more" if one.count > 1 else ""
-        found = f"scenario {one.first_id}{others}, for {span(one.waited)}: {why}"
+        others = f" and {one.count - 1} more, the longest" if one.count > 1 else ","
+        found = f"scenario {one.first_id}{others} for {span(one.waited)}: {why}"
         yield Finding("waiting", State.WARN, found, remedy)
     if len(stuck) > MOST_REASONS:
         found = f"{len(stuck) - MOST_REASONS} reasons more"

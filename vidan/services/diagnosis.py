@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from vidan.domain import DesiredState
 from vidan.services.workers import WorkerRow
 
-SAMPLE = 10_000
+SAMPLE = 2_000
 """So many rows of each queue are looked at, in the order in which they would be claimed."""
 MOST_QUEUES = 100
 COUNTED = 1000
@@ -35,7 +35,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Scenarios that are due for long and wait for the same reason; `first_id` waits longest.
+    """Scenarios that are due for long and wait for the same reason, one of them since `waited`.
 
     `workers` are the names of those that the reason is about, if any; `source` is what it waits
     for, None where any worker that was started with one will do.
@@ -98,7 +98,7 @@ SELECT queue, task, needs_source, needs_source AND source IS NULL AS unsourced,
        CASE WHEN needs_source AND (source_bound OR source = ANY(CAST(:sources AS text[])))
             THEN source END AS named,
        crashes > 1 AS suspect, count(*) AS count,
-       (array_agg(id ORDER BY not_before, id))[1] AS first_id, now() - min(not_before) AS waited
+       min(id) AS first_id, now() - min(not_before) AS waited
 FROM late GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(not_before) LIMIT 500
 """
 
