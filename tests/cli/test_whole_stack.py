@@ -130,6 +130,29 @@ def test_up_serves_commands_restarts_what_is_killed_and_stops_on_ctrl_c(
     assert "vidan up" in ended.err
 
 
+def test_up_stays_when_its_workers_were_drained(bare: Shell, home: Path, video: Path) -> None:
+    up = bare.start("up", "--cpus", 2, "--max-frames-per-child", 100_000, "--log-json")
+    try:
+        assert up.stdout is not None
+        assert up.stdout.readline().startswith("DATABASE_URL=postgresql://")
+        listed = ("workers", "list", "--json")
+        assert eventually(lambda: len(bare.run(*listed).json()) == 2, 60)
+        drained = bare.run("workers", "drain", "--all", "--wait", "--timeout", 60)
+        assert drained.code == 0, drained.err
+        time.sleep(2)  # they would have been started again
+        assert bare.run(*listed).out == "[]\n"
+        assert bare.run("scenario", "create", video).code == 0
+        assert up.poll() is None
+    finally:
+        up.send_signal(signal.SIGINT)
+        _, err = up.communicate(timeout=60)
+
+    assert up.returncode == 130, err
+    told = [json.loads(line) for line in err.splitlines()]
+    assert any("the workers have left" in line["message"] for line in told)
+    assert {line["process"] for line in told} == {"up", "supervisor", "worker"}
+
+
 def test_up_that_is_killed_leaves_nothing_behind(bare: Shell, home: Path) -> None:
     up = bare.start("up", "--cpus", 1)
     assert up.stdout is not None

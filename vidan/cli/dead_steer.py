@@ -144,7 +144,7 @@ def purge(
 
     _check(ids, all, topic=topic, before=received)
     if not yes and not sys.stdin.isatty():
-        raise UsageError("dead letters are deleted for good", hint="add --yes")
+        raise UsageError("this deletes for good, and nobody is there to ask", hint="add --yes")
     with connect.database(settings, out, reads=True) as database:
         code = 0
         if all:

@@ -106,10 +106,18 @@ def show(out: Output, settings: Settings, scenario_id: Id) -> None:
     quiet=False,
     examples="""
         vidan scenario history 42
+        vidan scenario history 42 --last 10
         vidan scenario history 42 --json | jq -r '.[-1].reason'
     """,
 )
-def history(out: Output, settings: Settings, scenario_id: Id) -> None:
+def history(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", min=1, help="Only the last N changes.")
+    ] = None,
+) -> None:
     """Show when a scenario changed its status, why, and who did it.
 
     In a pipe: time, from, to, actor, reason, separated by tabs.
@@ -117,7 +125,7 @@ def history(out: Output, settings: Settings, scenario_id: Id) -> None:
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import scenarios
 
-        found: list[Transition] = scenarios.history(connection, scenario_id)
+        found: list[Transition] = scenarios.history(connection, scenario_id, limit=last)
     out.listing(
         found,
         {

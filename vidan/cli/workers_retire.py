@@ -106,9 +106,8 @@ def _retire(
         for one in retired:
             worker = one.worker
             out.line(worker.as_json(), f"{worker.name}\t{worker.state}", id=worker.id)
-            asked = one.worker.desired_state
-            already = "" if one.changed else f" (it was {asked.value} already)"
-            out.note(f"worker {worker.name} {_SAYS[asked]}{already}")
+            already = "" if one.changed else " (asked for already)"
+            out.note(f"worker {worker.name} {_SAYS[worker.desired_state]}{already}")
         if not retired and code == 0:
             out.note("there is no worker")
         out.flush()

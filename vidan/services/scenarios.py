@@ -289,15 +289,20 @@ class Transition:
         }
 
 
-def history(connection: Connection, scenario_id: int) -> list[Transition]:
-    """Return the changes of a scenario's status, the oldest first. Raises NotFoundError."""
+def history(
+    connection: Connection, scenario_id: int, *, limit: int | None = None
+) -> list[Transition]:
+    """Return the changes of a scenario's status, of all or of the last `limit`, the oldest first.
+
+    Raises NotFoundError.
+    """
     get(connection, scenario_id)
     found = connection.execute(
         text(
-            "SELECT at, from_status, to_status, reason, actor FROM transitions"
-            " WHERE scenario_id = :id ORDER BY id"
+            "SELECT * FROM (SELECT id, at, from_status, to_status, reason, actor FROM transitions"
+            " WHERE scenario_id = :id ORDER BY id DESC LIMIT :limit) last ORDER BY id"
         ),
-        {"id": scenario_id},
+        {"id": scenario_id, "limit": limit},
     )
     return [
         Transition(
