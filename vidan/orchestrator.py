@@ -29,6 +29,8 @@ log = logging.getLogger("vidan.orchestrator")
 
 ROUND_SECONDS = 1.0
 """At the latest so long after the round before, announcements and leases are looked at."""
+PACE_SECONDS = 0.05
+"""At the soonest: what is due may be another's to announce, one that stands still."""
 HOUSEKEEPING_SECONDS = 600.0
 EXPIRY_SECONDS = 0.25
 """How often leases are looked at. A row that a dying session still locks waits for another look."""
@@ -201,7 +203,9 @@ class Orchestrator:
         self.keep_house()
         with self._connected().begin() as connection:
             due = announcements.next_due(connection)
-        return ROUND_SECONDS if due is None else min(ROUND_SECONDS, max(0.0, due.total_seconds()))
+        if due is None:
+            return ROUND_SECONDS
+        return min(ROUND_SECONDS, max(PACE_SECONDS, due.total_seconds()))
 
     def _look_at_leases(self) -> float:
         return 0.0 if self.expire() else EXPIRY_SECONDS

@@ -32,12 +32,21 @@ from vidan.worker_options import WorkerOptions
 app = Vidan()
 go_on = threading.Event()
 
+
+class Unspeakable(Exception):
+    """Its words fail."""
+
+    def __str__(self) -> str:
+        raise KeyError("no words")
+
+
 ERRORS = {
     "nul": ValueError("a NUL\x00 here"),
     "surrogate": OSError("no such file: \udcff.mp4"),
     "long": RuntimeError("word " * 100_000),
     "silent": KeyError(),
     "exit": SystemExit(3),
+    "unspeakable": Unspeakable(),
 }
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
@@ -19,7 +19,7 @@ from vidan.db.session import Database
 from vidan.domain import Status
 from vidan.orchestrator import Orchestrator
 from vidan.run import Run
-from vidan.services import scenarios
+from vidan.services import announcements, scenarios
 from vidan.services.scenarios import NewScenario
 from vidan.supervisor import Post, Release, Supervisor
 from vidan.tasks import Vidan
@@ -194,6 +194,30 @@ def create_sourced(database: Database, count: int = 1) -> list[int]:
     with database.begin() as connection:
         news = [NewScenario(source=f"/{n}.mp4") for n in range(count)]
         return [one.id for one in scenarios.create_many(connection, news)]
+
+
+def test_what_another_is_about_to_announce_makes_nobody_spin(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is due, and locked: asked for again and again, for as long as the other stands still."""
+    create_sourced(database)
+    rounds: list[float] = []
+    take_due = announcements.take_due
+
+    def counting(connection: Connection, limit: int = 1000) -> list[int]:
+        rounds.append(time.monotonic())
+        return take_due(connection, limit)
+
+    monkeypatch.setattr(announcements, "take_due", counting)
+    orchestrator = Orchestrator(settings)
+    loop = threading.Thread(target=orchestrator.run)
+    with database.begin() as connection:
+        assert take_due(connection)
+        loop.start()
+        time.sleep(2)
+    orchestrator.stopping = True
+    loop.join(15)
+    assert 2 <= len(rounds) <= 2 / 0.05 + 5
 
 
 def test_no_lease_waits_behind_an_announcement(settings: Settings, database: Database) -> None:

@@ -74,6 +74,27 @@ def test_postgres_comes_back(
     assert len(pids) == 1  # nothing had to be started again
 
 
+def test_a_postgres_that_stands_still_comes_back(
+    embedded_cluster: Cluster, postgres: DurablePostgres
+) -> None:
+    """All connections are there and none is answered, for longer than a lease lasts."""
+    cluster = embedded_cluster
+    cluster.orchestrator()
+    cluster.supervisor(slots=2)
+    scenario_id = cluster.create(task="count", params={"model": "trial:crawling"})
+    cluster.wait_for_frames(scenario_id, 4)
+    before = cluster.get(scenario_id).frames_done
+
+    with postgres.frozen():
+        time.sleep(17)
+    back = time.monotonic()
+
+    goes_on = recovery.seconds_until(lambda: cluster.get(scenario_id).frames_done > before, back)
+    assert goes_on < PROMISE + BUSY, cluster.log()
+    assert_undisturbed(cluster, scenario_id)
+    assert len({row["pid"] for row in cluster.query("SELECT pid FROM workers")}) == 1
+
+
 def vidan(cluster: Cluster, *words: object) -> subprocess.Popen[str]:
     """Start a command of vidan's."""
     return subprocess.Popen(

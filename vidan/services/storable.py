@@ -44,5 +44,9 @@ def is_text(value: str) -> bool:
 
 def line(value: object) -> str:
     """Return anything, such as an exception, as one line that a text column takes."""
-    found = " ".join(str(value).split())[:MAX_LINE]
+    try:
+        said = str(value)
+    except Exception:  # a class of somebody's own whose words fail, too
+        said = f"{type(value).__name__} that can't be shown"
+    found = " ".join(said.split())[:MAX_LINE]
     return found.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
