@@ -7,7 +7,7 @@ TESTS_AT_ONCE ?= 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test format clean
+.PHONY: help install demo check test model format clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ check: $(INSTALLED)  ## format, lint, types, layers
 
 test: $(INSTALLED)  ## the tests; those on real Kafka want Java 17 and Maven
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE)
+
+model: $(INSTALLED)  ## the model test alone, longer: make model STEPS=100000 SEED=7
+	VIDAN_MODEL_STEPS=$(STEPS) VIDAN_MODEL_SEED=$(SEED) $(BIN)/python -m pytest tests/model
 
 format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff check --fix .

@@ -128,8 +128,11 @@ class Conclusions:
                 case End.REJECTED:
                     endings.append(runs.Ending(fence, Status.FAILED, error=outcome.error))
                 case End.STOPPED:
-                    with database.begin() as connection:
-                        runs.shutting_down(connection, fence, actor=self._name)
+                    database.retrying(
+                        lambda c, fence=fence: runs.shutting_down(  # type: ignore[misc]
+                            c, fence, actor=self._name
+                        )
+                    )
                     endings.append(runs.Ending(fence, Status.INACTIVE))
                 case End.SOURCE_MISSING if self._missing.hopeless(fence.scenario_id):
                     endings.append(runs.Ending(fence, Status.FAILED, error=outcome.error))

@@ -149,10 +149,8 @@ class Orchestrator:
         if time.monotonic() < self._next_housekeeping:
             return
         database = self._connected()
-        with database.begin() as connection:
-            partitions.ensure_ahead(connection)
-        with database.begin() as connection:
-            workers.forget_gone(connection)
+        database.retrying(partitions.ensure_ahead)
+        database.retrying(workers.forget_gone)
         self._next_housekeeping = time.monotonic() + HOUSEKEEPING_SECONDS
 
     def _connected(self) -> Database:

@@ -152,9 +152,9 @@ class Worker:
             measure=self._measure,
             former=self._former,
         )
+        specs = [task.spec for task in self._registry.values()]
         try:
-            with lease.database.begin() as connection:
-                tasks.publish(connection, [task.spec for task in self._registry.values()])
+            lease.database.retrying(lambda c: tasks.publish(c, specs))
             lease.begin()
         except BaseException:
             lease.close()

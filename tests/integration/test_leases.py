@@ -689,6 +689,7 @@ def test_a_client_stopped_in_the_middle_of_copy_blocks_nobody(
     assert len(released) == 2
     found = row(database, locked)
     assert (found.status, found.checkpoint) == ("init_startup", 0)
+    execute(database, "UPDATE scenarios SET priority = 1 WHERE id = :id", id=locked)
     other = PlayedWorker(database, "other")
     assert other.claim() == locked
     other.store(range(3))

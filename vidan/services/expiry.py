@@ -11,6 +11,14 @@ from sqlalchemy import Connection, text
 from vidan.services.leases import LEASE_SECONDS, held
 from vidan.services.moves import BACK_OFF, ENDS, LET_GO, PUT_BACK, Moved, move
 
+# two statements: in one, a row that another has released, and a live worker claimed, between the
+# statement's start and its lock would be judged by the worker that held it before
+_LOCK_ENDED = """
+    SELECT s.id FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id
+    WHERE s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
+      AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)
+    ORDER BY s.id LIMIT 500 FOR NO KEY UPDATE OF s SKIP LOCKED
+"""
 _ENDED_LEASES = """
     SELECT s.id, s.status, s.crashes, s.max_crashes,
            s.status IN ('init_startup_processing', 'active') AND (
@@ -21,9 +29,9 @@ _ENDED_LEASES = """
            CASE WHEN s.crashes = 0 THEN now() ELSE now() + make_interval(secs => {back_off}) END
                AS retry_at
     FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id
-    WHERE s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
+    WHERE s.id = ANY(:locked) AND s.worker_id IS NOT NULL
+      AND (w.id IS NULL OR w.lease_until <= now())
       AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)
-    ORDER BY s.id LIMIT 500 FOR NO KEY UPDATE OF s SKIP LOCKED
 """
 
 
@@ -44,6 +52,9 @@ def expire(
     to the rows that are `active`. `worker_id` narrows it to one worker. Returns what was released.
     """
     _end_sessions(connection)
+    locked = list(connection.execute(text(_LOCK_ENDED), {"worker": worker_id}).scalars())
+    if not locked:
+        return []
     spent = "r.died AND r.crashes >= r.max_crashes"
     return move(
         connection,
@@ -63,6 +74,7 @@ def expire(
         ),
         returning=("r.died",),
         parameters={
+            "locked": locked,
             "executing": list(executing),
             "connected_since": connected_since,
             "lease": LEASE_SECONDS,

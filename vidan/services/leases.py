@@ -101,7 +101,8 @@ def claim(
     """Claim up to `free` due scenarios for a worker: compare-and-set, epoch + 1.
 
     `skip` are ids that the worker leaves to others for now; `without_source` takes only scenarios
-    of tasks that need no source. Nothing is claimed once the worker's own lease has ended.
+    of tasks that need no source, to wait for their turn, and no suspects: they are tried alone,
+    one at a time. Nothing is claimed once the worker's own lease has ended.
     """
     moved = move(
         connection,
@@ -145,7 +146,7 @@ def _can_run(claimant: Claimant, without_source: bool) -> list[str]:
         conditions.append("(NOT s.needs_source OR s.source IS NULL OR s.source = :source)")
     if claimant.only_suspects:
         conditions.append("s.crashes > 1")
-    elif not claimant.suspects:
+    if without_source or not (claimant.suspects or claimant.only_suspects):
         conditions.append("s.crashes <= 1")
     return conditions
 

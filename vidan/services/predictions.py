@@ -95,7 +95,7 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
         },
     ).one_or_none()
     if updated is None:
-        return _landed(connection, fence, batch.to_checkpoint)
+        return _landed(connection, fence, batch)
     if batch.rows:
         _copy(connection, fence.scenario_id, updated.week, batch.rows)
     if batch.gaps:
@@ -118,7 +118,8 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
     return Status(updated.status)
 
 
-def _landed(connection: Connection, fence: Fence, checkpoint: int) -> Status:
+def _landed(connection: Connection, fence: Fence, batch: Batch) -> Status:
+    """Return the status if an earlier try of this batch is what stands there."""
     row = connection.execute(
         text(
             "SELECT status, checkpoint FROM scenarios"
@@ -126,7 +127,8 @@ def _landed(connection: Connection, fence: Fence, checkpoint: int) -> Status:
         ),
         {"id": fence.scenario_id, "epoch": fence.epoch, "worker": fence.worker_id},
     ).one_or_none()
-    if row is None or row.checkpoint != checkpoint:
+    # a batch that does not move the checkpoint would have matched again: it was never stored
+    if row is None or not batch.from_checkpoint < batch.to_checkpoint == row.checkpoint:
         raise LeaseLost(f"scenario {fence.scenario_id} is another's now")
     return Status(row.status)
 

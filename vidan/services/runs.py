@@ -81,9 +81,15 @@ def finish(connection: Connection, endings: Sequence[Ending], *, actor: str) -> 
     if not endings:
         return set()
     fences = [ending.fence for ending in endings]
+    mine = _still_mine(connection, fences)  # locks all of them, in the order of their ids
     # those that returned before their first frame: only what was `active` is `completed`
-    returned = [one.fence for one in endings if one.status is Status.COMPLETED]
-    start(connection, returned, actor=actor)
+    unstarted = [
+        one.fence
+        for one in endings
+        if one.status is Status.COMPLETED
+        and mine.get(one.fence.scenario_id) is Status.INIT_STARTUP_PROCESSING
+    ]
+    start(connection, unstarted, actor=actor)
     moved = move(
         connection,
         rows=MINE.format(

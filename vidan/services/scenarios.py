@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
+from vidan.db.session import DatabaseConflict
 from vidan.domain import Gap, Status
 from vidan.errors import InputRejected, NotFoundError
 from vidan.services import announcements, partitions, storable, tasks
@@ -109,20 +110,20 @@ def create_many(
     """Create scenarios, in the order given; a key that exists returns the scenario that has it.
 
     Raises InputRejected (params, source, status, labels) or NotFoundError (task) before any row is
-    written.
+    written, DatabaseConflict when a scenario with such a key was deleted just now.
     """
     specs = tasks.known(connection, {new.task for new in news})
     rows = [_row(new, specs[new.task]) for new in news]
-    week = partitions.this_week(connection)
-    partitions.ensure_week(connection, week)
-    inserted = connection.execute(
-        text(_INSERT), {"rows": json.dumps(rows), "week": week, "actor": actor}
-    ).all()
-    by_key = {row.key: row.id for row in inserted if row.key is not None}
-    fresh = set(by_key.values())
+    # looked up first: an insert would wait for whoever is changing the scenario that has the key
+    by_key = _ids_of_keys(connection, [new.key for new in news if new.key is not None])
+    inserted = _insert(connection, [row for row in rows if row["key"] not in by_key], actor)
+    fresh = {row.id for row in inserted if row.key is not None}
     unkeyed = iter(sorted(row.id for row in inserted if row.key is None))
-    missing = [new.key for new in news if new.key is not None and new.key not in by_key]
-    by_key.update(_ids_of_keys(connection, missing))
+    by_key.update({row.key: row.id for row in inserted if row.key is not None})
+    missing = {new.key for new in news if new.key is not None and new.key not in by_key}
+    by_key.update(_ids_of_keys(connection, missing))  # made by another since we looked
+    if not missing <= by_key.keys():
+        raise DatabaseConflict("a scenario was deleted while its key was asked for again")
     if inserted:
         announcements.wake(connection)
     created = []
@@ -136,21 +137,22 @@ def create_many(
     return created
 
 
+# ids follow the order given, but rows are inserted in the order of their keys: two that create the
+# same ones wait for each other, and never in a circle
 _INSERT = """
 WITH inserted AS (
-    INSERT INTO scenarios (name, key, labels, task, source, needs_source, params, queue, priority,
-                           status, not_before, announce_at, max_attempts, week, ended_at)
-    SELECT n.name, n.key, n.labels, n.task, n.source, n.needs_source, n.params, n.queue,
+    INSERT INTO scenarios (id, name, key, labels, task, source, needs_source, params, queue,
+                           priority, status, not_before, announce_at, max_attempts, week, ended_at)
+    SELECT n.id, n.name, n.key, n.labels, n.task, n.source, n.needs_source, n.params, n.queue,
            n.priority, n.status, coalesce(n.not_before, now()),
            CASE WHEN n.status = 'init_startup' THEN greatest(now(), n.not_before) END,
            n.max_attempts, :week, CASE WHEN n.status = 'inactive' THEN now() END
-    FROM ROWS FROM (jsonb_to_recordset(CAST(:rows AS jsonb)) AS
-        (name text, key text, labels jsonb, task text, source text, needs_source boolean,
-         params jsonb, queue text, priority integer, status text, not_before timestamptz,
-         max_attempts integer)) WITH ORDINALITY AS n
-        (name, key, labels, task, source, needs_source, params, queue, priority, status,
-         not_before, max_attempts, position)
-    ORDER BY n.position
+    FROM (SELECT nextval(pg_get_serial_sequence('scenarios', 'id')) AS id, r.*
+          FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r
+              (name text, key text, labels jsonb, task text, source text, needs_source boolean,
+               params jsonb, queue text, priority integer, status text, not_before timestamptz,
+               max_attempts integer)) n
+    ORDER BY n.key, n.id
     ON CONFLICT (key) DO NOTHING
     RETURNING id, key, status
 ),
@@ -160,6 +162,18 @@ logged AS (
 )
 SELECT id, key FROM inserted
 """
+
+
+def _insert(
+    connection: Connection, rows: Sequence[Mapping[str, Any]], actor: str
+) -> Sequence[Row[Any]]:
+    if not rows:
+        return []
+    week = partitions.this_week(connection)
+    partitions.ensure_week(connection, week)
+    return connection.execute(
+        text(_INSERT), {"rows": json.dumps(rows), "week": week, "actor": actor}
+    ).all()
 
 
 def _row(new: NewScenario, spec: tasks.TaskSpec) -> dict[str, Any]:
@@ -191,7 +205,7 @@ def _row(new: NewScenario, spec: tasks.TaskSpec) -> dict[str, Any]:
     return row
 
 
-def _ids_of_keys(connection: Connection, keys: Sequence[str]) -> dict[str, int]:
+def _ids_of_keys(connection: Connection, keys: Collection[str]) -> dict[str, int]:
     if not keys:
         return {}
     found = connection.execute(

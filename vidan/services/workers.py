@@ -116,9 +116,11 @@ def forget_gone(connection: Connection, *, days: int = 7) -> int:
     """Delete workers that have been gone for `days` and hold nothing. Returns how many."""
     return connection.execute(
         text(
-            "DELETE FROM workers w WHERE w.lease_until <= now() AND w.state = 'gone'"
+            "DELETE FROM workers WHERE id IN (SELECT w.id FROM workers w"
+            " WHERE w.lease_until <= now() AND w.state = 'gone'"
             " AND w.seen_at < now() - make_interval(days => :days)"
             " AND NOT EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id)"
+            " ORDER BY w.id FOR UPDATE SKIP LOCKED)"
         ),
         {"days": days},
     ).rowcount

@@ -1,0 +1,89 @@
+"""Transactions that one actor leaves open, with their locks, while the others go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, cast
+from uuid import UUID
+
+import psycopg
+from sqlalchemy import Connection, text
+
+from vidan.db.session import Database
+from vidan.errors import DatabaseUnavailable
+
+
+class _GivenUp(Exception):
+    """Rolls a transaction back."""
+
+
+@dataclass
+class OpenTransaction:
+    """A transaction that was left open. `change` is what it makes of the model if it commits."""
+
+    what: str
+    worker_id: UUID | None
+    change: Callable[[], object]
+    in_copy: bool = False
+
+    def begin(self, url: str) -> Connection:
+        """Connect as the actor would: a worker's sessions carry its id."""
+        name = "stopped" if self.worker_id is None else str(self.worker_id)
+        self._database = Database(url, application_name=name, pool_size=1)
+        self._block = self._database.begin()
+        self.connection = self._block.__enter__()
+        self.pid = self.connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        return self.connection
+
+    def stop_in_copy(self, scenario_id: int, week: date) -> None:
+        """Leave a COPY unfinished, as a stopped client does."""
+        driver = cast("psycopg.Connection[Any]", self.connection.connection.driver_connection)
+        copy = driver.cursor().copy(
+            "COPY predictions (scenario_id, frame, week, time_ms, label_ids, scores, boxes)"
+            " FROM STDIN"
+        )
+        copy.__enter__().write_row((scenario_id, 10**6, week, 0, [], [], []))
+        self.in_copy = True
+
+    def commit(self) -> None:
+        """The actor goes on."""
+        self._block.__exit__(None, None, None)
+        self._database.close()
+        self.change()
+
+    def roll_back(self) -> None:
+        """The actor met an error."""
+        with suppress(_GivenUp):
+            given_up = _GivenUp()
+            self._block.__exit__(_GivenUp, given_up, None)
+        self._database.close()
+
+    def cut(self, database: Database) -> None:
+        """The actor dies, or the server ends its session."""
+        with database.begin() as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": self.pid})
+        self.wait_until_ended(database)
+
+    def wait_until_ended(self, database: Database) -> None:
+        """Wait for the server to have ended the session, and let go of this side of it."""
+        patience = time.monotonic() + 10
+        while True:
+            with database.begin() as connection:
+                there = connection.execute(
+                    text("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"),
+                    {"pid": self.pid},
+                ).scalar_one()
+            if not there:
+                break
+            assert time.monotonic() < patience, f"the session of {self.what} was not ended"
+            time.sleep(0.002)
+        driver = cast("psycopg.Connection[Any]", self.connection.connection.driver_connection)
+        driver.close()
+        with suppress(_GivenUp, DatabaseUnavailable, psycopg.Error):
+            given_up = _GivenUp()
+            self._block.__exit__(_GivenUp, given_up, None)
+        self._database.close()

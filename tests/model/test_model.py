@@ -1,0 +1,66 @@
+"""The protocol in any order of events, against a model of it.
+
+`make model STEPS=100000 SEED=7` takes more steps; a failure prints its story, step by step.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import random
+import sys
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.machine import Protocol
+from tests.model.world import World
+from vidan.db.session import Database
+from vidan.domain import ALLOWED, Status
+
+STEPS = 10_000
+STEPS_AN_EXAMPLE = 50
+
+
+def test_whatever_happens_the_protocol_keeps_its_word(
+    database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = int(os.environ.get("VIDAN_MODEL_STEPS") or STEPS)
+    first = int(os.environ.get("VIDAN_MODEL_SEED") or random.randrange(2**32))
+    logging.getLogger("vidan.broker").setLevel(logging.ERROR)  # it is sent much garbage
+    database = Database(database_url, guarded=True)
+    met: Counter[tuple[Status, Status]] = Counter()
+    taken = 0
+
+    def count() -> None:
+        nonlocal taken
+        taken += 1
+
+    def machine() -> Protocol:
+        return Protocol(World(database, database_url, met), count)
+
+    try:
+        for number in itertools.count(first):
+            run_state_machine_as_test(
+                seed(number)(machine),  # type: ignore[arg-type]  # a factory will do
+                settings=settings(
+                    max_examples=-(-(wanted - taken) // STEPS_AN_EXAMPLE),
+                    stateful_step_count=STEPS_AN_EXAMPLE,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                    phases=[Phase.generate, Phase.shrink],
+                    print_blob=False,  # the seed does that
+                    database=None,
+                ),
+            )
+            if taken >= wanted:  # an example may have ended early
+                break
+    finally:
+        database.close()
+        with capsys.disabled():
+            sys.stderr.write(f"\n{taken} steps of the model; SEED={first} takes them again\n")
+    allowed = {(before, after) for before in ALLOWED for after in ALLOWED[before]}
+    assert wanted < STEPS or set(met) == allowed, "something was never tried"

@@ -1,0 +1,216 @@
+"""What users do in the model test: create, start, stop, retry, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from tests.model.expected import Announcement, Expected, Refused
+from tests.model.world import COUNT, Change, Deed, World
+from vidan.domain import ENDED, Status
+from vidan.errors import NotAllowedError, NotFoundError
+from vidan.services import requests, scenarios
+from vidan.services.scenarios import Created, NewScenario
+
+MAX_CRASHES = 2
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A scenario that a user wants."""
+
+    task: str = "detect"
+    source: str | None = "/a.mp4"
+    key: str | None = None
+    queue: str = "north"
+    priority: int = 0
+    inactive: bool = False
+    later: bool = False
+    max_attempts: int = 2
+
+    def new(self) -> NewScenario:
+        """Return what `create` takes."""
+        return NewScenario(
+            task=self.task,
+            source=None if self.task == COUNT.name else self.source,
+            key=self.key,
+            queue=self.queue,
+            priority=self.priority,
+            status=Status.INACTIVE if self.inactive else Status.INIT_STARTUP,
+            not_before=datetime.now(UTC) + timedelta(hours=1) if self.later else None,
+            max_attempts=self.max_attempts,
+        )
+
+    def expected(self, scenario_id: int) -> Expected:
+        """Return the scenario that it should make."""
+        new = self.new()
+        return Expected(
+            id=scenario_id,
+            key=self.key,
+            queue=self.queue,
+            priority=self.priority,
+            needs_source=self.task != COUNT.name,
+            source=new.source,
+            status=new.status,
+            max_attempts=self.max_attempts,
+            max_crashes=MAX_CRASHES,
+            due=not self.later,
+        )
+
+
+def create(world: World, wishes: Sequence[Wish]) -> Deed[list[Created]]:
+    """Create several in one transaction; a key that exists is answered with who has it."""
+
+    def work(connection: Connection) -> list[Created]:
+        created = scenarios.create_many(connection, [wish.new() for wish in wishes])
+        connection.execute(
+            text("UPDATE scenarios SET max_crashes = :max WHERE id = ANY(:ids)"),
+            {"max": MAX_CRASHES, "ids": [one.id for one in created if one.new]},
+        )
+        return created
+
+    def judge(created: list[Created]) -> Change:
+        keys = {one.key: one.id for one in world.expected.values() if one.key is not None}
+        made: dict[int, Expected] = {}
+        for wish, one in zip(wishes, created, strict=True):
+            assert one.new == (wish.key not in keys)
+            if one.new:
+                assert one.id not in world.expected
+                made[one.id] = wish.expected(one.id)
+                if wish.key is not None:
+                    keys[wish.key] = one.id
+            else:
+                assert wish.key is not None and one.id == keys[wish.key]
+        assert list(made) == sorted(made), "ids follow the order given"
+        return lambda: world.expected.update(made)
+
+    return Deed(f"create {wishes}", work, judge)
+
+
+Answer = bool | Refused
+
+
+def _ask(
+    world: World,
+    scenario_id: int,
+    what: str,
+    ask: Callable[[Connection], bool],
+    expect: Callable[[Expected], Answer],
+) -> Deed[Answer]:
+    def work(connection: Connection) -> Answer:
+        try:
+            return ask(connection)
+        except NotAllowedError:
+            return Refused.NOT_ALLOWED
+        except NotFoundError:
+            return Refused.NOT_FOUND
+
+    def judge(answer: Answer) -> Change | None:
+        expected = world.expected.get(scenario_id)
+        if expected is None:
+            assert answer is Refused.NOT_FOUND
+            return None
+
+        def change() -> None:
+            assert expect(expected) == answer, f"{what} of {scenario_id} was answered {answer}"
+
+        return change
+
+    return Deed(f"{what} {scenario_id}", work, judge, waits_for=[scenario_id])
+
+
+def start(world: World, scenario_id: int, *, from_beginning: bool = False) -> Deed[Answer]:
+    """Start it at its checkpoint, or from the beginning."""
+    return _ask(
+        world,
+        scenario_id,
+        "start",
+        lambda c: requests.start(c, scenario_id, from_beginning=from_beginning),
+        lambda expected: expected.ask_start(from_beginning=from_beginning),
+    )
+
+
+def stop(world: World, scenario_id: int) -> Deed[Answer]:
+    """Stop it."""
+    return _ask(
+        world,
+        scenario_id,
+        "stop",
+        lambda c: requests.stop(c, scenario_id),
+        Expected.ask_stop,
+    )
+
+
+def retry(world: World, scenario_id: int) -> Deed[Answer]:
+    """Let a failed one go on."""
+    return _ask(
+        world,
+        scenario_id,
+        "retry",
+        lambda c: requests.retry(c, scenario_id),
+        Expected.ask_retry,
+    )
+
+
+def request(world: World, scenario_id: int, wanted: Status) -> Deed[Answer]:
+    """Ask for a status to be in, as the HTTP interface does."""
+
+    def expect(expected: Expected) -> Answer:
+        if wanted in {Status.ACTIVE, Status.INIT_STARTUP}:
+            return expected.ask_start()
+        if wanted in {Status.INACTIVE, Status.INIT_SHUTDOWN}:
+            return expected.ask_stop()
+        return Refused.NOT_ALLOWED
+
+    deed = _ask(
+        world,
+        scenario_id,
+        f"request {wanted}",
+        lambda c: requests.request(c, scenario_id, wanted),
+        expect,
+    )
+    if wanted in requests.REQUESTABLE:
+        return deed
+    deed.judge = lambda answer: None if answer is Refused.NOT_ALLOWED else _wrong(answer)
+    return deed
+
+
+def _wrong(answer: Answer) -> Change:
+    raise AssertionError(f"only workers set it, and yet it was answered {answer}")
+
+
+def delete(world: World, scenario_id: int) -> Deed[Answer]:
+    """Delete it: an ended one leaves nothing behind."""
+
+    def ask(connection: Connection) -> bool:
+        requests.delete(connection, scenario_id)
+        return not connection.execute(
+            text(
+                "SELECT EXISTS (SELECT 1 FROM predictions WHERE scenario_id = :id) OR"
+                " EXISTS (SELECT 1 FROM gaps WHERE scenario_id = :id) OR"
+                " EXISTS (SELECT 1 FROM transitions WHERE scenario_id = :id) OR"
+                " EXISTS (SELECT 1 FROM scenarios WHERE id = :id)"
+            ),
+            {"id": scenario_id},
+        ).scalar()
+
+    def expect(expected: Expected) -> Answer:
+        if expected.status not in ENDED:
+            return Refused.NOT_ALLOWED
+        world.deleted.append(scenario_id)
+        del world.expected[scenario_id]
+        return True
+
+    return _ask(world, scenario_id, "delete", ask, expect)
+
+
+def announced(world: World) -> set[int]:
+    """Return the scenarios whose announcement is due, and that nobody has locked."""
+    return {
+        one.id
+        for one in world.expected.values()
+        if one.announcement is Announcement.DUE and one.id not in world.locked
+    }
