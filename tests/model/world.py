@@ -28,7 +28,7 @@ Change = Callable[[], object]
 COUNT = TaskSpec("count", {"type": "object"}, needs_source=False, max_attempts=2)
 """A task without a source."""
 
-_LOOK = """
+LOOK = """
 SELECT s.*, s.not_before <= now() AS due,
        CASE WHEN s.announce_at IS NULL THEN 'none' WHEN s.announce_at <= now() THEN 'due'
             ELSE 'later' END AS announcement,
@@ -166,7 +166,7 @@ class World:
     def look(self) -> None:
         """Compare every row with the model, and look at the invariants."""
         with self.database.begin() as connection:
-            found = connection.execute(text(_LOOK)).mappings().all()
+            found = connection.execute(text(LOOK)).mappings().all()
             self.locked = self._find_locked(connection) if self.open else set()
         before, self.rows = self.rows, {row["id"]: row for row in found}
         assert set(self.rows) == set(self.expected)
