@@ -131,7 +131,7 @@ class Workers:
             renewed = workers.renew(connection, worker.id, state="busy", fps=1.0)
             if renewed:
                 self._hold_lease(connection, worker)
-            return renewed
+            return renewed is not None
 
         def judge(renewed: bool) -> None:
             assert renewed == (not worker.ended)
