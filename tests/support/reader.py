@@ -29,6 +29,7 @@ set -euo pipefail
 services=()
 service() {  # what it says when it is there, then the command
     local log="service-${#services[@]}.log"
+    : > "$log"  # what the section before wrote says nothing about this one
     "${@:2}" > "$log" 2>&1 &
     services+=($!)
     while [ -n "$1" ] && ! grep -q "$1" "$log"; do
@@ -39,7 +40,7 @@ service() {  # what it says when it is there, then the command
 finish() {
     local code=$? ended=0
     for pid in ${services[@]+"${services[@]}"}; do
-        kill -TERM "$pid" || { echo "a service had ended: $pid" >&2; code=98; }
+        kill -TERM "$pid" 2>/dev/null || true  # one that was told to leave has ended
     done
     for pid in ${services[@]+"${services[@]}"}; do
         ended=0; wait "$pid" || ended=$?
