@@ -153,6 +153,25 @@ def test_up_stays_when_its_workers_were_drained(bare: Shell, home: Path, video: 
     assert {line["process"] for line in told} == {"up", "supervisor", "worker"}
 
 
+def test_a_run_whose_workers_were_stopped_says_how_to_go_on(
+    bare: Shell, home: Path, video: Path
+) -> None:
+    running = bare.start("run", video, "--cpus", 1)
+    listed = ("workers", "list", "--json")
+    assert eventually(
+        lambda: any(worker["scenarios"] for worker in bare.run(*listed).json() or []), 60
+    )
+
+    stopped = bare.run("workers", "stop", "--all")
+    assert stopped.code == 0, stopped.err
+    out, err = running.communicate(timeout=60)
+
+    assert (running.returncode, out) == (1, ""), err
+    assert "the workers of this run were told to leave" in err
+    assert "vidan up --queues default,run-" in err
+    assert bare.run("scenario", "show", 1, "--json").json()["status"] == "init_startup"
+
+
 def test_up_that_is_killed_leaves_nothing_behind(bare: Shell, home: Path) -> None:
     up = bare.start("up", "--cpus", 1)
     assert up.stdout is not None

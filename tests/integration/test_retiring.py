@@ -22,6 +22,7 @@ from vidan.lifeline import Child
 from vidan.services import scenarios, workers
 from vidan.services.scenarios import NewScenario
 from vidan.slots import Engagement
+from vidan.worker_options import WorkerOptions
 
 DRAINED, STOPPED = DesiredState.DRAINED, DesiredState.STOPPED
 
@@ -193,6 +194,23 @@ def test_a_lease_that_ended_forgets_no_drain(embedded_cluster: Cluster) -> None:
     assert ended_with(supervisor, 40) == 0, embedded_cluster.log()
     assert registrations(embedded_cluster, "leaving") == 2
     assert embedded_cluster.statuses(scenario_id).count(Status.INIT_STARTUP_PROCESSING) == 1
+
+
+def test_a_process_that_replaces_a_drained_one_leaves_at_once(embedded_cluster: Cluster) -> None:
+    """As when the database was away, and its supervisor could not ask."""
+    former = PlayedWorker(embedded_cluster.database, "w")
+    retire(embedded_cluster, "w", to=DRAINED)
+    former.let_lease_end()
+    waiting = embedded_cluster.create()
+
+    options = WorkerOptions("w", app="trial:app").to_json()
+    child = embedded_cluster.start(
+        "vidan.worker", ["--options", options, "--former", str(former.id)]
+    )
+
+    assert ended_with(child, 30) == RETIRED_EXIT_CODE, embedded_cluster.log()
+    assert registrations(embedded_cluster, "w") == 2
+    assert embedded_cluster.statuses(waiting) == [Status.INIT_STARTUP]
 
 
 def test_a_quarantine_child_goes_with_the_last_worker(

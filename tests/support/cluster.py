@@ -44,6 +44,10 @@ class Cluster:
         self.log_file = logs / "processes.log"
         self._children: list[Child] = []
 
+    def start(self, module: str, arguments: list[str]) -> Child:
+        """Start a process of vidan's by its module's name."""
+        return self._spawn(module, arguments)
+
     def orchestrator(self) -> Child:
         """Start an orchestrator."""
         return self._spawn("vidan.orchestrator", [])
