@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +23,11 @@ from tests.support.durable_postgres import DurablePostgres
 from tests.support.kafka import HostedBroker, RealKafka, free_ports
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
+from vidan.cli import following
+from vidan.cli.output import Output
+from vidan.db.session import Database
 from vidan.domain import Status
+from vidan.errors import DatabaseUnavailable
 
 PROMISE = 5.0
 BUSY = 2.0
@@ -84,6 +89,20 @@ def test_a_postgres_that_stands_still_comes_back(
     scenario_id = cluster.create(task="count", params={"model": "trial:crawling"})
     cluster.wait_for_frames(scenario_id, 4)
     before = cluster.get(scenario_id).frames_done
+    waiting = vidan(cluster, "scenario", "wait", scenario_id)
+    looks: set[object] = set()
+
+    def looks_on() -> bool:
+        looks.update(
+            row["state_change"]
+            for row in cluster.query(
+                "SELECT state_change FROM pg_stat_activity WHERE application_name = 'vidan'"
+                " AND pid <> pg_backend_pid()"
+            )
+        )
+        return len(looks) >= 4
+
+    assert eventually(looks_on, 30)
 
     with postgres.frozen():
         time.sleep(17)
@@ -92,6 +111,9 @@ def test_a_postgres_that_stands_still_comes_back(
     goes_on = recovery.seconds_until(lambda: cluster.get(scenario_id).frames_done > before, back)
     assert goes_on < PROMISE + BUSY, cluster.log()
     assert_undisturbed(cluster, scenario_id)
+    out, told = waiting.communicate(timeout=30)
+    assert (waiting.returncode, out) == (0, f"{scenario_id}\tcompleted\n"), told
+    assert told.count("trying again") == 1, told
     assert len({row["pid"] for row in cluster.query("SELECT pid FROM workers")}) == 1
 
 
@@ -160,6 +182,23 @@ def status_of(url: str) -> int:
         return error.code
     except OSError:
         return 0
+
+
+def test_a_wait_does_not_wait_for_ever(
+    embedded_cluster: Cluster, postgres: DurablePostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An outage that lasts ends it in one line, though half a minute is not waited for here."""
+    monkeypatch.setattr(following, "OUTAGE_SECONDS", 1.0)
+    scenario_id = embedded_cluster.create()
+    database = Database(embedded_cluster.database.url, guarded=True)
+    going = threading.Timer(0.5, postgres.go)
+    going.start()
+    try:
+        with pytest.raises(DatabaseUnavailable):
+            following.wait_for(database, Output(), [scenario_id], None)
+    finally:
+        going.join()
+        postgres.start()
 
 
 def test_a_command_that_is_called_in_an_outage_says_so(

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def database(settings: Settings, out: Output, *, reads: bool = False) -> Iterator[Database]:
+def database(
+    settings: Settings, out: Output, *, reads: bool = False, follows: bool = False
+) -> Iterator[Database]:
     """The database that the settings name, checked, closed at the end of the block.
 
     A command that only reads starts the embedded PostgreSQL for as long as it needs, if there is
-    one and it doesn't run. Raises DatabaseUnavailable or SchemaMismatch.
+    one and it doesn't run. One that `follows` asks little and often: a server that says nothing is
+    given up. Raises DatabaseUnavailable or SchemaMismatch.
     """
     with ExitStack() as stack:
         if reads and settings.database_url is None and embedded_exists(settings):
@@ -28,18 +31,18 @@ def database(settings: Settings, out: Output, *, reads: bool = False) -> Iterato
             # one that runs is joined too: it may be just about to end
             stack.enter_context(embedded.join(settings, readers_only=True))
         tell(settings, out)
-        opened = open_database(settings)
+        opened = open_database(settings, guarded=follows)
         stack.callback(opened.close)
         opened.check_schema()
         yield opened
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(settings: Settings, *, guarded: bool = False) -> Database:
     """The database that the settings name; nothing is connected or checked yet."""
     url = settings.require_database()
     from vidan.db.session import Database
 
-    return Database(url)
+    return Database(url, guarded=guarded)
 
 
 def tell(settings: Settings, out: Output) -> None:

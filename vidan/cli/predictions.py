@@ -114,7 +114,7 @@ def watch(
     from vidan.cli import following
 
     selection = _selection(start, to, limit, label, min_score, only_detections)
-    with connect.database(settings, out, reads=True) as database:
+    with connect.database(settings, out, reads=True, follows=True) as database:
         try:
             ended = follow(
                 database, out, scenario_id, selection, lambda frames: _print(out, frames)

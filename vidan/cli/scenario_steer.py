@@ -143,7 +143,7 @@ def wait(
     from vidan.cli import following
 
     choice = Choice.of(ids, status, label, task)
-    with connect.database(settings, out, reads=True) as database:
+    with connect.database(settings, out, reads=True, follows=True) as database:
         chosen = choice.find(database)
         if not chosen:
             raise NotFoundError("no scenario matches", hint="see `vidan scenario list`")
