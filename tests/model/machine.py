@@ -18,7 +18,7 @@ from tests.model.orchestrators import Expiry, Topics
 from tests.model.played import Played, PlayedRun, Workers
 from tests.model.users import Wish
 from tests.model.world import COUNT, Deed, World
-from vidan.domain import ENDED, RUNNING, Status
+from vidan.domain import ENDED, HELD, RUNNING, Status
 from vidan.services.leases import LEASE_SECONDS
 
 QUEUES = ("north", "south")
@@ -42,6 +42,7 @@ ODD_PAYLOADS = (
 )
 
 ENDS_OF_RUNS = ("fail", "fail", "finish", "finish", "begin", "hand over")
+ZOMBIE = ("commit", "commit again", "fail", "finish", "hand over", "begin", "shut down")
 DEATHS = ("of its scenario", "of its scenario", "signs off", "forgotten", "killed")
 STARTS = ("start", "start over", "retry")
 ASKED = (*STARTS, "stop", "stop what runs", "stop what runs", "delete")
@@ -272,19 +273,30 @@ class Protocol(RuleBasedStateMachine):
             run.checkpoint = expected.checkpoint  # all but the fence is right
             self.world.do(self._commit(run, length, None))
 
-    @event(2, pick=picks, how=st.sampled_from(["commit", "commit again", "fail", "shut down"]))
+    @event(4, pick=picks, how=st.sampled_from(ZOMBIE))
     def act_as_a_zombie(self, pick: int, how: str) -> None:
-        runs = self._with_source(mine=False)
+        lost = self._runs(mine=False)
+        known = self.world.expected
+        held = [run for run in lost if run.id in known and known[run.id].status in HELD]
+        again = [run for run in held if known[run.id].worker == run.fence.worker_id]
+        runs = again or held or lost  # best one whose scenario its own worker has claimed again
         if not runs:
             return
         run = _pick(runs, pick)
-        if how == "fail":
+        if how == "begin":
+            self.world.do(self.workers.activate([run.fence]))
+        elif how == "hand over":
+            self.world.do(self.workers.put_back([run.fence]))
+        elif how == "finish":
+            ending = self.workers.ending(run, Status.COMPLETED)
+            self.world.do(self.workers.finish([ending]))
+        elif how == "fail":
             self.world.do(self.workers.fail(run, self.topics.retries))
         elif how == "shut down":
             self.world.do(self.workers.shut_down(run))
         else:
-            again = run.unanswered if how == "commit again" else None
-            batch = again or self.workers.next_batch(run, 2, None)
+            former = run.unanswered if how == "commit again" else None
+            batch = former or self.workers.next_batch(run, 2, None)
             self.world.do(self.workers.commit(run, batch))
 
     @event(2, pick=picks)

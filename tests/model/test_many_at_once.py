@@ -37,8 +37,8 @@ from vidan.services.scenarios import NewScenario
 
 SECONDS = 8.0
 QUEUES = ("north", "south")
-KEYS = [f"k{number}" for number in range(40)]
-WANTED = 150
+KEYS = 300
+MOST = 300
 T = TypeVar("T")
 
 
@@ -77,24 +77,26 @@ class Crowd:
     def some_ids(self, chance: random.Random, count: int) -> list[int]:
         """Ids of scenarios, in no order."""
         with self.database.begin() as connection:
-            found = list(connection.execute(text("SELECT id FROM scenarios")).scalars())
+            found = list(
+                connection.execute(text("SELECT id FROM scenarios WHERE key IS NULL")).scalars()
+            )
         return chance.sample(found, min(count, len(found)))
 
     # --- the actors
 
     def user(self, chance: random.Random) -> None:
         """Creates with keys in any order, starts, stops, deletes."""
-        if len(self.some_ids(chance, WANTED)) < WANTED:
+        if len(self.some_ids(chance, MOST)) < MOST:
             news = [
-                NewScenario(source="/a.mp4", queue=chance.choice(QUEUES), key=key)
-                for key in chance.sample(KEYS, 12)
-            ] + [NewScenario(task=COUNT.name, queue=chance.choice(QUEUES)) for _ in range(5)]
-            chance.shuffle(news)
+                NewScenario(task=task, queue=chance.choice(QUEUES))
+                for task in ("detect", COUNT.name) * 10
+            ]
             self.do(lambda c: scenarios.create_many(c, news))
-        for one in self.some_ids(chance, 5):
+        for one in self.some_ids(chance, 10):
             ask = chance.choice(
                 [
                     lambda c, one=one: requests.stop(c, one),
+                    lambda c, one=one: requests.delete(c, one),
                     lambda c, one=one: requests.start(c, one),
                     lambda c, one=one: requests.start(c, one, from_beginning=True),
                     lambda c, one=one: requests.delete(c, one),
@@ -104,6 +106,22 @@ class Crowd:
                 self.do(ask)
             except (NotAllowedError, NotFoundError):
                 continue
+
+    def creator(self, chance: random.Random) -> None:
+        """Creates with the keys that others create with at that moment, in another order."""
+        now = int(time.monotonic() * 3)
+        news = [
+            NewScenario(source="/a.mp4", key=f"{now}-{number}", status=Status.INACTIVE)
+            for number in chance.sample(range(KEYS), KEYS // 2)
+        ]
+        created = self.do(lambda c: scenarios.create_many(c, news))
+        assert len({one.id for one in created}) == len(news)
+        for one in created[:3]:
+            self.do(
+                lambda c, one=one: c.execute(  # type: ignore[misc]
+                    text("DELETE FROM scenarios WHERE id = :id"), {"id": one.id}
+                )
+            )
 
     def orchestrator(self, chance: random.Random) -> None:
         """Announces, fails to, restarts, expires."""
@@ -219,7 +237,8 @@ def test_no_deadlock_is_made_and_none_comes_out(crowd: Crowd, database_url: str)
             *(Immortal(crowd) for _ in range(3)),
             *(crowd.mortal for _ in range(2)),
             *(crowd.orchestrator for _ in range(2)),
-            *(crowd.user for _ in range(3)),
+            *(crowd.user for _ in range(2)),
+            *(crowd.creator for _ in range(2)),
         ]
     )
     assert crowd.errors == []
