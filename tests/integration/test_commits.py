@@ -155,6 +155,8 @@ def test_nothing_is_stored_before_the_start(database: Database) -> None:
     (claimed,) = played.take()
     with pytest.raises(LeaseLost):
         commit(played, batch(0, 1), claimed.fence)
+    with pytest.raises(LeaseLost):  # nor is one that moves nothing taken for stored
+        commit(played, batch(0, 0), claimed.fence)
 
 
 def test_a_commit_that_fails_half_way_leaves_nothing(worker: PlayedWorker) -> None:

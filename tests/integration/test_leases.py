@@ -237,6 +237,16 @@ def test_suspects_are_left_to_processes_of_one_slot(database: Database) -> None:
     assert ids(PlayedWorker(database, suspects=True).take(9)) == [new]
 
 
+def test_suspects_are_not_claimed_ahead(database: Database) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, [SHORT])
+    clean, suspect = create(database, NewScenario(task="short"), NewScenario(task="short"))
+    execute(database, "UPDATE scenarios SET crashes = 2 WHERE id = :id", id=suspect)
+    worker = PlayedWorker(database, tasks=("short",), suspects=True)
+    assert ids(worker.take(9, without_source=True)) == [clean]
+    assert ids(worker.take(1)) == [suspect]
+
+
 # --- the fence
 
 
@@ -647,6 +657,40 @@ def test_two_that_expire_at_once_charge_once(database: Database) -> None:
         assert connection.execute(
             text("SELECT DISTINCT crashes FROM scenarios")
         ).scalars().all() == [1]
+
+
+def test_a_row_that_was_released_and_claimed_meanwhile_is_left(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scenario_id,) = create(database)
+    dead, alive = PlayedWorker(database, "dead"), PlayedWorker(database, "alive")
+    dead.claim()
+    dead.let_lease_end()
+    # a statement that has begun, and sees what was then, comes to the row only later
+    gate = "WHERE (SELECT 1 FROM pg_advisory_xact_lock_shared(7)) = 1 AND "
+    slow = expiry._LOCK_ENDED.replace("WHERE ", gate)
+    late: list[dict[int, Moved]] = []
+    thread = threading.Thread(target=lambda: late.append(expire(database)))
+    with database.begin() as holds_up:
+        holds_up.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        with monkeypatch.context() as patched:
+            patched.setattr(expiry, "_LOCK_ENDED", slow)
+            thread.start()
+            assert eventually(lambda: waits_for_an_advisory_lock(database))
+        assert set(expire(database)) == {scenario_id}
+        assert alive.claim() == scenario_id
+    thread.join()
+    assert late == [{}]
+    assert row(database, scenario_id).worker_id == alive.id
+
+
+def waits_for_an_advisory_lock(database: Database) -> bool:
+    with database.begin() as connection:
+        return bool(
+            connection.execute(
+                text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            ).scalar()
+        )
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -154,6 +154,36 @@ def test_a_key_that_two_create_at_once_is_one_scenario(database: Database) -> No
     assert len(created) == 2
     assert created[0].id == created[1].id
     assert sorted(one.new for one in created) == [False, True]
+
+
+def test_a_key_whose_scenario_is_deleted_meanwhile_makes_a_new_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = create(database, replace(VIDEO, key="k", status=Status.INACTIVE))
+    looked: list[int] = []
+    look = scenarios._ids_of_keys
+
+    def deleted_after_a_look(connection: Connection, keys: Collection[str]) -> dict[str, int]:
+        if not looked:  # another has created it since, so that the insert meets its key
+            looked.append(1)
+            return {}
+        if len(looked) == 1:
+            looked.append(2)
+            with database.begin() as other:
+                requests.delete(other, first)
+        return look(connection, keys)
+
+    monkeypatch.setattr(scenarios, "_ids_of_keys", deleted_after_a_look)
+    created = database.retrying(lambda c: scenarios.create(c, replace(VIDEO, key="k")))
+    assert created.new
+    assert created.id > first
+
+
+def test_ids_follow_the_order_given_whatever_the_keys(database: Database) -> None:
+    with database.begin() as connection:
+        news = [replace(VIDEO, key=key) for key in ("c", None, "a", None, "b")]
+        found = [one.id for one in scenarios.create_many(connection, news)]
+    assert found == sorted(found)
 
 
 REFUSED: dict[str, NewScenario] = {
