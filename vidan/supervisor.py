@@ -276,7 +276,11 @@ def main(argv: list[str] | None = None) -> int:
     settings = config.load()
     logs.configure(settings, "supervisor")
     wanted = [WorkerOptions.from_json(json.dumps(one)) for one in json.loads(arguments.posts)]
-    return supervise(settings, wanted)
+    try:
+        return supervise(settings, wanted)
+    except VidanError as error:
+        log.error("%s", error)
+        return error.exit_code
 
 
 def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:

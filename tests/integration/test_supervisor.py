@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from vidan import supervisor as supervisor_module
 from vidan.config import Settings
 from vidan.devices import posts
 from vidan.domain import Detection, Status
-from vidan.errors import InputRejected, SchemaMismatch
+from vidan.errors import DatabaseUnavailable, InputRejected, SchemaMismatch
 from vidan.run import DetectorCache
 from vidan.slotboard import SlotBoard
 from vidan.supervisor import Supervisor, supervise
@@ -89,6 +90,20 @@ def test_an_old_schema_is_named(empty_database_url: str, tmp_path: Path) -> None
     with pytest.raises(SchemaMismatch) as refused:
         supervise(settings, [WorkerOptions(name="w")])
     assert "vidan db upgrade" in (refused.value.hint or "")
+
+
+def test_started_without_a_database_it_says_so_in_one_line() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "vidan.supervisor", "--posts", "[]"],
+        env={**os.environ, "DATABASE_URL": "postgresql://vidan@127.0.0.1:1/vidan"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert ended.returncode == DatabaseUnavailable.exit_code
+    (line,) = ended.stderr.splitlines()
+    assert "can't reach the database" in line
 
 
 def test_a_second_signal_ends_now_and_charges_nobody(embedded_cluster: Cluster) -> None:
