@@ -72,7 +72,9 @@ class RealKafka:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_LIMIT
-        client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        # it has to see at once that the server answers: by itself it looks every ten seconds
+        often = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
+        client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0, **often})
         while True:
             try:
                 client.list_topics(timeout=1)
@@ -84,6 +86,13 @@ class RealKafka:
                     raise RuntimeError(f"Apache Kafka did not start:\n{tail}") from None
             else:
                 return
+
+    def kill(self) -> None:
+        """End the server with SIGKILL. What it stored is there again after `start`."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def stop(self) -> None:
         """End the server. What it stored is there again after `start`."""
@@ -117,12 +126,13 @@ class HostedBroker:
         return self._child.pid
 
     def start(self) -> None:
-        """Start it and wait for its address."""
+        """Start it and wait for its address; one that was killed has left its old one."""
+        before = self._written()
         self._child = lifeline.spawn(
             "vidan.broker.embedded", ["--address-file", str(self.address_file)]
         )
         deadline = time.monotonic() + START_LIMIT
-        while not self.address_file.exists():
+        while self._written() in (None, before):
             if self._child.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError("the embedded broker did not start")
@@ -133,6 +143,21 @@ class HostedBroker:
         child, self._child = self._child, None
         if child is not None:
             child.stop(10)
+
+    def kill(self) -> None:
+        """End it with SIGKILL: its address stays where it was written."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            child.close()
+
+    def _written(self) -> int | None:
+        """When the address was written, None without one."""
+        try:
+            return self.address_file.stat().st_mtime_ns
+        except OSError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -149,14 +174,19 @@ class EmbeddedSettings(Settings):
             return None
 
 
-@pytest.fixture(scope="session")
-def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
-    """Apache Kafka. Without Java or Maven its tests are skipped, but with CI=true they fail."""
+def require_kafka() -> None:
+    """Without Java or Maven the tests that need Kafka are skipped, but with CI=true they fail."""
     if lacking := fetch():
         reason = f"{LEFT_OUT}: {lacking}; mend it with: {INSTALL}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
+    """Apache Kafka, one for the whole session."""
+    require_kafka()
     kafka = RealKafka(tmp_path_factory.mktemp("kafka"))
     kafka.start()
     try:

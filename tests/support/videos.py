@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -91,14 +92,22 @@ def sound_only(path: Path) -> Path:
 
 
 def remux(
-    source: Path, path: Path, *, skip: int = 0, container_options: Mapping[str, str] | None = None
+    source: Path,
+    path: Path,
+    *,
+    skip: int = 0,
+    limit: int | None = None,
+    container_options: Mapping[str, str] | None = None,
 ) -> Path:
-    """The packets of a video in another container, without the first `skip` of them."""
+    """The packets of a video in another container, without the first `skip` of them, the first
+    `limit` at most.
+    """
     options = dict(container_options or {})
     with av.open(str(source)) as given, av.open(str(path), "w", options=options) as output:
         stream = given.streams.video[0]
         copy = output.add_stream_from_template(stream)
-        for number, packet in enumerate(p for p in given.demux(stream) if p.size):
+        packets = (packet for packet in given.demux(stream) if packet.size)
+        for number, packet in enumerate(islice(packets, limit)):
             if number >= skip:
                 packet.stream = copy
                 output.mux(packet)

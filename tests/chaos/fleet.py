@@ -1,0 +1,214 @@
+"""vidan's processes under an init system: orchestrators and supervisors, started again at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.support.cluster import APPS
+from vidan import lifeline
+from vidan.lifeline import Child
+from vidan.worker_options import WorkerOptions
+
+APP = "chaos:app"
+MARKS = "CHAOS_MARKS"
+POSTS = (
+    WorkerOptions("one", app=APP, threads=1),
+    WorkerOptions("many", app=APP, threads=1, slots=3),
+    WorkerOptions("two", app=APP, threads=1),
+)
+ORCHESTRATORS = 2
+RESTART_SECONDS = 0.3
+"""An init system does not start a service again within the same instant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """An end that nobody had asked for."""
+
+    at: float
+    name: str
+    code: int
+
+
+@dataclass(slots=True)
+class Service:
+    """A process that is kept running."""
+
+    name: str
+    module: str
+    arguments: list[str]
+    child: Child | None = None
+    expected: bool = False  # its end, since it was asked for
+    not_before: float = 0.0
+    ended: list[Unasked] = field(default_factory=list)
+
+
+class Fleet:
+    """Starts the services and restarts whichever has ended; `unasked` are ends of their own."""
+
+    def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
+        self._environment = dict(environment)
+        self._logs = logs
+        self._lock = threading.RLock()
+        self._stopped: dict[int, str] = {}  # workers under SIGSTOP, pid → name
+        self._closed = False
+        self.services = [
+            Service(f"orchestrator-{number}", "vidan.orchestrator", [])
+            for number in range(ORCHESTRATORS)
+        ] + [
+            Service(
+                f"supervisor-{post.name}",
+                "vidan.supervisor",
+                ["--posts", json.dumps([json.loads(post.to_json())])],
+            )
+            for post in POSTS
+        ]
+
+    def tend(self) -> None:
+        """Start what does not run: at first, and whenever one has ended."""
+        with self._lock:
+            for service in self.services:
+                child = service.child
+                if child is not None and child.poll() is not None:
+                    if not service.expected:
+                        service.ended.append(Unasked(time.time(), service.name, child.wait()))
+                    child.close()
+                    service.child, service.expected = None, False
+                    service.not_before = time.monotonic() + RESTART_SECONDS
+                elif child is None and time.monotonic() >= service.not_before and not self._closed:
+                    self._start(service)
+
+    def signal_service(self, prefix: str, victim: int, number: int) -> str:
+        """Send a signal that ends one of the services of this kind; returns its name."""
+        with self._lock:
+            running = [
+                one
+                for one in self.services
+                if one.name.startswith(prefix) and one.child is not None and not one.expected
+            ]
+            service = running[victim % len(running)]
+            assert service.child is not None
+            service.expected = True
+            os.kill(service.child.pid, number)
+            return service.name
+
+    def workers(self) -> dict[int, str]:
+        """Return the worker processes that run and are not stopped, pid → supervisor's name."""
+        found = {}
+        with self._lock:
+            for service in self.services:
+                if service.child is None or not service.name.startswith("supervisor"):
+                    continue
+                for pid in _below(service.child.pid):
+                    if pid not in self._stopped:
+                        found[pid] = service.name
+        return found
+
+    def stop_worker(self, pid: int, name: str) -> None:
+        """Stop a worker in its tracks."""
+        with self._lock:
+            self._stopped[pid] = name
+            os.kill(pid, signal.SIGSTOP)
+
+    def wake_worker(self, pid: int) -> None:
+        """Let a stopped worker go on; it may have been killed meanwhile."""
+        with self._lock:
+            self._stopped.pop(pid, None)
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                return
+
+    def unasked(self) -> list[Unasked]:
+        """Return which services have ended though nobody had asked for it."""
+        return [one for service in self.services for one in service.ended]
+
+    @contextmanager
+    def tended(self) -> Iterator[None]:
+        """Tend in a thread while the block lasts."""
+        over = threading.Event()
+
+        def tend() -> None:
+            while not over.wait(0.05):
+                self.tend()
+
+        # the children's lifelines are pipes, not bound to the thread that starts them
+        thread = threading.Thread(target=tend, name="init", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def leave(self, seconds: float = 30) -> list[str]:
+        """Ask all to end, as a host that is shut down does; returns who did not do so in time."""
+        with self._lock:
+            self._closed = True
+            for pid in list(self._stopped):
+                self.wake_worker(pid)
+            for service in self.services:
+                if service.child is not None:
+                    service.expected = True
+                    service.child.terminate()
+        late = []
+        deadline = time.monotonic() + seconds
+        for service in self.services:
+            if service.child is not None:
+                try:
+                    service.child.wait(max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    late.append(f"{service.name} did not end within {seconds:.0f} s of SIGTERM")
+        return late
+
+    def close(self) -> None:
+        """End everything that is left, whatever state it is in, orphans too."""
+        with self._lock:
+            self._closed = True
+            for service in self.services:
+                child, service.child = service.child, None
+                if child is not None:
+                    child.kill()
+                    child.wait()
+                    child.close()
+            for process in _marked(self._environment[MARKS]):
+                process.kill()
+
+    def _start(self, service: Service) -> None:
+        with (self._logs / f"{service.name}.log").open("ab") as log:
+            service.child = lifeline.spawn(
+                service.module,
+                service.arguments,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                cwd=APPS,
+            )
+
+
+def _below(pid: int) -> list[int]:
+    try:
+        return sorted(one.pid for one in psutil.Process(pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _marked(folder: str) -> Iterator[psutil.Process]:
+    """Find the processes that inherited this run's folder of marks."""
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARKS) == folder:
+                yield process
+        except psutil.Error:
+            continue

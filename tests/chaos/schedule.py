@@ -1,0 +1,119 @@
+"""What is done to whom and when: a pure function of the seed, so that a run can be repeated."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """A kind of injury, as the table names it."""
+
+    WORKER_KILLED = "worker killed"
+    SUPERVISOR_KILLED = "supervisor killed"
+    ORCHESTRATOR_KILLED = "orchestrator killed"
+    WORKER_STOPPED = "worker stopped past its lease"
+    SUPERVISOR_TERMINATED = "supervisor terminated"
+    BROKER_RESTARTED = "broker restarted"
+    BROKER_KILLED = "broker killed"
+    DATABASE_FAST = "database restarted, fast"
+    DATABASE_IMMEDIATE = "database restarted, immediate"
+    DATABASE_LONG = "database away past the lease"
+    CONNECTIONS_FULL = "connection limit filled"
+    COMMIT_ANSWER = "answer of a commit cut"
+    CLAIM_ANSWER = "answer of a claim cut"
+    ENDING_ANSWER = "answer of an ending cut"
+    USER_STOP = "stopped by a user"
+    USER_STOP_START = "stopped and started by a user"
+
+
+DATABASE = frozenset(
+    {Kind.DATABASE_FAST, Kind.DATABASE_IMMEDIATE, Kind.DATABASE_LONG, Kind.CONNECTIONS_FULL}
+)
+"""The database can't be reached meanwhile."""
+
+OUTAGES = DATABASE | {Kind.BROKER_RESTARTED, Kind.BROKER_KILLED}
+"""Recovery counts from the return."""
+
+WEIGHTS = {
+    Kind.WORKER_KILLED: 30,
+    Kind.SUPERVISOR_KILLED: 8,
+    Kind.ORCHESTRATOR_KILLED: 6,
+    Kind.WORKER_STOPPED: 5,
+    Kind.SUPERVISOR_TERMINATED: 6,
+    Kind.BROKER_RESTARTED: 3,
+    Kind.BROKER_KILLED: 3,
+    Kind.DATABASE_FAST: 4,
+    Kind.DATABASE_IMMEDIATE: 5,
+    Kind.DATABASE_LONG: 1,
+    Kind.CONNECTIONS_FULL: 4,
+    Kind.COMMIT_ANSWER: 10,
+    Kind.CLAIM_ANSWER: 4,
+    Kind.ENDING_ANSWER: 4,
+    Kind.USER_STOP: 2,
+    Kind.USER_STOP_START: 5,
+}
+
+SECONDS_AWAY = {
+    Kind.BROKER_RESTARTED: (0.0, 3.0),
+    Kind.BROKER_KILLED: (0.0, 3.0),
+    Kind.DATABASE_FAST: (0.0, 4.0),
+    Kind.DATABASE_IMMEDIATE: (0.0, 4.0),
+    Kind.DATABASE_LONG: (16.0, 20.0),
+    Kind.CONNECTIONS_FULL: (2.0, 6.0),
+    Kind.WORKER_STOPPED: (16.0, 20.0),
+}
+"""How long it lasts: the lease is 15 s."""
+
+PAUSES = (0.2, 3.0)
+CALM = (4.0, 6.0)
+"""After an outage: its end has to be told from what comes next."""
+SHORT_PAUSES = (0.1, 1.2)
+SHORT_OUTAGE = 0.4
+"""How much of an outage a short run has time for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Injury:
+    """The `number`th injury: `victim` counts through whoever can be hit, from any place."""
+
+    number: int
+    kind: Kind
+    pause: float
+    victim: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """One line for people."""
+        lasts = f", {self.seconds:.1f} s" if self.seconds else ""
+        return f"{self.number}: after {self.pause:.1f} s: {self.kind} ({self.victim}{lasts})"
+
+
+def plan(seed: int, kills: int, *, short: bool = False) -> list[Injury]:
+    """Return so many injuries: one of each kind first, in some order, then by their weights.
+
+    `short`: those that last longest come first, and the one that stops everything for longer than
+    a lease is left out.
+    """
+    chance = random.Random(f"schedule {seed}")
+    weights = {
+        kind: weight for kind, weight in WEIGHTS.items() if not short or kind != Kind.DATABASE_LONG
+    }
+    kinds = chance.sample(list(weights), len(weights))
+    if short:
+        kinds.sort(key=lambda kind: kind != Kind.WORKER_STOPPED)
+    injuries: list[Injury] = []
+    for number in range(kills):
+        if number < len(kinds):
+            kind = kinds[number]
+        else:
+            (kind,) = chance.choices(list(weights), list(weights.values()))
+        after_outage = bool(injuries) and injuries[-1].kind in OUTAGES
+        pauses = SHORT_PAUSES if short else CALM if after_outage else PAUSES
+        pause = chance.uniform(*pauses)
+        seconds = chance.uniform(*SECONDS_AWAY.get(kind, (0.0, 0.0)))
+        if short and kind in OUTAGES:
+            seconds *= SHORT_OUTAGE
+        injuries.append(Injury(number, kind, pause, chance.randrange(1000), seconds))
+    return injuries

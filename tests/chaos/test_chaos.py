@@ -1,0 +1,56 @@
+"""A short chaos run on each broker, with every kind of injury that a short one has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.figures import table
+from tests.chaos.operation import Report, operate
+from tests.chaos.schedule import Kind, plan
+from tests.chaos.workload import Choice, Expected, default_videos, works
+from tests.support.kafka import require_kafka
+
+SEED = 1
+KILLS = len(Kind) - 1
+VIDEOS = ("pedestrians.mp4", "damaged.ts", "groups.mkv")
+
+_expected: dict[str, Expected] = {}
+"""What the first of the two ran undisturbed, for the second as well."""
+
+
+@pytest.fixture
+def choice(tmp_path: Path) -> Iterator[Choice]:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    found = [video for video in default_videos(folder) if video.path.name in VIDEOS]
+    yield Choice(SEED, works(found), dear=0.1)
+
+
+def test_nothing_is_lost_on_the_embedded_broker(choice: Choice, tmp_path: Path) -> None:
+    _check(_run("embedded", choice, tmp_path))
+
+
+@pytest.mark.kafka
+def test_nothing_is_lost_on_kafka(choice: Choice, tmp_path: Path) -> None:
+    require_kafka()
+    _check(_run("kafka", choice, tmp_path))
+
+
+def _run(broker: str, choice: Choice, folder: Path) -> Report:
+    logs = folder / "logs"
+    logs.mkdir()
+    report = operate(broker, choice, plan(SEED, KILLS, short=True), logs, _expected or None)
+    _expected.update(report.expected)
+    return report
+
+
+def _check(report: Report) -> None:
+    print(table(report.figures))  # noqa: T201
+    assert report.violations == []
+    done = {one.injury.kind for one in report.done if not one.missed}
+    assert len(done) >= KILLS - 3  # now and then there is nobody to hit
+    assert report.figures.scenarios > 10
+    assert report.figures.lost == report.figures.twice == 0

@@ -1,0 +1,210 @@
+"""What the scenarios of a chaos run do, over which videos, and what an undisturbed run gives."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tests.support import videos
+from tests.support.cluster import SAMPLE
+from vidan.db.session import Database
+from vidan.domain import Gap
+from vidan.errors import UsageError, VidanError
+from vidan.services import predictions, scenarios
+from vidan.services.predictions import StoredFrame
+from vidan.services.scenarios import NewScenario
+from vidan.vision.frames import open_source
+
+LONGEST = 300
+"""Packets of a longer video that are used: every scenario has to end in good time."""
+FRAMES_OF_DETECTOR = 24
+"""About so many frames go through the built-in detector in one scenario."""
+SECONDS = 5.0
+"""About so long the tasks that detect little take, so that there is somebody to hit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video and how many frames an undisturbed reader gets of it."""
+
+    path: Path
+    frames: int
+    middle: int
+    """The number of the frame in the middle."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task over a video: what the undisturbed run is asked for once. `pause` only slows it."""
+
+    task: str
+    video: Video | None
+    params: Mapping[str, Any]
+    pause: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others, for people too."""
+        source = self.video.path.name if self.video else "no source"
+        shown = ", ".join(f"{name}={value}" for name, value in self.params.items())
+        return f"{self.task}({shown}) of {source}"
+
+    def new(self, *, slowly: bool) -> NewScenario:
+        """Return the scenario to create."""
+        pause = {"pause": self.pause} if slowly and self.pause else {}
+        return NewScenario(
+            source=str(self.video.path) if self.video else None,
+            task=self.task,
+            params={**self.params, **pause},
+            name=self.key,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What an undisturbed run stored."""
+
+    frames: Mapping[int, StoredFrame]
+    gaps: Sequence[Gap]
+    result: Any
+    state: Mapping[str, Any]
+
+
+def made_videos(folder: Path) -> list[Path]:
+    """The sample, and small videos of many kinds: containers, damage, a splice, uneven times."""
+    sound = videos.encode(folder / "groups.mp4", 120)
+    uneven = [number * 40 + (number % 7) * 5 for number in range(90)]
+    first = videos.encode(folder / "first.ts", 50)
+    second = videos.encode(folder / "second.ts", 40)
+    made = [
+        SAMPLE,
+        sound,
+        videos.remux(sound, folder / "groups.mkv"),
+        videos.encode(folder / "plain.avi", 100, codec="mpeg4", options={}),
+        videos.encode(folder / "uneven.mp4", 90, times=uneven),
+        videos.spliced([first, second], folder / "spliced.ts"),
+        videos.damaged(sound, folder / "damaged.mp4", 0.02, seed=3),
+        videos.damaged(first, folder / "damaged.ts", 0.03, seed=5),
+    ]
+    first.unlink()
+    second.unlink()
+    return made
+
+
+def found_videos(given: Path, folder: Path) -> list[Video]:
+    """Return the readable videos of a folder, long ones cut. Raises UsageError without any."""
+    if not given.is_dir():
+        raise UsageError(f"there is no folder {given}", hint="--videos names a folder with videos")
+    paths = [path for path in sorted(given.iterdir()) if path.is_file()]
+    usable = [video for path in paths if (video := _usable(path, folder)) is not None]
+    if not usable:
+        raise UsageError(f"no readable video in {given}", hint="any that ffmpeg can decode will do")
+    return usable
+
+
+def default_videos(folder: Path) -> list[Video]:
+    """Return the sample and those made here."""
+    return [video for path in made_videos(folder) if (video := _usable(path, folder)) is not None]
+
+
+def _usable(path: Path, folder: Path) -> Video | None:
+    """Look at a video by reading it. None, and a line on stderr, if that can't be."""
+    try:
+        # how long it is, is asked of its packets: a header may say anything
+        if len(numbers := list(islice(_numbers(path), LONGEST + 1))) > LONGEST:
+            path = _shortened(path, folder / path.name)
+            numbers = list(_numbers(path))
+    except (VidanError, OSError) as error:
+        say(f"{path.name} is left out: {error}")
+        return None
+    if not numbers:
+        say(f"{path.name} is left out: nothing in it can be decoded")
+        return None
+    return Video(path.resolve(), len(numbers), numbers[len(numbers) // 2])
+
+
+def _numbers(path: Path) -> Iterator[int]:
+    source = open_source(str(path))
+    try:
+        for batch in source.batches(8):
+            yield from map(int, batch.indices)
+    finally:
+        source.close()
+
+
+def _shortened(path: Path, short: Path) -> Path:
+    """Copy the first packets of a video; where they can't be copied the video stays whole."""
+    try:
+        videos.remux(path, short, limit=LONGEST)
+        readable = sum(1 for _ in _numbers(short)) > 0
+    except (VidanError, OSError, ValueError) as error:
+        say(f"{path.name} can't be shortened ({error}): the whole of it is used")
+        return path
+    if not readable:
+        return path
+    say(f"{path.name} is long: its first {LONGEST} pictures are used")
+    return short
+
+
+def works(found: Sequence[Video]) -> list[Work]:
+    """Return every work there is over these videos; the built-in detector's are the first."""
+    dear: list[Work] = []
+    light: list[Work] = [Work("ponder", None, {"number": 12}, pause=2.0)]
+    for place, video in enumerate(found):
+        pause = SECONDS / video.frames
+        every = max(1, video.frames // FRAMES_OF_DETECTOR)
+        size = "320x320" if place % 2 else "256x320"
+        light.append(Work("bright", video, {}, pause))
+        light.append(Work("bright", video, {"every": 2}, 2 * pause))
+        light.append(Work("brightest", video, {}, pause))
+        light.append(Work("stumble", video, {"at": video.middle}, pause))
+        dear.append(Work("nano", video, {"every": every, "size": size}))
+        if place % 3 == 0:
+            dear.append(Work("detect", video, {"every": every, "size": size}))
+    return [*dear, *light]
+
+
+@dataclass
+class Choice:
+    """Which work comes next: a pure function of the seed."""
+
+    seed: int
+    works: Sequence[Work]
+    dear: float = 0.15
+    _chance: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(f"works {self.seed}")
+
+    def next(self) -> Work:
+        """Return the next work: now and then one of the built-in detector's."""
+        is_dear = self._chance.random() < self.dear
+        kinds = [one for one in self.works if (one.task in ("nano", "detect")) == is_dear]
+        task = self._chance.choice(sorted({one.task for one in kinds}))
+        return self._chance.choice([one for one in kinds if one.task == task])
+
+
+def create(database: Database, work: Work, *, slowly: bool) -> int:
+    """Create a scenario of a work."""
+    with database.begin() as connection:
+        return scenarios.create(connection, work.new(slowly=slowly)).id
+
+
+def stored(database: Database, scenario_id: int) -> Expected:
+    """Return what a scenario has stored."""
+    with database.begin() as connection:
+        scenario = scenarios.get(connection, scenario_id)
+        rows = predictions.read_after(connection, scenario_id, -1, limit=1_000_000)
+        gaps = scenarios.gaps(connection, scenario_id)
+    return Expected({row.frame: row for row in rows}, gaps, scenario.result, scenario.state)
+
+
+def say(line: str) -> None:
+    """Tell people how it goes."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,161 @@
+"""The servers of a chaos run: PostgreSQL behind a proxy, a broker; and what is asked of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
+
+from tests.chaos.fleet import MARKS, Fleet
+from tests.support.folders import new_folder
+from tests.support.kafka import HostedBroker, RealKafka
+from tests.support.proxy import Proxy
+from vidan import broker
+from vidan.config import Settings
+from vidan.db import schema
+from vidan.home import KEEPER_LOCK, FileLock, StackState, write_state
+from vidan.stack.postgres import PostgresServer
+
+DURABLE_BUT_FOR_POWER_CUTS = {
+    "fsync": "off",  # what was written is the kernel's: it survives every kill
+    "synchronous_commit": "on",
+    "full_page_writes": "off",
+    "max_connections": "70",
+}
+
+# every commit of a run, as the database sees it: a trigger misses none, however quick
+COMMIT_LOG = """
+CREATE TABLE chaos_commits (
+    scenario_id bigint NOT NULL, epoch bigint NOT NULL, from_frame bigint NOT NULL,
+    to_frame bigint NOT NULL, frames bigint NOT NULL, at timestamptz NOT NULL
+);
+CREATE FUNCTION chaos_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO chaos_commits VALUES (NEW.id, NEW.epoch, OLD.checkpoint, NEW.checkpoint,
+        NEW.frames_done - OLD.frames_done, clock_timestamp());
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_commit AFTER UPDATE ON scenarios FOR EACH ROW
+    WHEN (OLD.checkpoint IS DISTINCT FROM NEW.checkpoint) EXECUTE FUNCTION chaos_commit();
+"""
+
+
+class World:
+    """One broker's world: servers, fleet, folders. Everything in it ends with the block."""
+
+    def __init__(self, broker_kind: str, folder: Path, logs: Path) -> None:
+        self.broker_kind = broker_kind
+        self.logs = logs
+        self.marks = folder / "marks"
+        self.marks.mkdir()
+        self.postgres = PostgresServer(
+            folder / "postgres", logs / "postgres.log", DURABLE_BUT_FOR_POWER_CUTS
+        )
+        self.proxy = Proxy(lambda: self._socket)
+        self._home = folder / "home"
+        self._home.mkdir()
+        self._keeper = FileLock(self._home / KEEPER_LOCK)
+        self.broker: RealKafka | HostedBroker
+        if broker_kind == "kafka":
+            (folder / "kafka").mkdir()
+            self.broker = RealKafka(folder / "kafka")
+        else:
+            self.broker = HostedBroker(self._home / "broker.address")
+
+    def start(self) -> None:
+        """Start the servers, with the newest schema and topics; not the fleet."""
+        self.postgres.start()
+        schema.upgrade(self.postgres.url)
+        self.rows(COMMIT_LOG)
+        self.broker.start()
+        url = f"postgresql://vidan@127.0.0.1:{self.proxy.port}/vidan"
+        given = {MARKS: str(self.marks), "VIDAN_HOME": str(self._home), "OMP_NUM_THREADS": "1"}
+        if isinstance(self.broker, RealKafka):
+            given |= {
+                "DATABASE_URL": url,
+                "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+            }
+            self.settings = Settings(
+                self._home, url, {"bootstrap.servers": self.broker.bootstrap_servers}
+            )
+        else:
+            # as the embedded stack's keeper leaves it: clients find the address in a file
+            assert self._keeper.acquire(shared=False)
+            write_state(
+                self._home,
+                StackState(os.getpid(), url, True, {}, str(self.broker.address_file)),
+            )
+            self.settings = Settings(self._home)
+        broker.connect(self.settings).create_topics(4, 1)
+        foreign = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in foreign and not name.startswith("VIDAN_")
+        }
+        self.fleet = Fleet({**own, **given}, self.logs)
+
+    def close(self) -> None:
+        """End it all."""
+        if hasattr(self, "fleet"):
+            self.fleet.close()
+        self.broker.stop()
+        self.postgres.stop()
+        self.proxy.close()
+        self._keeper.release()
+
+    @property
+    def _socket(self) -> Path:
+        return Path(str(conninfo_to_dict(self.postgres.url)["host"])) / ".s.PGSQL.5432"
+
+    def rows(self, sql: str, **parameters: Any) -> list[Mapping[str, Any]]:
+        """Return the rows of a statement, asked past the proxy. Raises psycopg.OperationalError."""
+        with psycopg.connect(
+            self.postgres.url, autocommit=True, application_name="chaos", row_factory=dict_row
+        ) as connection:
+            found = connection.execute(sql, parameters or None)
+            return list(found) if found.description else []
+
+    def held(self) -> list[Mapping[str, Any]]:
+        """Return the scenarios that a worker holds now, with the worker's process."""
+        return self.rows(
+            "SELECT s.id, s.status, w.pid, w.name FROM scenarios s JOIN workers w"
+            " ON w.id = s.worker_id ORDER BY s.id"
+        )
+
+    def stop_database(self, number: int) -> None:
+        """End PostgreSQL: SIGINT is the fast way, SIGQUIT the immediate one."""
+        pid = self.postgres.pid
+        assert pid is not None
+        os.kill(pid, number)
+        deadline = time.monotonic() + 30
+        while self.postgres.poll() is None:
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+
+@contextmanager
+def world(broker_kind: str, logs: Path) -> Iterator[World]:
+    """A world with its servers running, and nothing left of it afterwards but the logs."""
+    folder = new_folder()
+    made: World | None = None
+    try:
+        made = World(broker_kind, folder, logs)
+        made.start()
+        yield made
+    finally:
+        if made is not None:
+            made.close()
+        data = folder / "postgres"
+        if data.is_symlink():
+            shutil.rmtree(data.readlink(), ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

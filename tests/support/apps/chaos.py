@@ -1,0 +1,133 @@
+"""An app for the chaos run: its tasks write down every frame that they are given.
+
+Each batch is one line of the file `<scenario id>` in the folder CHAOS_MARKS: when it was given, by
+which process, and which frames. So what was done and not stored can be seen as well.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidan import Run, Vidan
+from vidan.domain import Detection
+
+app = Vidan()
+
+THRESHOLD = 0.3
+QUARTERS = ("north-west", "north-east", "south-west", "south-east")
+
+
+class Bright:
+    """Finds the quarters of a picture that are bright, their scores the mean brightness."""
+
+    labels: tuple[str, ...] = QUARTERS
+    batch_size = 4
+
+    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
+        return [self._quarters(frame, width, height) for frame in pixels]
+
+    def decode_size(self, height: int, width: int) -> tuple[int, int]:
+        return height, width
+
+    @staticmethod
+    def _quarters(frame: NDArray[np.uint8], width: int, height: int) -> list[Detection]:
+        x, y = width / 2, height / 2
+        boxes = ((0.0, 0.0, x, y), (x, 0.0, float(width), y), (0.0, y, x, float(height)),
+                 (x, y, float(width), float(height)))  # fmt: skip
+        middle, centre = frame.shape[0] // 2, frame.shape[1] // 2
+        parts = (frame[:middle, :centre], frame[:middle, centre:], frame[middle:, :centre],
+                 frame[middle:, centre:])  # fmt: skip
+        scores = [float(part.mean()) / 255 for part in parts]
+        return [
+            Detection(box, label, score)
+            for box, label, score in zip(boxes, QUARTERS, scores, strict=True)
+            if score >= THRESHOLD
+        ]
+
+
+def bright() -> Bright:
+    return Bright()
+
+
+@app.task(name="bright")
+def count_bright(run: Run, every: int = 1, pause: float = 0.0) -> dict[str, int]:
+    """Count frames and quarters in the task's own state."""
+    run.state.setdefault("frames", 0)
+    run.state.setdefault("quarters", 0)
+    for batch, detections in run.detect(model="chaos:bright", min_score=0.0, every=every):
+        _mark(run, batch.indices)
+        time.sleep(pause * len(batch.indices))
+        run.state["frames"] += len(batch.indices)
+        run.state["quarters"] += sum(len(found) for found in detections)
+    return dict(run.state)
+
+
+@app.task(name="nano")
+def count_nano(run: Run, every: int = 1, size: str = "320x320") -> dict[str, int]:
+    """Count frames of the built-in detector."""
+    height, width = map(int, size.split("x"))
+    run.state.setdefault("frames", 0)
+    found = run.detect(model="nanodet-g", size=(height, width), every=every, batch_size=2)
+    for batch, _ in found:
+        _mark(run, batch.indices)
+        run.state["frames"] += len(batch.indices)
+    return dict(run.state)
+
+
+@app.task(name="stumble", retries=1)
+def stumble(run: Run, at: int, every: int = 1, pause: float = 0.0) -> dict[str, int]:
+    """Fail once, at a frame in the middle of the video."""
+    run.state.setdefault("frames", 0)
+    fallen = _marks(run).with_suffix(".fallen")
+    for batch in run.frames(every=every):
+        _mark(run, batch.indices)
+        time.sleep(pause * len(batch.indices))
+        if batch.indices[-1] >= at and not fallen.exists():
+            fallen.touch()
+            raise ValueError("stumbled")
+        run.state["frames"] += len(batch.indices)
+    return dict(run.state)
+
+
+@app.task(name="brightest")
+def brightest(run: Run, every: int = 1, pause: float = 0.0) -> dict[str, float]:
+    """Find the brightest picture, without a detector; tells that it gets on."""
+    for batch in run.frames(every=every, batch_size=3):
+        _mark(run, batch.indices)
+        run.progress()
+        time.sleep(pause * len(batch.indices))
+        run.state["frames"] = run.state.get("frames", 0) + len(batch.indices)
+        for index, pixels in zip(batch.indices, batch.pixels, strict=True):
+            mean = round(float(pixels.mean()), 3)
+            if mean > run.state.get("brightest", -1.0):
+                run.state.update(brightest=mean, at=int(index))
+    return dict(run.state)
+
+
+@app.task(name="ponder", source=False)
+def ponder(run: Run, number: int, pause: float = 0.0) -> int:
+    """Square a number, slowly, without a source."""
+    until = time.monotonic() + pause
+    while time.monotonic() < until:
+        run.progress()
+        time.sleep(0.02)
+    return number**2
+
+
+def _marks(run: Run) -> Path:
+    return Path(os.environ["CHAOS_MARKS"]) / str(run.scenario_id)
+
+
+def _mark(run: Run, frames: Iterable[int]) -> None:
+    line = f"{time.time():.3f} {os.getpid()} {' '.join(map(str, frames))}\n"
+    descriptor = os.open(_marks(run), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line.encode())  # one call: a kill leaves a whole line or none
+    finally:
+        os.close(descriptor)
