@@ -56,6 +56,7 @@ class Post:
     options: WorkerOptions
     child: Child | None = None
     board: SlotBoard | None = None
+    asked: bool = False  # the child has been asked to end
     started: float = 0.0
     deaths: int = 0  # in a row, each soon after its start
     not_before: float = 0.0
@@ -153,6 +154,7 @@ class Supervisor:
             env=environment,
             pass_fds=[post.board.fd],
         )
+        post.asked = False
         post.started = time.monotonic()
 
     def _reap(self, post: Post, guilty: int | None = None) -> None:
@@ -203,11 +205,11 @@ class Supervisor:
         self._reap(post, guilty=scenario_id)
 
     def _end_children(self, *, now: bool) -> None:
-        for child in self._children():
-            if now:
-                child.kill()
+        for post in self._all_posts():
+            if post.child is not None and now:
+                post.child.kill()
             else:
-                child.terminate()
+                _ask(post)
 
     # --- the database
 
@@ -265,7 +267,14 @@ class Supervisor:
             if not self._quarantine.retired:
                 self._quarantine = None
         elif board is not None and board.worker_id is not None and not board.executing():
-            self._quarantine.child.terminate()
+            _ask(self._quarantine)
+
+
+def _ask(post: Post) -> None:
+    """Ask a child to end, once: a second signal could hit its last steps, when none is heeded."""
+    if post.child is not None and not post.asked:
+        post.asked = True
+        post.child.terminate()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +19,16 @@ from numpy.typing import NDArray
 
 from tests.support.cluster import APPS, Cluster
 from tests.support.processes import eventually, is_gone
+from vidan import lifeline
 from vidan import supervisor as supervisor_module
 from vidan.config import Settings
 from vidan.devices import posts
 from vidan.domain import Detection, Status
 from vidan.errors import DatabaseUnavailable, InputRejected, SchemaMismatch
+from vidan.lifeline import Child
 from vidan.run import DetectorCache
 from vidan.slotboard import SlotBoard
-from vidan.supervisor import Supervisor, supervise
+from vidan.supervisor import Post, Supervisor, supervise
 from vidan.worker_options import WorkerOptions
 
 
@@ -104,6 +107,30 @@ def test_started_without_a_database_it_says_so_in_one_line() -> None:
     assert ended.returncode == DatabaseUnavailable.exit_code
     (line,) = ended.stderr.splitlines()
     assert "can't reach the database" in line
+
+
+def test_a_quarantine_child_is_asked_to_end_once(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal in the last steps of a process ends it as if it had died."""
+    monkeypatch.setattr(supervisor_module, "QUARANTINE_SECONDS", 0.0)
+    asked: list[int] = []
+    monkeypatch.setattr(Child, "terminate", lambda child: asked.append(child.pid))
+    settings = Settings(home=tmp_path, database_url=database_url)
+    supervisor = Supervisor(settings, [WorkerOptions("w", slots=2)])
+    leaving = lifeline.spawn("time")  # any process: it is not what is looked at
+    board = SlotBoard.create(1)
+    board.worker_id = uuid.uuid4()
+    supervisor._quarantine = Post(WorkerOptions("w-quarantine"), leaving, board)
+
+    for _ in range(3):
+        supervisor._keep_quarantine()
+    supervisor._end_children(now=False)
+
+    assert asked == [leaving.pid]
+    leaving.wait()
+    leaving.close()
+    board.close()
 
 
 def test_a_second_signal_ends_now_and_charges_nobody(embedded_cluster: Cluster) -> None:
