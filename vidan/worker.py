@@ -54,6 +54,8 @@ ORPHAN_SECONDS = 30.0
 """So long a worker has for its hand-over once its supervisor is gone."""
 ABANDON_SECONDS = 30.0
 """So long the runs of an ended lease have to stop; then the process ends with them."""
+HURRIED_SECONDS = 5.0
+"""So long they have if the process is asked to end meanwhile."""
 SWEEP_SECONDS = 0.25
 WORKERS_A_SWEEP_SECOND = 250
 """All live workers together sweep this often a second."""
@@ -118,6 +120,8 @@ class Worker:
     def run_once(self) -> None:
         """Receive, claim, conclude: one step. Raises DatabaseUnavailable; nothing is lost by it."""
         lease = self._current_lease()
+        if lease is None:
+            return
         leaving = self._depart(lease)
         received = self._receive()
         try:
@@ -136,12 +140,14 @@ class Worker:
 
     # --- the lease
 
-    def _current_lease(self) -> Lease:
-        """Return the lease, a new one if there was none or it has ended."""
+    def _current_lease(self) -> Lease | None:
+        """Return the lease, a new one if there was none or it has ended; None if it is to leave."""
         if self._lease is not None and not self._lease.ended:
             return self._lease
         if self._lease is not None:
             self._abandon(self._lease)
+        if self.stopping:
+            return None
         lease = Lease(
             self._settings.require_database(),
             self._options,
@@ -171,9 +177,10 @@ class Worker:
         Code that is stuck takes the process with it. It holds nothing any more: nobody is charged.
         """
         self._slots.conclude(one.claimed.fence for one in self._slots.withdraw())
-        patience = time.monotonic() + ABANDON_SECONDS
+        began = time.monotonic()
         while self._slots.engaged():
-            if self.stopping or time.monotonic() > patience:
+            patience = HURRIED_SECONDS if self.stopping else ABANDON_SECONDS
+            if time.monotonic() - began > patience:
                 log.error("runs of an ended lease do not stop: ending the process")
                 os._exit(1)
             self._slots.conclude(outcome.claimed.fence for outcome in self._slots.outcomes())

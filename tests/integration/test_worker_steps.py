@@ -5,6 +5,7 @@ There is no broker here: the sweep alone finds the work.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,14 @@ def waits(run: Run) -> str:
     while not go_on.wait(0.01):
         run.progress()
     return "went on"
+
+
+@app.task(name="lingers", source=False)
+def lingers(run: Run) -> None:
+    try:
+        waits(run)
+    finally:
+        time.sleep(0.5)
 
 
 @pytest.fixture
@@ -265,6 +274,23 @@ def test_a_lease_that_has_ended_stops_its_runs_and_a_new_one_begins(
     assert get(database, scenario_id).crashes == 0
     go_on.set()
     assert step_until(worker, database, scenario_id, *ENDED).status is Status.COMPLETED
+
+
+def test_asked_to_end_when_its_lease_has_ended_it_waits_for_its_runs(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(f"it ended itself with {code}"))
+    scenario_id = create(database, "lingers")
+    step_until(worker, database, scenario_id, Status.ACTIVE)
+    assert worker._lease is not None
+    worker._lease._end()
+    worker.stopping = True
+
+    worker.run_once()
+
+    assert worker._slots.engaged() == []
+    assert worker._lease is None  # and it registers no more
+    worker.stopping = False  # for the fixture
 
 
 def test_leaving_puts_back_what_runs(worker: Worker, database: Database) -> None:
