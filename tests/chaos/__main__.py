@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from tests.chaos.figures import table
-from tests.chaos.operation import Report, operate
+from tests.chaos.operation import Report, UndisturbedFailed, operate
 from tests.chaos.schedule import plan
 from tests.chaos.workload import Choice, Expected, default_videos, found_videos, say, works
 from tests.support import kafka
@@ -72,6 +72,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UsageError as error:
         say(f"Error: {error} ({error.hint})")
         return 2
+    except UndisturbedFailed as error:
+        kept = True
+        say(f"Error: {error}")
+        return 1
     except KeyboardInterrupt:
         say("interrupted")
         return 130
@@ -90,7 +94,9 @@ def _run(
 ) -> list[Report]:
     made = folder / "videos"
     made.mkdir()
-    videos = found_videos(options.videos, made) if options.videos else default_videos(made)
+    videos = (
+        found_videos(options.videos, made, options.seed) if options.videos else default_videos(made)
+    )
     expected: Mapping[str, Expected] | None = None
     reports = []
     for broker, kills in zip(brokers, share, strict=True):

@@ -15,16 +15,18 @@ from tests.chaos.watch import Heard
 from vidan.domain import ENDED, Status
 from vidan.services.leases import LEASE_SECONDS
 
-AIMS: dict[str, float] = {
-    "worker killed, another free": 1.0,
-    Kind.WORKER_STOPPED: LEASE_SECONDS + 1.0,
-    **dict.fromkeys(OUTAGES, 5.0),
-    "broker back: new work claimed": 5.0,
-}
-"""Seconds within which work is to go on, on a machine that has time."""
-
+WORKER_FREE = "worker killed, another free"
+WORKER_WAITS = "worker killed, none free or a suspect"
 CLAIMED = "broker back: new work claimed"
 HEARD = "broker back: announcement received"
+
+AIMS: dict[str, float] = {
+    WORKER_FREE: 1.0,
+    Kind.WORKER_STOPPED: LEASE_SECONDS + 1.0,
+    **dict.fromkeys(OUTAGES, 5.0),
+    CLAIMED: 5.0,
+}
+"""Seconds within which work is to go on, on a machine that has time."""
 
 
 @dataclass
@@ -123,7 +125,7 @@ def _away(evidence: Evidence, since: float, until: float) -> bool:
 
 def _name(done: Done) -> str:
     if done.injury.kind is Kind.WORKER_KILLED:
-        return f"{done.injury.kind}, {'another' if done.free else 'none'} free"
+        return WORKER_FREE if done.free else WORKER_WAITS
     return str(done.injury.kind)
 
 

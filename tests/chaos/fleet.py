@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests.support.cluster import APPS
+from tests.support.processes import eventually
 from vidan import lifeline
 from vidan.lifeline import Child
 from vidan.worker_options import WorkerOptions
@@ -162,7 +163,7 @@ class Fleet:
                 if service.child is not None:
                     service.expected = True
                     service.child.terminate()
-        late = []
+        late: list[str] = []
         deadline = time.monotonic() + seconds
         for service in self.services:
             if service.child is not None:
@@ -170,6 +171,11 @@ class Fleet:
                     service.child.wait(max(0.1, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     late.append(f"{service.name} did not end within {seconds:.0f} s of SIGTERM")
+        if not late and not eventually(lambda: not list(_marked(self._environment[MARKS])), 5):
+            late += [
+                f"left behind: {' '.join(one.cmdline())}"
+                for one in _marked(self._environment[MARKS])
+            ]
         return late
 
     def close(self) -> None:

@@ -85,7 +85,12 @@ class Surgeon:
                 )
             case Kind.BROKER_RESTARTED | Kind.BROKER_KILLED:
                 self._restart_broker(injury)
-            case Kind.DATABASE_FAST | Kind.DATABASE_IMMEDIATE | Kind.DATABASE_LONG:
+            case (
+                Kind.DATABASE_FAST
+                | Kind.DATABASE_IMMEDIATE
+                | Kind.DATABASE_LONG
+                | Kind.KILLED_WHILE_AWAY
+            ):
                 self._restart_database(injury)
             case Kind.CONNECTIONS_FULL:
                 self._fill_connections(injury)
@@ -107,18 +112,24 @@ class Surgeon:
     # --- processes
 
     def _kill_worker(self, injury: Injury) -> None:
+        pid, hits = self._busy(injury)
+        if pid is None:
+            self._missed(injury)
+            return
+        done = self._note(injury, hits, hits[0]["name"])
+        suspect = any(row["crashes"] for row in hits)  # it has to wait, or for a process of its own
+        done.free = self._room(pid) >= len(hits) and not suspect
+        done.at = time.time()
+        _kill(pid)
+
+    def _busy(self, injury: Injury) -> tuple[int | None, list[Mapping[str, Any]]]:
+        """Choose a worker that holds something; returns its process and what it holds."""
         held, workers = self._world.held(), self._world.fleet.workers()
         busy = sorted({row["pid"] for row in held if row["pid"] in workers})
         if not busy:
-            self._missed(injury)
-            return
+            return None, []
         pid = busy[injury.victim % len(busy)]
-        hits = [row for row in held if row["pid"] == pid]
-        done = self._note(injury, hits, hits[0]["name"])
-        done.free = self._room(pid) >= len(hits)
-        done.at = time.time()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        return pid, [row for row in held if row["pid"] == pid]
 
     def _room(self, dying: int) -> int:
         """How many more scenarios the other workers could take at once."""
@@ -132,13 +143,10 @@ class Surgeon:
         return int(found["room"])
 
     def _stop_worker(self, injury: Injury) -> None:
-        held, workers = self._world.held(), self._world.fleet.workers()
-        busy = sorted({row["pid"] for row in held if row["pid"] in workers})
-        if not busy or len(workers) < 3:  # somebody has to go on
+        pid, hits = self._busy(injury)
+        if pid is None or len(self._world.fleet.workers()) < 3:  # somebody has to go on
             self._missed(injury)
             return
-        pid = busy[injury.victim % len(busy)]
-        hits = [row for row in held if row["pid"] == pid]
         done = self._note(injury, hits, hits[0]["name"])
         self._world.fleet.stop_worker(pid, done.victim)
 
@@ -170,9 +178,13 @@ class Surgeon:
         done.returned = time.time()
 
     def _restart_database(self, injury: Injury) -> None:
-        done = self._note(injury, self._world.held(), "postgres")
+        pid, hits = self._busy(injury) if injury.kind is Kind.KILLED_WHILE_AWAY else (None, [])
+        held = self._world.held()
+        done = self._note(injury, hits or held, hits[0]["name"] if hits else "postgres")
         fast = injury.kind is Kind.DATABASE_FAST
         self._world.stop_database(signal.SIGINT if fast else signal.SIGQUIT)
+        if pid is not None:
+            _kill(pid)
         time.sleep(injury.seconds)
         self._world.postgres.start()
         done.returned = time.time()
@@ -264,6 +276,11 @@ class Surgeon:
         thread = threading.Thread(target=work, name="injury", daemon=True)
         self._lasting.append(thread)
         thread.start()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _every(pause: float, seconds: float) -> Iterator[None]:

@@ -20,6 +20,7 @@ class Kind(StrEnum):
     DATABASE_FAST = "database restarted, fast"
     DATABASE_IMMEDIATE = "database restarted, immediate"
     DATABASE_LONG = "database away past the lease"
+    KILLED_WHILE_AWAY = "worker killed, database away"
     CONNECTIONS_FULL = "connection limit filled"
     COMMIT_ANSWER = "answer of a commit cut"
     CLAIM_ANSWER = "answer of a claim cut"
@@ -29,9 +30,18 @@ class Kind(StrEnum):
 
 
 DATABASE = frozenset(
-    {Kind.DATABASE_FAST, Kind.DATABASE_IMMEDIATE, Kind.DATABASE_LONG, Kind.CONNECTIONS_FULL}
+    {
+        Kind.DATABASE_FAST,
+        Kind.DATABASE_IMMEDIATE,
+        Kind.DATABASE_LONG,
+        Kind.KILLED_WHILE_AWAY,
+        Kind.CONNECTIONS_FULL,
+    }
 )
 """The database can't be reached meanwhile."""
+
+KILLS = frozenset({Kind.WORKER_KILLED, Kind.KILLED_WHILE_AWAY})
+"""A worker dies, and what it executed is charged."""
 
 OUTAGES = DATABASE | {Kind.BROKER_RESTARTED, Kind.BROKER_KILLED}
 """Recovery counts from the return."""
@@ -47,6 +57,7 @@ WEIGHTS = {
     Kind.DATABASE_FAST: 4,
     Kind.DATABASE_IMMEDIATE: 5,
     Kind.DATABASE_LONG: 1,
+    Kind.KILLED_WHILE_AWAY: 3,
     Kind.CONNECTIONS_FULL: 4,
     Kind.COMMIT_ANSWER: 10,
     Kind.CLAIM_ANSWER: 4,
@@ -61,6 +72,7 @@ SECONDS_AWAY = {
     Kind.DATABASE_FAST: (0.0, 4.0),
     Kind.DATABASE_IMMEDIATE: (0.0, 4.0),
     Kind.DATABASE_LONG: (16.0, 20.0),
+    Kind.KILLED_WHILE_AWAY: (0.5, 4.0),
     Kind.CONNECTIONS_FULL: (2.0, 6.0),
     Kind.WORKER_STOPPED: (16.0, 20.0),
 }

@@ -12,7 +12,7 @@ from tests.chaos.compare import differences
 from tests.chaos.evidence import Evidence, Mark, Step, redone
 from tests.chaos.fleet import Unasked
 from tests.chaos.injuries import Done
-from tests.chaos.schedule import DATABASE, Kind
+from tests.chaos.schedule import DATABASE, KILLS, Kind
 from tests.chaos.workload import Expected
 from tests.support.apps.chaos import THRESHOLD
 from vidan.catalogue import DEFAULT_MIN_SCORE
@@ -146,7 +146,7 @@ def _killer(evidence: Evidence, scenario_id: int, died: Step) -> Done | None:
     for done in evidence.done:
         if done.missed or done.victim != claims[-1].actor:
             continue
-        if done.injury.kind is Kind.WORKER_KILLED:
+        if done.injury.kind in KILLS:
             limit = LEASE_SECONDS + SLACK + _outage(evidence, done.at, died.at)
         elif done.injury.kind is Kind.WORKER_STOPPED:
             limit = 2 * LEASE_SECONDS + SLACK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,6 +23,10 @@ from vidan.vision.frames import open_source
 
 LONGEST = 300
 """Packets of a longer video that are used: every scenario has to end in good time."""
+DECODED_SECONDS = 4.0
+"""Of a large one not more than what is decoded in so long."""
+MOST = 8
+"""Videos that are used: each is analysed in several ways before anything is injured."""
 FRAMES_OF_DETECTOR = 24
 """About so many frames go through the built-in detector in one scenario."""
 SECONDS = 5.0
@@ -96,14 +101,21 @@ def made_videos(folder: Path) -> list[Path]:
     return made
 
 
-def found_videos(given: Path, folder: Path) -> list[Video]:
-    """Return the readable videos of a folder, long ones cut. Raises UsageError without any."""
+def found_videos(given: Path, folder: Path, seed: int) -> list[Video]:
+    """Return the readable videos of a folder, long ones cut; of very many the seed chooses some.
+
+    Raises UsageError without any.
+    """
     if not given.is_dir():
         raise UsageError(f"there is no folder {given}", hint="--videos names a folder with videos")
     paths = [path for path in sorted(given.iterdir()) if path.is_file()]
-    usable = [video for path in paths if (video := _usable(path, folder)) is not None]
+    random.Random(f"videos {seed}").shuffle(paths)
+    looked_at = (_usable(path, folder) for path in paths)
+    usable = list(islice((video for video in looked_at if video is not None), MOST))
     if not usable:
         raise UsageError(f"no readable video in {given}", hint="any that ffmpeg can decode will do")
+    if len(paths) > MOST:
+        say(f"used are {', '.join(video.path.name for video in usable)}")
     return usable
 
 
@@ -115,9 +127,10 @@ def default_videos(folder: Path) -> list[Video]:
 def _usable(path: Path, folder: Path) -> Video | None:
     """Look at a video by reading it. None, and a line on stderr, if that can't be."""
     try:
-        # how long it is, is asked of its packets: a header may say anything
-        if len(numbers := list(islice(_numbers(path), LONGEST + 1))) > LONGEST:
-            path = _shortened(path, folder / path.name)
+        # how long it is, is seen by decoding it: a header may say anything
+        numbers, whole = _first_numbers(path)
+        if not whole:
+            path = _shortened(path, folder / path.name, len(numbers))
             numbers = list(_numbers(path))
     except (VidanError, OSError) as error:
         say(f"{path.name} is left out: {error}")
@@ -126,6 +139,17 @@ def _usable(path: Path, folder: Path) -> Video | None:
         say(f"{path.name} is left out: nothing in it can be decoded")
         return None
     return Video(path.resolve(), len(numbers), numbers[len(numbers) // 2])
+
+
+def _first_numbers(path: Path) -> tuple[list[int], bool]:
+    """Return the first frames' numbers, and whether those are all."""
+    until = time.monotonic() + DECODED_SECONDS
+    found: list[int] = []
+    for number in _numbers(path):
+        if len(found) >= LONGEST or (time.monotonic() > until and len(found) > 8):
+            return found, False
+        found.append(number)
+    return found, True
 
 
 def _numbers(path: Path) -> Iterator[int]:
@@ -137,17 +161,17 @@ def _numbers(path: Path) -> Iterator[int]:
         source.close()
 
 
-def _shortened(path: Path, short: Path) -> Path:
+def _shortened(path: Path, short: Path, frames: int) -> Path:
     """Copy the first packets of a video; where they can't be copied the video stays whole."""
     try:
-        videos.remux(path, short, limit=LONGEST)
+        videos.remux(path, short, limit=frames)
         readable = sum(1 for _ in _numbers(short)) > 0
     except (VidanError, OSError, ValueError) as error:
         say(f"{path.name} can't be shortened ({error}): the whole of it is used")
         return path
     if not readable:
         return path
-    say(f"{path.name} is long: its first {LONGEST} pictures are used")
+    say(f"{path.name} is long: its first {frames} pictures are used")
     return short
 
 

@@ -127,7 +127,7 @@ class World:
     def held(self) -> list[Mapping[str, Any]]:
         """Return the scenarios that a worker holds now, with the worker's process."""
         return self.rows(
-            "SELECT s.id, s.status, w.pid, w.name FROM scenarios s JOIN workers w"
+            "SELECT s.id, s.status, s.crashes, w.pid, w.name FROM scenarios s JOIN workers w"
             " ON w.id = s.worker_id ORDER BY s.id"
         )
 
