@@ -22,7 +22,7 @@ from vidan import config, lifeline, logs
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import DesiredState
-from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE
+from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, VidanError
 from vidan.lifeline import Child
 from vidan.services import expiry, leases, workers
 from vidan.slotboard import SlotBoard

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import random
 import sys
 from collections import Counter
 
@@ -23,13 +22,14 @@ from vidan.domain import ALLOWED, Status
 
 STEPS = 10_000
 STEPS_AN_EXAMPLE = 50
+SEED = 1
 
 
 def test_whatever_happens_the_protocol_keeps_its_word(
     database_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = int(os.environ.get("VIDAN_MODEL_STEPS") or STEPS)
-    first = int(os.environ.get("VIDAN_MODEL_SEED") or random.randrange(2**32))
+    first = int(os.environ.get("VIDAN_MODEL_SEED") or SEED)
     logging.getLogger("vidan.broker").setLevel(logging.ERROR)  # it is sent much garbage
     database = Database(database_url, guarded=True)
     met: Counter[tuple[Status, Status]] = Counter()
