@@ -13,13 +13,14 @@ import random
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping
 from types import FrameType
 from uuid import UUID
 
 from vidan import broker, config, lifeline, logs, reception
 from vidan.broker.base import Received
+from vidan.claiming import Claims
+from vidan.comparison import Comparison
 from vidan.concluding import Conclusions, MissingSources, RetryEvents
 from vidan.config import Settings
 from vidan.departure import Departure
@@ -37,7 +38,7 @@ from vidan.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
 from vidan.run import DetectorCache, Surroundings
 from vidan.runner import Outcome, run_scenario
 from vidan.services import leases, runs, tasks
-from vidan.services.leases import Claimant, Claimed, Held
+from vidan.services.leases import Held
 from vidan.slotboard import SlotBoard
 from vidan.slots import Engagement, FrameRate, Slots
 from vidan.tasks import Task, load_tasks
@@ -46,8 +47,6 @@ from vidan.worker_options import WorkerOptions
 log = logging.getLogger("vidan.worker")
 
 IDLE_POLL_SECONDS = 0.1
-AHEAD_PER_SLOT = 64
-"""At most so many scenarios of tasks without a source are claimed ahead, a slot."""
 AHEAD_SECONDS = 1.0
 """What was claimed ahead and has not begun after this is put back."""
 ORPHAN_SECONDS = 30.0
@@ -86,17 +85,17 @@ class Worker:
         self._consumer = self._broker.consumer(RUNNERS_GROUP, [SCENARIOS_TOPIC])
         self._detectors = DetectorCache(options.device, options.threads)
         self._slots = Slots(options.slots, self._run, board)
-        self._missing = MissingSources()
+        missing = MissingSources()
         self._retries = RetryEvents(self._producer)
-        self._conclusions = Conclusions(options.name, self._retries, self._missing)
+        self._conclusions = Conclusions(options.name, self._retries, missing)
+        self._claims = Claims(options, registry, self._slots, missing)
         self._lease: Lease | None = None
         self._former = former
         self._next_sweep = 0.0
         self._claim_now = True
         self._paused = False
-        self._ended_runs: deque[float] = deque(maxlen=options.slots * AHEAD_PER_SLOT)
         self._frames = FrameRate()
-        self._unknown: dict[int, int] = {}  # rows held without a run here, in how many heartbeats
+        self._comparison = Comparison()
 
     def run(self) -> None:
         """Work until `stopping`, then put back what runs and leave."""
@@ -128,7 +127,8 @@ class Worker:
             reception.usable(lease.database, received)  # ids are hints: the claim asks the rows
             now = time.monotonic()
             if not leaving and (received or self._claim_now or now >= self._next_sweep):
-                self._claim(lease)
+                self._claim_now = False
+                self._claims.take(lease)
                 interval = max(SWEEP_SECONDS, lease.live_workers / WORKERS_A_SWEEP_SECOND)
                 self._next_sweep = now + interval * random.uniform(0.75, 1.25)
             self._put_back_waiting(lease)
@@ -198,21 +198,8 @@ class Worker:
         return state, self._frames.per_second()
 
     def _compare(self, held: list[Held], sent: float) -> None:
-        """Compare the rows that it holds with its runs: stops, lost leases, lost answers."""
-        rows = {row.scenario_id: row for row in held}
-        engaged = {one.id: one for one in self._slots.engaged()}
-        for engagement in engaged.values():
-            row = rows.get(engagement.id)
-            if engagement.since > sent:
-                continue
-            if row is None or row.epoch != engagement.claimed.fence.epoch:
-                engagement.control.interrupt(LeaseLost(f"scenario {engagement.id} is another's"))
-            elif row.status in STOPPING:
-                engagement.control.interrupt(RunStopped("a stop was asked for"))
-        seen = {one: self._unknown.get(one, 0) + 1 for one in rows if one not in engaged}
+        lost = self._comparison.orphans(held, self._slots.engaged(), sent)
         lease = self._lease
-        lost = [rows[one] for one, beats in seen.items() if beats >= 2]
-        self._unknown = {one: beats for one, beats in seen.items() if beats < 2}
         if lost and lease is not None:
             fences = [leases.Fence(row.scenario_id, row.epoch, lease.worker_id) for row in lost]
             self._conclusions.put_back(lease.database, fences, "the claim's answer was lost")
@@ -247,60 +234,6 @@ class Worker:
             return self._consumer.poll(0)
         until_sweep = max(0.0, self._next_sweep - time.monotonic())
         return self._consumer.poll(min(IDLE_POLL_SECONDS, until_sweep))
-
-    # --- claim
-
-    def _claim(self, lease: Lease) -> None:
-        self._claim_now = False
-        free = self._slots.free
-        claimant = Claimant(
-            worker_id=lease.worker_id,
-            name=self._options.name,
-            queues=self._options.queues,
-            tasks=tuple(self._registry),
-            source=self._options.source,
-            suspects=self._options.slots == 1,
-            only_suspects=self._options.quarantine,
-        )
-        skip = self._missing.skip()
-        if free > 0:
-            claimed = lease.database.retrying(lambda c: leases.claim(c, claimant, free, skip=skip))
-            self._engage(lease, claimed)
-        lately = min(self._finished_lately(), AHEAD_PER_SLOT * self._options.slots)
-        ahead = lately + self._slots.free
-        if lately and ahead > 0 and not self._options.quarantine:
-            claimed = lease.database.retrying(
-                lambda c: leases.claim(c, claimant, ahead, skip=skip, without_source=True)
-            )
-            self._engage(lease, claimed)
-
-    def _engage(self, lease: Lease, claimed: list[Claimed]) -> None:
-        """Start those without a source, all at once, and hand everything to the slots."""
-        if not claimed:
-            return
-        engagements = [Engagement(one) for one in claimed]
-        for engagement in engagements:
-            with engagement.about():
-                level = logging.INFO if engagement.claimed.needs_source else logging.DEBUG
-                log.log(level, "claimed: task %s", engagement.claimed.task)
-        short = [one for one in engagements if not one.claimed.needs_source]
-        if short:
-            started = lease.database.retrying(
-                lambda c: runs.start(
-                    c, [one.claimed.fence for one in short], actor=self._options.name
-                )
-            )
-            for engagement in short:
-                status = started.get(engagement.id)
-                if status is None:
-                    engagement.control.interrupt(LeaseLost(f"scenario {engagement.id}"))
-                elif status in STOPPING:
-                    engagement.control.interrupt(RunStopped("a stop was asked for"))
-        self._slots.add(engagements)
-
-    def _finished_lately(self) -> int:
-        limit = time.monotonic() - 1.0
-        return sum(ended > limit for ended in self._ended_runs)
 
     def _put_back_waiting(self, lease: Lease) -> None:
         self._put_back(lease, self._slots.withdraw(AHEAD_SECONDS), "claimed ahead, not begun")
@@ -358,8 +291,7 @@ class Worker:
         if not outcomes:
             return
         self._conclusions.write(lease.database, outcomes)
-        now = time.monotonic()
-        self._ended_runs.extend(now for one in outcomes if not one.claimed.needs_source)
+        self._claims.ended(outcomes)
         self._slots.conclude(outcome.claimed.fence for outcome in outcomes)
         self._claim_now = True
 

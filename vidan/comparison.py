@@ -1,0 +1,42 @@
+"""What a heartbeat finds: the rows that a worker holds, compared with the runs that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from vidan.domain import STOPPING
+from vidan.errors import LeaseLost, RunStopped
+from vidan.services.leases import Held
+from vidan.slots import Engagement
+
+BEATS = 2
+"""In so many heartbeats a row has been held without a run here: its claim's answer was lost."""
+
+
+class Comparison:
+    """Compares heartbeat by heartbeat, and remembers the rows that had no run in the last one."""
+
+    def __init__(self) -> None:
+        self._beats: dict[int, int] = {}
+
+    def orphans(
+        self, held: Sequence[Held], engaged: Collection[Engagement], sent: float
+    ) -> list[Held]:
+        """Tell runs of stops and lost leases; return the rows that are to be put back.
+
+        `sent` is the time (monotonic) at which the heartbeat was sent: what was claimed since
+        can't be judged by it.
+        """
+        rows = {row.scenario_id: row for row in held}
+        for engagement in engaged:
+            row = rows.get(engagement.id)
+            if engagement.since > sent:
+                continue
+            if row is None or row.epoch != engagement.claimed.fence.epoch:
+                engagement.control.interrupt(LeaseLost(f"scenario {engagement.id} is another's"))
+            elif row.status in STOPPING:
+                engagement.control.interrupt(RunStopped("a stop was asked for"))
+        known = {engagement.id for engagement in engaged}
+        seen = {one: self._beats.get(one, 0) + 1 for one in rows if one not in known}
+        self._beats = {one: beats for one, beats in seen.items() if beats < BEATS}
+        return [rows[one] for one, beats in seen.items() if beats >= BEATS]
