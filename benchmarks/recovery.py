@@ -182,7 +182,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="of each event (2)")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="of each event (1)")
     parser.add_argument("--only", default="", metavar="WORD", help="events whose name has it")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
