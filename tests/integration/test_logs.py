@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pytest
 from tests.support.cluster import Cluster
 from tests.support.processes import eventually
 from vidan import logs
+from vidan.commits import RunControl
 from vidan.config import Settings
+from vidan.pipeline import _ReadAhead
 
 
 def lines(cluster: Cluster) -> list[dict[str, Any]]:
@@ -136,6 +139,29 @@ def test_a_thread_carries_what_is_bound_only_if_told_to(
     assert carried["scenario_id"] == 42
     assert "scenario_id" not in bare
     assert list(bare) == ["at", "level", "logger", "message", "process"]
+
+
+def test_what_a_decoder_logs_is_about_its_run(
+    written: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    class Logging:
+        live = False
+
+        def batches(self, _size: int) -> Iterator[Any]:
+            logging.getLogger("libav").warning("error while decoding")
+            yield from ()
+
+        def close(self) -> None:
+            pass
+
+    logs.configure(Settings(home=tmp_path, log_json=True), "worker")
+    source: Any = Logging()
+    with logs.bound(scenario_id=42):
+        ahead = _ReadAhead(source, 4, lambda _: nullcontext())
+        assert list(ahead.batches(RunControl())) == []
+        ahead.close()
+    (line,) = map(json.loads, written())
+    assert (line["logger"], line["scenario_id"]) == ("libav", 42)
 
 
 def test_what_nothing_caught_is_one_line_too(tmp_path: Path) -> None:
