@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from tests.support.cluster import APPS
-from tests.support.processes import eventually
+from tests.support.processes import eventually, is_gone
 from vidan import lifeline
 from vidan.lifeline import Child
 from vidan.worker_options import WorkerOptions
@@ -205,9 +205,10 @@ class Fleet:
 
 def _below(pid: int) -> list[int]:
     try:
-        return sorted(one.pid for one in psutil.Process(pid).children(recursive=True))
+        below = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+    return sorted(one.pid for one in below if not is_gone(one.pid))
 
 
 def _marked(folder: str) -> Iterator[psutil.Process]:

@@ -93,7 +93,7 @@ def test_a_death_that_nobody_caused_is_a_violation() -> None:
         Step("init_startup", "completed", None, "one", 21.0),
     ]
     row = {"status": "completed", "worker_id": None, "announce_at": None, "checkpoint": 0,
-           "frames_done": 0, "error": None}  # fmt: skip
+           "frames_done": 0, "error": None, "crashes": 2, "attempts": 0}  # fmt: skip
     work = Work("ponder", None, {"number": 12})
     evidence = Evidence({1: work}, {1: row}, {1: steps}, {}, {1: []}, [], frozenset(), [(1, 3)], 0)
     expected = {work.key: Expected({}, [], 144, {})}
@@ -102,6 +102,7 @@ def test_a_death_that_nobody_caused_is_a_violation() -> None:
 
     assert found == [
         "a transition from init_startup to completed is not allowed",
+        "crashes is 2, and 1 were charged",
         "charged without a reason: init_startup_processing to init_startup by orchestrator:"
         " the worker died",
         "frame 3 is stored twice",

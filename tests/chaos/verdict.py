@@ -124,7 +124,11 @@ def _commits(evidence: Evidence, scenario_id: int, rows: int) -> Iterator[str]:
 
 def _budgets(evidence: Evidence, scenario_id: int) -> Iterator[str]:
     """Yield what was charged without a reason for it."""
-    work = evidence.works[scenario_id]
+    work, row = evidence.works[scenario_id], evidence.rows[scenario_id]
+    reasons = [step.reason for step in evidence.steps[scenario_id]]
+    for budget, charge in (("crashes", DIED), ("attempts", STUMBLED)):
+        if row[budget] > reasons.count(charge):
+            yield f"{budget} is {row[budget]}, and {reasons.count(charge)} were charged"
     for step in evidence.steps[scenario_id]:
         reason = step.reason
         if reason is None or reason in UNCOUNTED or reason.startswith(OUTAGE):
