@@ -12,85 +12,41 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from tests.model import orchestrators, users
+from tests.model import orchestrators, users, writes
 from tests.model.aftermath import everybody_dies
+from tests.model.choices import (
+    ASKED,
+    CAMERAS,
+    DEATHS,
+    ENDS_OF_RUNS,
+    FATES,
+    KINDS,
+    MAX_OPEN,
+    MAX_SCENARIOS,
+    MAX_WORKERS,
+    ODD_PAYLOADS,
+    QUEUES,
+    STARTS,
+    ZOMBIE,
+    Happening,
+    endings,
+    event,
+    flags,
+    gaps,
+    happenings,
+    picks,
+    rarely,
+    wishes,
+    witnesses,
+)
 from tests.model.orchestrators import Expiry, Topics
 from tests.model.played import Played, PlayedRun, Workers
 from tests.model.users import Wish
-from tests.model.world import COUNT, Deed, World
+from tests.model.world import Deed, World
 from vidan.domain import ENDED, HELD, RUNNING, Status
 from vidan.services.leases import LEASE_SECONDS
 
-QUEUES = ("north", "south")
-CAMERAS = ("rtsp://one", "rtsp://two")
-MAX_SCENARIOS = 8
-MAX_WORKERS = 5
-MAX_OPEN = 3
-
-FATES = ("delivered", "delivered", "lost", "failed")
-ENDINGS = (Status.COMPLETED, Status.INACTIVE, Status.FAILED)
-KINDS = (
-    *("commit", "commit", "claim", "finish", "activate", "fail", "hand over"),
-    *("stop", "start", "take due", "restart", "expire"),
-)
-ODD_PAYLOADS = (
-    b'{"v": 2, "scenario_id": 1}',
-    b'{"v": 1, "scenario_id": 0}',
-    b'{"v": 1, "scenario_id": 9223372036854775808}',
-    b'{"v": 1, "scenario_id": "1"}',
-    b'{"v": 1}',
-)
-
-ENDS_OF_RUNS = ("fail", "fail", "finish", "finish", "begin", "hand over")
-ZOMBIE = ("commit", "commit again", "fail", "finish", "hand over", "begin", "shut down")
-DEATHS = ("of its scenario", "of its scenario", "signs off", "forgotten", "killed")
-STARTS = ("start", "start over", "retry")
-ASKED = (*STARTS, "stop", "stop what runs", "stop what runs", "delete")
-
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., None])
-
-picks = st.integers(0, 59)
-gaps = st.one_of(st.none(), st.tuples(st.integers(0, 3), st.integers(0, 2)))
-flags = st.booleans()
-witnesses = st.sampled_from([None, -1.0, 1.0])
-rarely = st.integers(0, 3).map(lambda one: one == 3)
-endings = st.lists(st.sampled_from(ENDINGS), min_size=1, max_size=4)
-wishes = st.builds(
-    Wish,
-    task=st.sampled_from(["detect", "detect", COUNT.name]),
-    source=st.sampled_from(["/a.mp4", None, CAMERAS[0]]),
-    key=st.sampled_from([None, None, "k1", "k2"]),
-    queue=st.sampled_from(QUEUES),
-    priority=st.integers(0, 2),
-    inactive=rarely,
-    later=rarely,
-    max_attempts=st.integers(0, 2),
-)
-
-
-Happening = tuple[str, dict[str, Any]]
-EVENTS: dict[str, tuple[int, st.SearchStrategy[dict[str, Any]]]] = {}
-
-
-def event(weight: int, **drawn: st.SearchStrategy[Any]) -> Callable[[F], F]:
-    """Enter a method among the events: how often it happens, and what is drawn for it.
-
-    They are one rule of Hypothesis, that draws by weight: of rules of its own it would leave out
-    half in every example, and few runs would get anywhere.
-    """
-
-    def enter(method: F) -> F:
-        EVENTS[method.__name__] = (weight, st.fixed_dictionaries(drawn))
-        return method
-
-    return enter
-
-
-def happenings() -> st.SearchStrategy[Happening]:
-    """Return the strategy that draws an event."""
-    names = [name for name, (weight, _) in EVENTS.items() for _ in range(weight)]
-    return st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), EVENTS[name][1]))
 
 
 class Protocol(RuleBasedStateMachine):
@@ -136,6 +92,12 @@ class Protocol(RuleBasedStateMachine):
         able = live * 3 + self.workers.all if live else self.workers.all
         return able[pick % len(able)]
 
+    def _busy_worker(self, pick: int) -> Played:
+        """A worker: mostly one whose frames flow, so that its death counts."""
+        ids = {run.fence.worker_id for run in self._in(Status.ACTIVE)}
+        busy = [worker for worker in self._live() if worker.id in ids]
+        return _pick(busy, pick) if busy and pick % 3 else self._worker(pick)
+
     def _runs(self, *, mine: bool | None = None) -> list[PlayedRun]:
         runs = [run for worker in self.workers.all for run in worker.runs]
         if mine is None:
@@ -178,19 +140,20 @@ class Protocol(RuleBasedStateMachine):
         run = _pick(mine, pick)
         match self.world.expected[run.id].status:
             case Status.INIT_STARTUP_PROCESSING:
-                self.world.do(self.workers.activate([run.fence]))
+                self.world.do(writes.activate(self.world, [run.fence]))
             case Status.ACTIVE if ends == 5 or not run.needs_source:
-                self.world.do(self.workers.finish([self.workers.ending(run, Status.COMPLETED)]))
+                self.world.do(writes.finish(self.world, [writes.ending(run, Status.COMPLETED)]))
             case Status.ACTIVE:
-                self.world.do(self._commit(run, length, None))
+                for _ in range(1 + ends % 2):  # the second commit of a run proves progress
+                    self.world.do(self._commit(run, length, None))
             case Status.INIT_SHUTDOWN if ends == 5:  # the task had returned
-                self.world.do(self.workers.finish([self.workers.ending(run, Status.COMPLETED)]))
+                self.world.do(writes.finish(self.world, [writes.ending(run, Status.COMPLETED)]))
             case Status.INIT_SHUTDOWN:
-                self.world.do(self.workers.shut_down(run))
+                self.world.do(writes.shut_down(self.world, run))
             case _ if ends % 2 and run.needs_source:
                 self.world.do(self._commit(run, length, None))
             case _:
-                self.world.do(self.workers.finish([self.workers.ending(run, Status.INACTIVE)]))
+                self.world.do(writes.finish(self.world, [writes.ending(run, Status.INACTIVE)]))
 
     def _provide(self, worker: Played, pick: int) -> None:
         """See to it that there is something to claim: wait, create, or start what has ended."""
@@ -242,14 +205,14 @@ class Protocol(RuleBasedStateMachine):
         if not runs:
             return
         if how == "fail":
-            self.world.do(self.workers.fail(runs[0], self.topics.retries))
+            self.world.do(writes.fail(self.world, runs[0], self.topics.retries))
         elif how == "hand over":
-            self.world.do(self.workers.put_back([run.fence for run in runs]))
+            self.world.do(writes.put_back(self.world, [run.fence for run in runs]))
         elif how == "begin":
-            self.world.do(self.workers.activate([run.fence for run in runs]))
+            self.world.do(writes.activate(self.world, [run.fence for run in runs]))
         else:
-            some = [self.workers.ending(*one) for one in zip(runs, statuses, strict=False)]
-            self.world.do(self.workers.finish(some))
+            some = [writes.ending(*one) for one in zip(runs, statuses, strict=False)]
+            self.world.do(writes.finish(self.world, some))
 
     @event(3, pick=picks, length=st.integers(0, 4), gap=gaps, lost=flags)
     def commit(self, pick: int, length: int, gap: tuple[int, int] | None, lost: bool) -> None:
@@ -284,24 +247,24 @@ class Protocol(RuleBasedStateMachine):
             return
         run = _pick(runs, pick)
         if how == "begin":
-            self.world.do(self.workers.activate([run.fence]))
+            self.world.do(writes.activate(self.world, [run.fence]))
         elif how == "hand over":
-            self.world.do(self.workers.put_back([run.fence]))
+            self.world.do(writes.put_back(self.world, [run.fence]))
         elif how == "finish":
-            ending = self.workers.ending(run, Status.COMPLETED)
-            self.world.do(self.workers.finish([ending]))
+            ending = writes.ending(run, Status.COMPLETED)
+            self.world.do(writes.finish(self.world, [ending]))
         elif how == "fail":
-            self.world.do(self.workers.fail(run, self.topics.retries))
+            self.world.do(writes.fail(self.world, run, self.topics.retries))
         elif how == "shut down":
-            self.world.do(self.workers.shut_down(run))
+            self.world.do(writes.shut_down(self.world, run))
         else:
             former = run.unanswered if how == "commit again" else None
-            batch = former or self.workers.next_batch(run, 2, None)
-            self.world.do(self.workers.commit(run, batch))
+            batch = former or writes.next_batch(run, 2, None)
+            self.world.do(writes.commit(self.world, run, batch))
 
     @event(2, pick=picks)
     def heartbeat(self, pick: int) -> None:
-        self.workers.heartbeat(self._worker(pick))
+        writes.heartbeat(self.world, self.workers, self._worker(pick))
 
     def _with_source(self, *, mine: bool | None = None) -> list[PlayedRun]:
         return [run for run in self._runs(mine=mine) if run.needs_source]
@@ -313,18 +276,18 @@ class Protocol(RuleBasedStateMachine):
     def _commit(
         self, run: PlayedRun, length: int, gap: tuple[int, int] | None, *, lost: bool = False
     ) -> Deed[Status | None]:
-        batch = run.unanswered or self.workers.next_batch(run, length, gap)
-        return self.workers.commit(run, batch, answer_lost=lost)
+        batch = run.unanswered or writes.next_batch(run, length, gap)
+        return writes.commit(self.world, run, batch, answer_lost=lost)
 
     # --- ends of workers
 
     @event(
-        2, pick=picks, seconds_ago=st.sampled_from([1.0, 20.0]), expires=flags, witness=witnesses
+        4, pick=picks, seconds_ago=st.sampled_from([1.0, 20.0]), expires=flags, witness=witnesses
     )
     def lease_ends(
         self, pick: int, seconds_ago: float, expires: bool, witness: float | None
     ) -> None:
-        worker = self._worker(pick)
+        worker = self._busy_worker(pick)
         if not worker.ended and not self.workers.let_lease_end(worker, seconds_ago):
             return
         if expires:
@@ -341,9 +304,9 @@ class Protocol(RuleBasedStateMachine):
             since = until - timedelta(seconds=LEASE_SECONDS - witness)
         return Expiry(self.world, self.workers.all, connected_since=since)
 
-    @event(2, pick=picks, how=st.sampled_from(DEATHS), executing=st.lists(picks, max_size=2))
+    @event(3, pick=picks, how=st.sampled_from(DEATHS), executing=st.lists(picks, max_size=2))
     def process_ends(self, pick: int, how: str, executing: list[int]) -> None:
-        worker = self._worker(pick)
+        worker = self._busy_worker(pick)
         if how == "signs off":
             self.workers.sign_off(worker)
         elif how == "forgotten":
@@ -424,7 +387,7 @@ class Protocol(RuleBasedStateMachine):
 
     # --- transactions that stay open
 
-    @event(3, kind=st.sampled_from(KINDS), pick=picks, witness=st.sampled_from([None, -1.0]))
+    @event(5, kind=st.sampled_from(KINDS), pick=picks, witness=st.sampled_from([None, -1.0]))
     def leave_open(self, kind: str, pick: int, witness: float | None) -> None:
         if len(self.world.open) >= MAX_OPEN:
             return
@@ -440,7 +403,9 @@ class Protocol(RuleBasedStateMachine):
                 worker = self._worker(pick)
                 return self.workers.claim(worker, worker.slots), worker.id
             case "stop":
-                return users.stop(self.world, self._one(pick)), None
+                running = self._in(*RUNNING)
+                one = _pick(running, pick).id if running else self._one(pick)
+                return users.stop(self.world, one), None
             case "start":
                 return users.start(self.world, self._one(pick), from_beginning=pick % 2 == 0), None
             case "take due":
@@ -459,14 +424,14 @@ class Protocol(RuleBasedStateMachine):
             case "commit":
                 return self._commit(run, 2, None, lost=True), worker_id
             case "finish":
-                some = [self.workers.ending(one, Status.COMPLETED) for one in several]
-                return self.workers.finish(some), worker_id
+                some = [writes.ending(one, Status.COMPLETED) for one in several]
+                return writes.finish(self.world, some), worker_id
             case "activate":
-                return self.workers.activate([one.fence for one in several]), worker_id
+                return writes.activate(self.world, [one.fence for one in several]), worker_id
             case "fail":
-                return self.workers.fail(run, self.topics.retries), worker_id
+                return writes.fail(self.world, run, self.topics.retries), worker_id
             case _:
-                return self.workers.put_back([one.fence for one in several]), worker_id
+                return writes.put_back(self.world, [one.fence for one in several]), worker_id
 
     @event(1, pick=picks)
     def stop_the_process_in_the_middle_of_copy(self, pick: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.model import orchestrators, users
+from tests.model import orchestrators, users, writes
 from tests.model.orchestrators import Expiry
 from tests.model.played import Played, PlayedRun, Workers
 from tests.model.users import Wish
@@ -38,17 +38,17 @@ class Story:
     def begin(self, worker: Played) -> PlayedRun:
         """The worker claims it, and its frames flow."""
         run = self.claim(worker)
-        assert self.world.do(self.workers.activate([run.fence]))
+        assert self.world.do(writes.activate(self.world, [run.fence]))
         return run
 
     def store(self, run: PlayedRun, *, answer_lost: bool = False) -> None:
         """Two more frames, or the two that it knows no answer for."""
-        batch = run.unanswered or self.workers.next_batch(run, 2, None)
-        assert self.world.do(self.workers.commit(run, batch, answer_lost=answer_lost))
+        batch = run.unanswered or writes.next_batch(run, 2, None)
+        assert self.world.do(writes.commit(self.world, run, batch, answer_lost=answer_lost))
 
     def complete(self, run: PlayedRun) -> None:
         """Its task has returned."""
-        assert self.world.do(self.workers.finish([self.workers.ending(run, Status.COMPLETED)]))
+        assert self.world.do(writes.finish(self.world, [writes.ending(run, Status.COMPLETED)]))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def story(database_url: str) -> Iterator[Story]:
 def test_a_stop_that_came_before_the_run_began_and_the_task_returned(story: Story) -> None:
     run = story.claim(story.first)
     assert story.world.do(users.stop(story.world, story.id))
-    assert story.world.do(story.workers.activate([run.fence]))
+    assert story.world.do(writes.activate(story.world, [run.fence]))
     story.complete(run)
     assert story.status is Status.COMPLETED
 

@@ -1,0 +1,82 @@
+"""What there is to choose from: how often each event happens, and what is drawn for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from hypothesis import strategies as st
+
+from tests.model.users import Wish
+from tests.model.world import COUNT
+from vidan.domain import Status
+
+QUEUES = ("north", "south")
+CAMERAS = ("rtsp://one", "rtsp://two")
+MAX_SCENARIOS = 8
+MAX_WORKERS = 5
+MAX_OPEN = 3
+
+FATES = ("delivered", "delivered", "lost", "failed")
+ENDINGS = (Status.COMPLETED, Status.INACTIVE, Status.FAILED)
+KINDS = (
+    *("commit", "commit", "claim", "finish", "activate", "fail", "hand over"),
+    *("stop", "start", "take due", "restart", "expire"),
+)
+ODD_PAYLOADS = (
+    b'{"v": 2, "scenario_id": 1}',
+    b'{"v": 1, "scenario_id": 0}',
+    b'{"v": 1, "scenario_id": 9223372036854775808}',
+    b'{"v": 1, "scenario_id": "1"}',
+    b'{"v": 1}',
+)
+
+ENDS_OF_RUNS = ("fail", "fail", "finish", "finish", "begin", "hand over")
+ZOMBIE = ("commit", "commit again", "fail", "finish", "hand over", "begin", "shut down")
+DEATHS = ("of its scenario", "of its scenario", "signs off", "forgotten", "killed")
+STARTS = ("start", "start over", "retry")
+ASKED = (*STARTS, "stop", "stop what runs", "stop what runs", "delete")
+
+F = TypeVar("F", bound=Callable[..., None])
+
+picks = st.integers(0, 59)
+gaps = st.one_of(st.none(), st.tuples(st.integers(0, 3), st.integers(0, 2)))
+flags = st.booleans()
+witnesses = st.sampled_from([None, -1.0, 1.0])
+rarely = st.integers(0, 3).map(lambda one: one == 3)
+endings = st.lists(st.sampled_from(ENDINGS), min_size=1, max_size=4)
+wishes = st.builds(
+    Wish,
+    task=st.sampled_from(["detect", "detect", COUNT.name]),
+    source=st.sampled_from(["/a.mp4", None, CAMERAS[0]]),
+    key=st.sampled_from([None, None, "k1", "k2"]),
+    queue=st.sampled_from(QUEUES),
+    priority=st.integers(0, 2),
+    inactive=rarely,
+    later=rarely,
+    max_attempts=st.integers(0, 2),
+)
+
+
+Happening = tuple[str, dict[str, Any]]
+EVENTS: dict[str, tuple[int, st.SearchStrategy[dict[str, Any]]]] = {}
+
+
+def event(weight: int, **drawn: st.SearchStrategy[Any]) -> Callable[[F], F]:
+    """Enter a method among the events: how often it happens, and what is drawn for it.
+
+    They are one rule of Hypothesis, that draws by weight: of rules of its own it would leave out
+    half in every example, and few runs would get anywhere.
+    """
+
+    def enter(method: F) -> F:
+        EVENTS[method.__name__] = (weight, st.fixed_dictionaries(drawn))
+        return method
+
+    return enter
+
+
+def happenings() -> st.SearchStrategy[Happening]:
+    """Return the strategy that draws an event."""
+    names = [name for name, (weight, _) in EVENTS.items() for _ in range(weight)]
+    return st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), EVENTS[name][1]))
