@@ -63,7 +63,7 @@ class Protocol(RuleBasedStateMachine):
     def begin(self, slots: int, source: str | None) -> None:
         self.workers.register(slots=slots, source=source)
         self.workers.register()
-        self.world.do(users.create(self.world, [Wish(), Wish(queue="south", priority=1)]))
+        self.world.do(users.create(self.world, [Wish(max_attempts=0)]))
 
     def teardown(self) -> None:
         try:
@@ -145,7 +145,8 @@ class Protocol(RuleBasedStateMachine):
                 self.world.do(writes.finish(self.world, [writes.ending(run, Status.COMPLETED)]))
             case Status.ACTIVE:
                 for _ in range(1 + ends % 2):  # the second commit of a run proves progress
-                    self.world.do(self._commit(run, length, None))
+                    gap = (pick % 3, pick % 2) if pick % 4 == 0 else None
+                    self.world.do(self._commit(run, length, gap))
             case Status.INIT_SHUTDOWN if ends == 5:  # the task had returned
                 self.world.do(writes.finish(self.world, [writes.ending(run, Status.COMPLETED)]))
             case Status.INIT_SHUTDOWN:
@@ -304,7 +305,7 @@ class Protocol(RuleBasedStateMachine):
             since = until - timedelta(seconds=LEASE_SECONDS - witness)
         return Expiry(self.world, self.workers.all, connected_since=since)
 
-    @event(3, pick=picks, how=st.sampled_from(DEATHS), executing=st.lists(picks, max_size=2))
+    @event(5, pick=picks, how=st.sampled_from(DEATHS), executing=st.lists(picks, max_size=2))
     def process_ends(self, pick: int, how: str, executing: list[int]) -> None:
         worker = self._busy_worker(pick)
         if how == "signs off":
@@ -328,11 +329,12 @@ class Protocol(RuleBasedStateMachine):
         if len(self.world.expected) < MAX_SCENARIOS:
             self.world.do(users.create(self.world, wanted))
 
-    @event(7, pick=picks, wanted=st.sampled_from([*ASKED, *Status]))
+    @event(9, pick=picks, wanted=st.sampled_from([*ASKED, *Status]))
     def ask(self, pick: int, wanted: str) -> None:
         """Ask something of any scenario, mostly what may be granted."""
         one = self._one(pick)
-        ended = [one.id for one in self.world.expected.values() if one.status in ENDED]
+        able = {Status.FAILED} if wanted == "retry" else ENDED
+        ended = [one.id for one in self.world.expected.values() if one.status in able]
         if wanted in STARTS and ended and pick % 4:
             one = _pick(ended, pick)
         if wanted == "stop what runs":
