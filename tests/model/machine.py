@@ -141,11 +141,11 @@ class Protocol(RuleBasedStateMachine):
         match self.world.expected[run.id].status:
             case Status.INIT_STARTUP_PROCESSING:
                 self.world.do(writes.activate(self.world, [run.fence]))
-            case Status.ACTIVE if ends == 5 or not run.needs_source:
+            case Status.ACTIVE if ends >= 4 or not run.needs_source:
                 self.world.do(writes.finish(self.world, [writes.ending(run, Status.COMPLETED)]))
             case Status.ACTIVE:
                 for _ in range(1 + ends % 2):  # the second commit of a run proves progress
-                    gap = (pick % 3, pick % 2) if pick % 4 == 0 else None
+                    gap = (pick % 3, pick % 2) if pick % 2 == 0 else None
                     self.world.do(self._commit(run, length, gap))
             case Status.INIT_SHUTDOWN if ends == 5:  # the task had returned
                 self.world.do(writes.finish(self.world, [writes.ending(run, Status.COMPLETED)]))
@@ -316,6 +316,29 @@ class Protocol(RuleBasedStateMachine):
             mine = [run.id for run in worker.runs if self._is_mine(run)][:1]
             executed = mine if how == "of its scenario" else [*map(self._one, executing)]
             Expiry(self.world, self.workers.all, only=worker, executing=executed).do()
+
+    @event(2, pick=picks, slots=st.sampled_from([1, 4]))
+    def become_a_suspect(self, pick: int, slots: int) -> None:
+        """A scenario ends two processes, one after the other; then somebody looks for work."""
+        runs = self._in(Status.ACTIVE)
+        if not runs:
+            return
+        one = _pick(runs, pick).id
+        for _ in range(2):
+            holder = next(w for w in self.workers.all if w.id == self.world.expected[one].worker)
+            if not self._killed_by(one, holder):
+                return
+            self.world.time_passes([one])
+            source = self.world.expected[one].source
+            camera = source if source in CAMERAS else None
+            others = [other for other in self.world.expected if other != one]
+            next_one = self.workers.register(slots=slots, source=camera)
+            self.world.do(self.workers.claim(next_one, slots, skip=others))
+            if self.world.expected[one].worker != next_one.id:
+                return
+
+    def _killed_by(self, one: int, worker: Played) -> bool:
+        return Expiry(self.world, self.workers.all, only=worker, executing=[one]).do()
 
     @event(1, sure=st.integers(0, 5))
     def everybody_dies(self, sure: int) -> None:
