@@ -172,6 +172,8 @@ class Supervisor:
             log.info("worker %s has left: it was told to", post.options.name)
         if code in (0, RETIRED_EXIT_CODE):
             return
+        if post.asked and code == -signal.SIGTERM and worker_id is None:
+            return  # it was asked before it could listen, and has not begun anything
         with logs.bound(worker_id=worker_id):
             log.warning("worker %s ended with %d", post.options.name, code)
         post.deaths = 0 if lived > STEADY_SECONDS else post.deaths + 1

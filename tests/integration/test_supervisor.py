@@ -133,6 +133,22 @@ def test_a_quarantine_child_is_asked_to_end_once(
     board.close()
 
 
+def test_a_child_that_was_asked_to_end_before_it_listened_has_not_died(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(home=tmp_path, database_url=database_url)
+    supervisor = Supervisor(settings, [WorkerOptions("w")])
+    (post,) = supervisor._posts
+    post.child, post.board = lifeline.spawn("http.server", ["0"]), SlotBoard.create(1)
+
+    supervisor._end_children(now=False)
+    post.child.wait()
+    supervisor._reap(post)
+
+    assert (post.child, post.deaths) == (None, 0)
+    assert caplog.text == ""
+
+
 def test_a_second_signal_ends_now_and_charges_nobody(embedded_cluster: Cluster) -> None:
     child = embedded_cluster.supervisor()
     scenario_id = embedded_cluster.create(task="count", params={"model": "trial:hanging"})
