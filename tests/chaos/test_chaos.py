@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from tests.chaos.figures import table
 from tests.chaos.operation import Report, operate
 from tests.chaos.schedule import Kind, plan
-from tests.chaos.workload import Choice, Expected, default_videos, works
+from tests.chaos.workload import Choice, Expected, Video, default_videos, works
 from tests.support.kafka import require_kafka
 
 SEED = 1
@@ -21,12 +20,15 @@ _expected: dict[str, Expected] = {}
 """What the first of the two ran undisturbed, for the second as well."""
 
 
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Video]:
+    found = default_videos(tmp_path_factory.mktemp("videos"))
+    return [video for video in found if video.path.name in VIDEOS]
+
+
 @pytest.fixture
-def choice(tmp_path: Path) -> Iterator[Choice]:
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    found = [video for video in default_videos(folder) if video.path.name in VIDEOS]
-    yield Choice(SEED, works(found), dear=0.1)
+def choice(videos: list[Video]) -> Choice:
+    return Choice(SEED, works(videos), dear=0.1)
 
 
 def test_nothing_is_lost_on_the_embedded_broker(choice: Choice, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def found_videos(given: Path, folder: Path, seed: int) -> list[Video]:
         raise UsageError(f"there is no folder {given}", hint="--videos names a folder with videos")
     paths = [path for path in sorted(given.iterdir()) if path.is_file()]
     random.Random(f"videos {seed}").shuffle(paths)
-    looked_at = (_usable(path, folder) for path in paths)
+    looked_at = (_usable(path, cut_into=folder) for path in paths)
     usable = list(islice((video for video in looked_at if video is not None), MOST))
     if not usable:
         raise UsageError(f"no readable video in {given}", hint="any that ffmpeg can decode will do")
@@ -121,16 +121,20 @@ def found_videos(given: Path, folder: Path, seed: int) -> list[Video]:
 
 def default_videos(folder: Path) -> list[Video]:
     """Return the sample and those made here."""
-    return [video for path in made_videos(folder) if (video := _usable(path, folder)) is not None]
+    return [video for path in made_videos(folder) if (video := _usable(path)) is not None]
 
 
-def _usable(path: Path, folder: Path) -> Video | None:
-    """Look at a video by reading it. None, and a line on stderr, if that can't be."""
+def _usable(path: Path, cut_into: Path | None = None) -> Video | None:
+    """Look at a video by reading it. None, and a line on stderr, if that can't be.
+
+    A long one is cut, into a folder that is not its own.
+    """
     try:
         # how long it is, is seen by decoding it: a header may say anything
-        numbers, whole = _first_numbers(path)
+        numbers, whole = ([], False) if cut_into is None else _first_numbers(path)
+        if cut_into is not None and not whole:
+            path = _shortened(path, cut_into / path.name, len(numbers))
         if not whole:
-            path = _shortened(path, folder / path.name, len(numbers))
             numbers = list(_numbers(path))
     except (VidanError, OSError) as error:
         say(f"{path.name} is left out: {error}")
