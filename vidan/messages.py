@@ -6,7 +6,7 @@ A message is a hint that there is work. It carries an id, never state:
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,7 +30,7 @@ class ScenarioEvent(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    v: Literal[1]
+    v: Annotated[int, Field(ge=1, le=1)]  # no Literal: true would pass for 1
     scenario_id: Annotated[int, Field(ge=1, le=MAX_ID)]
 
 

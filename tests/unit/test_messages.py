@@ -51,6 +51,8 @@ def test_an_id_that_no_row_can_have_is_not_encoded(scenario_id: int) -> None:
         (b'{"scenario_id": 1}', "v: "),
         (b'{"v": 2, "scenario_id": 1}', "v: "),
         (b'{"v": "1", "scenario_id": 1}', "v: "),
+        (b'{"v": true, "scenario_id": 1}', "v: "),
+        (b'{"v": 1.0, "scenario_id": 1}', "v: "),
         (b'{"v": 1, "scenario_id": 0}', "scenario_id: "),
         (b'{"v": 1, "scenario_id": -5}', "scenario_id: "),
         (b'{"v": 1, "scenario_id": 9223372036854775808}', "scenario_id: "),
