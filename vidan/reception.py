@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from vidan.broker.base import Consumer, Received
 from vidan.db.session import Database
 from vidan.messages import decode
 from vidan.services import dead_letters
+from vidan.services.dead_letters import NewLetter
 
 log = logging.getLogger("vidan.broker")
+
+STATEMENT_BYTES = 8 << 20
+"""So much of dead letters goes into one transaction: far from the statement time-out."""
 
 
 def usable(database: Database, received: Iterable[Received]) -> list[int]:
@@ -18,24 +22,48 @@ def usable(database: Database, received: Iterable[Received]) -> list[int]:
 
     Raises DatabaseUnavailable.
     """
-    ids = []
+    ids, letters = [], []
     for message in received:
         try:
             ids.append(decode(message.value).scenario_id)
         except ValueError as error:
-            log.warning("dead letter from %s/%d: %s", message.topic, message.partition, error)
-            with database.begin() as connection:
-                dead_letters.add(
-                    connection,
-                    topic=message.topic,
-                    partition=message.partition,
-                    offset=message.offset,
-                    timestamp_ms=message.timestamp_ms,
-                    key=message.key,
-                    payload=message.value,
-                    error=str(error),
-                )
+            letters.append(_letter(message, str(error)))
+    for part in _parts(letters):
+        database.retrying(lambda c, part=part: dead_letters.add(c, part))  # type: ignore[misc]
+    if letters:
+        first = letters[0]
+        log.warning(
+            "dead letters: %d, the first from %s/%d at %d: %s",
+            len(letters), *first.place, first.error,
+        )  # fmt: skip
     return ids
+
+
+def _letter(message: Received, error: str) -> NewLetter:
+    return NewLetter(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp_ms=message.timestamp_ms,
+        key=message.key,
+        payload=message.value,
+        error=error,
+    )
+
+
+def _parts(letters: Sequence[NewLetter]) -> Iterator[list[NewLetter]]:
+    """Cut them so that none is longer than STATEMENT_BYTES, unless it is one letter."""
+    part: list[NewLetter] = []
+    size = 0
+    for letter in letters:
+        length = len(letter.key or b"") + len(letter.payload or b"")
+        if part and size + length > STATEMENT_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(letter)
+        size += length
+    if part:
+        yield part
 
 
 def rewind(consumer: Consumer, received: Iterable[Received]) -> None:

@@ -31,10 +31,11 @@ def test_workers(vidan: Shell, worker: PlayedWorker) -> None:
 def test_dead_letters(vidan: Shell, database: Database) -> None:
     assert vidan("dead", "list").out == ""
     with database.begin() as connection:
-        dead_letters.add(
-            connection, topic="scenarios", partition=2, offset=7, timestamp_ms=1000,
+        letter = dead_letters.NewLetter(
+            topic="scenarios", partition=2, offset=7, timestamp_ms=1000,
             key=None, payload=b"garbage\xff\n\x1b[31m", error="not JSON",
         )  # fmt: skip
+        dead_letters.add(connection, [letter])
     (record,) = vidan("dead", "list", "--json").json()
     assert (record["topic"], record["partition"], record["offset"]) == ("scenarios", 2, 7)
     one = record["id"]

@@ -11,6 +11,7 @@ from vidan.db.session import Database
 from vidan.errors import NotFoundError
 from vidan.reception import usable
 from vidan.services import dead_letters
+from vidan.services.dead_letters import NewLetter
 
 LETTER: dict[str, Any] = {
     "topic": "scenarios",
@@ -25,7 +26,7 @@ LETTER: dict[str, Any] = {
 
 def add(database: Database, **changes: Any) -> bool:
     with database.begin() as connection:
-        return dead_letters.add(connection, **{**LETTER, **changes})
+        return dead_letters.add(connection, [NewLetter(**{**LETTER, **changes})]) == 1
 
 
 def test_a_letter_is_kept_as_it_came(database: Database) -> None:

@@ -48,42 +48,57 @@ def _readable(raw: bytes | None) -> str | None:
     return None if raw is None else raw.decode("utf-8", "backslashreplace")
 
 
-def add(
-    connection: Connection,
-    *,
-    topic: str,
-    partition: int,
-    offset: int,
-    timestamp_ms: int,
-    key: bytes | None,
-    payload: bytes | None,
-    error: str,
-) -> bool:
-    """Keep a message that can't be used. Returns False if it is kept already.
+@dataclass(frozen=True, slots=True)
+class NewLetter:
+    """A message that can't be used, and why."""
 
-    The same place in a topic may come twice with another message, since an embedded broker starts
-    again at offset 0: timestamp and digest tell them apart.
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    payload: bytes | None
+    error: str
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """Where it stands in its topic."""
+        return self.topic, self.partition, self.offset
+
+    def columns(self) -> dict[str, Any]:
+        """Return the row that keeps it.
+
+        The same place in a topic may come twice with another message, since an embedded broker
+        starts again at offset 0: timestamp and digest tell them apart.
+        """
+        digest = hashlib.sha256((self.key or b"") + b"\x00" + (self.payload or b"")).hexdigest()
+        return {
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "message_at": _moment(self.timestamp_ms),
+            "digest": digest,
+            "key": self.key,
+            "payload": self.payload,
+            "error": self.error,
+        }
+
+
+def add(connection: Connection, letters: Sequence[NewLetter]) -> int:
+    """Keep messages that can't be used. Returns how many were not kept already.
+
+    In the order of their places: two that receive the same messages never wait for each other.
     """
-    digest = hashlib.sha256((key or b"") + b"\x00" + (payload or b"")).hexdigest()
-    return bool(
-        connection.execute(
-            text(
-                'INSERT INTO dead_letters (topic, partition, "offset", message_at, digest, key,'
-                " payload, error) VALUES (:topic, :partition, :offset, :message_at, :digest, :key,"
-                " :payload, :error) ON CONFLICT DO NOTHING"
-            ),
-            {
-                "topic": topic,
-                "partition": partition,
-                "offset": offset,
-                "message_at": _moment(timestamp_ms),
-                "digest": digest,
-                "key": key,
-                "payload": payload,
-                "error": error,
-            },
-        ).rowcount
-    )
+    if not letters:
+        return 0
+    return connection.execute(
+        text(
+            'INSERT INTO dead_letters (topic, partition, "offset", message_at, digest, key,'
+            " payload, error) VALUES (:topic, :partition, :offset, :message_at, :digest, :key,"
+            " :payload, :error) ON CONFLICT DO NOTHING"
+        ),
+        [letter.columns() for letter in sorted(letters, key=lambda letter: letter.place)],
+    ).rowcount
 
 
 def _moment(timestamp_ms: int) -> datetime:
