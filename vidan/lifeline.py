@@ -8,6 +8,7 @@ write end is inherited by nobody, so a grandchild can't keep a dead parent's pip
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -135,3 +136,14 @@ def watch(on_closed: Callable[[], None]) -> None:
             os._exit(1)
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def death(code: int) -> str:
+    """Say in a few words how a worker process died, by its exit code."""
+    if code >= 0:
+        return f"the worker died (exit code {code})"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"the worker died ({name}{', as when memory runs out' if name == 'SIGKILL' else ''})"

@@ -22,7 +22,8 @@ Guard = Callable[[Call], AbstractContextManager[None]]
 """Runs the clock of a call into the decoder or the detector, for the stall limit."""
 
 
-def _unguarded(_: Call) -> AbstractContextManager[None]:
+def unguarded(_: Call) -> AbstractContextManager[None]:
+    """Run no clock."""
     return nullcontext()
 
 
@@ -40,7 +41,7 @@ class Pipeline:
     state: Callable[[], str]
     detector: Detector | None = None
     batch_size: int = 4
-    guard: Guard = _unguarded
+    guard: Guard = unguarded
     on_frames: Callable[[int], None] = lambda _: None
     position: tuple[int, int | None] | None = field(default=None, init=False)
     """Where the next pass goes on: the frame and its timestamp, None before the first batch."""
@@ -101,7 +102,7 @@ class _ReadAhead:
     def __init__(self, source: FrameSource, size: int, guard: Guard) -> None:
         self._source = source
         self._size = size
-        self._guard = _unguarded if source.live else guard
+        self._guard = guard
         self._queue: queue.Queue[FrameBatch | BaseException | None] = queue.Queue(READ_AHEAD)
         self._closed = threading.Event()
         self._thread = threading.Thread(

@@ -14,7 +14,7 @@ from vidan.commits import Committer, RunControl
 from vidan.db.session import Database
 from vidan.domain import Detection
 from vidan.errors import RejectedTask, SourceMissing
-from vidan.pipeline import Guard, Pipeline
+from vidan.pipeline import Guard, Pipeline, unguarded
 from vidan.services import storable
 from vidan.services.leases import Claimed
 from vidan.slotboard import Call, SlotBoard
@@ -191,6 +191,8 @@ class Run:
             source.close()
             raise
         assert self._committer is not None
+        # a camera's silence ends with its read time-out; a pipe has none
+        timed = source.live and not vision_frames.is_local(self.source or "")
         self._pipeline = Pipeline(
             source,
             self._committer,
@@ -198,7 +200,7 @@ class Run:
             state=self._state_text,
             detector=detector,
             batch_size=batch_size,
-            guard=self._around.guard,
+            guard=unguarded if timed else self._around.guard,
             on_frames=self._around.on_frames,
         )
         self._stream = self._pipeline.batches()

@@ -25,13 +25,18 @@ from vidan.domain import DesiredState
 from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, VidanError
 from vidan.lifeline import Child
 from vidan.services import expiry, leases, workers
-from vidan.slotboard import SlotBoard
+from vidan.slotboard import Call, SlotBoard
 from vidan.worker_options import WorkerOptions
 
 log = logging.getLogger("vidan.supervisor")
 
 STALL_SECONDS = 60.0
 """So long a call of the decoder or the detector may take; see SlotBoard."""
+STALLS = {
+    Call.DECODER: "in one call of the decoder",
+    Call.DETECTOR: "in one call of the detector",
+    Call.PROGRESS: "without run.progress()",
+}
 SILENT_SECONDS = 12.0
 """A database that has been silent for this long excuses a stall."""
 ROUND_SECONDS = 0.05
@@ -39,6 +44,8 @@ RELEASE_SECONDS = 0.5
 """How often it tries again to give a lease up, while the database is away."""
 QUARANTINE_SECONDS = 2.0
 """How often it asks whether suspects wait, if its workers have several slots."""
+QUARANTINE_AHEAD_SECONDS = 5.0
+"""The quarantine child is started, or kept, for suspects that are due so soon."""
 STEADY_SECONDS = 10.0
 """A child that lived this long is restarted at once; others with a growing pause."""
 RESTART_PAUSE_SECONDS = 5.0
@@ -71,6 +78,7 @@ class Release:
     post: Post
     worker_id: UUID
     executing: list[int]
+    cause: str
 
 
 class Supervisor:
@@ -157,8 +165,11 @@ class Supervisor:
         post.asked = False
         post.started = time.monotonic()
 
-    def _reap(self, post: Post, guilty: int | None = None) -> None:
-        """Look whether a process has ended; if it died, give up its lease for it."""
+    def _reap(self, post: Post, guilty: int | None = None, cause: str | None = None) -> None:
+        """Look whether a process has ended; if it died, give up its lease for it.
+
+        `guilty` is the scenario that it was ended for, and `cause` why.
+        """
         if post.child is None or post.board is None or (code := post.child.poll()) is None:
             return
         worker_id, executing = post.board.worker_id, post.board.executing()
@@ -177,12 +188,15 @@ class Supervisor:
         with logs.bound(worker_id=worker_id):
             log.warning("worker %s ended with %d", post.options.name, code)
         post.deaths = 0 if lived > STEADY_SECONDS else post.deaths + 1
+        if post is self._quarantine:
+            self._next_quarantine = 0.0  # the next suspects wait for it
         if worker_id is not None:
             if self.signals:
                 executing = []  # ended on purpose, for no scenario
             elif guilty is not None:
                 executing = [guilty]
-            self._releases.append(Release(post, worker_id, executing))
+            cause = cause or lifeline.death(code)
+            self._releases.append(Release(post, worker_id, executing, cause))
         elif code in HOPELESS_EXIT_CODES or post.deaths >= MAX_FALSE_STARTS:
             self._exit_code = code if code > 0 else 1  # it never got so far as to register
             self._end_children(now=False)
@@ -197,14 +211,12 @@ class Supervisor:
         if stalled is None or post.board.database_silent_for() > SILENT_SECONDS:
             return
         scenario_id, call = stalled
+        cause = f"it stalled: over {STALL_SECONDS:.0f} s {STALLS[call]}"
         with logs.bound(scenario_id=scenario_id, worker_id=post.board.worker_id):
-            log.error(
-                "over %.0f s in one call (%s): ending its process",
-                STALL_SECONDS, call.name.lower(),
-            )  # fmt: skip
+            log.error("%s: ending its process", cause)
         post.child.kill()
         post.child.wait()
-        self._reap(post, guilty=scenario_id)
+        self._reap(post, guilty=scenario_id, cause=cause)
 
     def _end_children(self, *, now: bool) -> None:
         for post in self._all_posts():
@@ -241,7 +253,11 @@ class Supervisor:
         desired = workers.desired_state(connection, release.worker_id)
         release.post.retired |= desired is not DesiredState.RUNNING
         return expiry.release_worker(
-            connection, release.worker_id, actor="supervisor", executing=release.executing
+            connection,
+            release.worker_id,
+            actor="supervisor",
+            executing=release.executing,
+            cause=release.cause,
         )
 
     def _keep_quarantine(self) -> None:
@@ -252,7 +268,9 @@ class Supervisor:
         self._next_quarantine = time.monotonic() + QUARANTINE_SECONDS
         try:
             with self._connected().begin() as connection:
-                wanted = leases.suspects_due(connection, options.queues)
+                wanted = leases.suspects_due(
+                    connection, self._registered(), within=QUARANTINE_AHEAD_SECONDS
+                )
         except Exception as error:
             log.warning("can't ask for suspects: %s", error)
             return
@@ -270,6 +288,11 @@ class Supervisor:
                 self._quarantine = None
         elif board is not None and board.worker_id is not None and not board.executing():
             _ask(self._quarantine)
+
+    def _registered(self) -> list[UUID]:
+        """Return the newest registrations of its workers: they say what these can run."""
+        newest = [(post.board and post.board.worker_id) or post.former for post in self._posts]
+        return [worker_id for worker_id in newest if worker_id is not None]
 
 
 def _ask(post: Post) -> None:

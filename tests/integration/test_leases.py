@@ -219,18 +219,42 @@ def test_a_worker_with_a_source_takes_no_other(database: Database) -> None:
     assert ids(PlayedWorker(database).take(9)) == [others]
 
 
+def suspects_due(database: Database, *workers: PlayedWorker, within: float = 0.0) -> bool:
+    with database.begin() as connection:
+        return leases.suspects_due(connection, [one.id for one in workers], within=within)
+
+
+def test_suspects_count_for_who_could_run_them(database: Database) -> None:
+    (suspect,) = create(database, NewScenario(source="/1"))
+    execute(database, "UPDATE scenarios SET crashes = 2 WHERE id = :id", id=suspect)
+    here = PlayedWorker(database)
+    others = [
+        PlayedWorker(database, queues=("elsewhere",)),
+        PlayedWorker(database, tasks=("other",)),
+        PlayedWorker(database, source="/2"),
+    ]
+    assert not suspects_due(database)
+    assert not suspects_due(database, *others)
+    assert suspects_due(database, *others, here)
+    assert suspects_due(database, PlayedWorker(database, source="/1"))
+
+    execute(database, "UPDATE scenarios SET not_before = now() + interval '4 s'")
+    assert not suspects_due(database, here)
+    assert suspects_due(database, here, within=5)
+    execute(database, "UPDATE workers SET desired_state = 'drained' WHERE id = :id", id=here.id)
+    assert not suspects_due(database, here, within=5)
+
+
 def test_suspects_are_left_to_processes_of_one_slot(database: Database) -> None:
     clean, once, suspect = create(database, *[NewScenario(source=f"/{n}") for n in range(3)])
     execute(database, "UPDATE scenarios SET crashes = 1 WHERE id = :id", id=once)
     execute(database, "UPDATE scenarios SET crashes = 2 WHERE id = :id", id=suspect)
-    with database.begin() as connection:
-        assert leases.suspects_due(connection, ["a", "default"])
-        assert not leases.suspects_due(connection, ["a"])
-    assert ids(PlayedWorker(database).take(9)) == [clean, once]
+    worker = PlayedWorker(database)
+    assert suspects_due(database, worker)
+    assert ids(worker.take(9)) == [clean, once]
     quarantine = PlayedWorker(database, suspects=True, only_suspects=True)
     assert ids(quarantine.take(9)) == [suspect]
-    with database.begin() as connection:
-        assert not leases.suspects_due(connection, ["default"])
+    assert not suspects_due(database, worker)
     (new,) = create(database)
     assert quarantine.take(9) == []
     execute(database, "UPDATE scenarios SET crashes = 2 WHERE id = :id", id=new)
@@ -594,7 +618,9 @@ def test_crashes_back_off_and_spend_their_budget(database: Database) -> None:
         worker = PlayedWorker(database, suspects=True)
         worker.claim()
         with database.begin() as connection:
-            expiry.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
+            expiry.release_worker(
+                connection, worker.id, actor="s", executing=[scenario_id], cause="it stalled"
+            )
         found = row(database, scenario_id)
         assert (found.crashes, found.attempts) == (crash, 1)
         if crash <= 2:
@@ -603,7 +629,8 @@ def test_crashes_back_off_and_spend_their_budget(database: Database) -> None:
             assert found.due is (crash == 1)
             execute(database, "UPDATE scenarios SET not_before = now()")
     assert (found.status, found.announce_at) == ("failed", None)
-    assert found.error == "it ended its worker process 3 times"
+    assert found.error == "it ended its worker process 3 times; at last it stalled"
+    assert last_reason(database, scenario_id) == "it stalled"
     assert found.ended_at is not None
 
 

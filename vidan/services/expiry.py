@@ -42,6 +42,7 @@ def expire(
     connected_since: datetime | None = None,
     worker_id: UUID | None = None,
     executing: Collection[int] = (),
+    cause: str | None = None,
 ) -> list[Moved]:
     """Release every held scenario whose worker's lease has ended or whose worker is gone.
 
@@ -49,7 +50,8 @@ def expire(
     frees its rows; a row that is still locked is left to the next round. A death is charged to
     the rows in `executing` (by the supervisor that reaped the process) or, if the caller has been
     connected to the database since `connected_since` (its clock) and so through the whole lease,
-    to the rows that are `active`. `worker_id` narrows it to one worker. Returns what was released.
+    to the rows that are `active`. `worker_id` narrows it to one worker, `cause` says what became of
+    it, as far as it is known. Returns what was released.
     """
     _end_sessions(connection)
     locked = list(connection.execute(text(_LOCK_ENDED), {"worker": worker_id}).scalars())
@@ -60,13 +62,14 @@ def expire(
         connection,
         rows=_ENDED_LEASES.format(back_off=BACK_OFF.format(count="s.crashes")),
         to=f"CASE WHEN {spent} THEN CAST('failed' AS text) ELSE {PUT_BACK} END",
-        reason="CASE WHEN r.died THEN 'the worker died' ELSE 'the lease ended' END",
+        reason="CASE WHEN r.died THEN coalesce(CAST(:cause AS text), 'the worker died')"
+        " ELSE 'the lease ended' END",
         actor=actor,
         assign=(
             *LET_GO,
             "crashes = s.crashes + CASE WHEN r.died THEN 1 ELSE 0 END",
             f"error = CASE WHEN {spent} THEN 'it ended its worker process ' || (r.crashes + 1)"
-            " || ' times' ELSE s.error END",
+            " || ' times' || coalesce('; at last ' || CAST(:cause AS text), '') ELSE s.error END",
             "not_before = CASE WHEN r.died THEN r.retry_at ELSE now() END",
             "announce_at = CASE WHEN r.to_status <> 'init_startup' THEN NULL"
             " WHEN r.died THEN r.retry_at ELSE now() END",
@@ -79,6 +82,7 @@ def expire(
             "connected_since": connected_since,
             "lease": LEASE_SECONDS,
             "worker": worker_id,
+            "cause": cause,
         },
     )
 
@@ -106,16 +110,22 @@ def _end_sessions(connection: Connection) -> None:
 
 
 def release_worker(
-    connection: Connection, worker_id: UUID, *, actor: str, executing: Collection[int] = ()
+    connection: Connection,
+    worker_id: UUID,
+    *,
+    actor: str,
+    executing: Collection[int] = (),
+    cause: str | None = None,
 ) -> bool:
     """Give up the lease of a process that was reaped, and release what it held.
 
-    `executing` are the scenarios whose code it ran when it died: they are charged. Returns whether
-    nothing is left; a row that a dying session still locks takes another call.
+    `executing` are the scenarios whose code it ran when it died: they are charged; `cause` is what
+    became of it. Returns whether nothing is left; a row that a dying session still locks takes
+    another call.
     """
     connection.execute(
         text("UPDATE workers SET lease_until = '-infinity' WHERE id = :worker"),
         {"worker": worker_id},
     )
-    expire(connection, actor=actor, worker_id=worker_id, executing=executing)
+    expire(connection, actor=actor, worker_id=worker_id, executing=executing, cause=cause)
     return not held(connection, worker_id)

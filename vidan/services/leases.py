@@ -170,14 +170,22 @@ def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
     )
 
 
-def suspects_due(connection: Connection, queues: Sequence[str]) -> bool:
-    """Tell whether a scenario that has killed more than one process waits to be tried alone."""
+def suspects_due(connection: Connection, workers: Collection[UUID], *, within: float = 0.0) -> bool:
+    """Tell whether a scenario that has killed more than one process waits to be tried alone.
+
+    Only those count that one of these workers could run, were it of one slot; `within` so many
+    seconds they are due.
+    """
     found = connection.execute(
         text(
-            "SELECT EXISTS (SELECT 1 FROM scenarios WHERE status = 'init_startup' AND crashes > 1"
-            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now())"
+            "SELECT EXISTS (SELECT 1 FROM scenarios s JOIN workers w ON w.id = ANY(:workers)"
+            " AND w.desired_state = 'running' AND s.queue = ANY(w.queues) AND s.task = ANY(w.tasks)"
+            " WHERE s.status = 'init_startup' AND s.crashes > 1"
+            " AND s.not_before <= now() + make_interval(secs => :within) AND (NOT s.needs_source"
+            " OR CASE WHEN w.source IS NULL THEN s.source IS NOT NULL AND NOT s.source_bound"
+            " ELSE s.source IS NULL OR s.source = w.source END))"
         ),
-        {"queues": list(queues)},
+        {"workers": list(workers), "within": within},
     )
     return bool(found.scalar())
 

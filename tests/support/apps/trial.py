@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -60,6 +61,19 @@ def hanging() -> Hanging:
     return Hanging(0)
 
 
+@app.task(name="deadly")
+def deadly(run: Run, at: int = 0, manner: str = "kill") -> str:
+    """Kill the process it runs in once it has come to a frame: as if memory had run out, or by a
+    fault in native code.
+    """
+    for batch, _ in run.detect(model="trial:slow", min_score=0.0):
+        if batch.next_frame > at:
+            if manner == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            ctypes.string_at(0)
+    return "survived"
+
+
 @app.task(name="add", source=False)
 def add(run: Run, a: int, b: int = 1) -> int:
     """Add two numbers."""
@@ -67,10 +81,10 @@ def add(run: Run, a: int, b: int = 1) -> int:
 
 
 @app.task(name="count")
-def count(run: Run, model: str = "trial:quick") -> dict[str, int]:
+def count(run: Run, model: str = "trial:quick", decoder: str = "pyav") -> dict[str, int]:
     """Count frames in the task's own state."""
     run.state.setdefault("frames", 0)
-    for batch, _ in run.detect(model=model, min_score=0.0):
+    for batch, _ in run.detect(model=model, min_score=0.0, decoder=decoder):
         run.state["frames"] += len(batch.indices)
     return {"frames": run.state["frames"]}
 
