@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import stat
 from collections.abc import Iterator
@@ -22,6 +23,11 @@ LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "srt", "tcp",
 MAX_ERRORS = 1000
 """So many failed reads one after the other, none giving a packet, end a container that does not say
 how many it has.
+"""
+
+MAX_PIXELS = 100_000_000
+"""So large a picture may be (12K has 80 million): some bytes of a header can claim any size, and
+each picture of FFmpeg's own limit takes gigabytes.
 """
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -131,7 +137,9 @@ def open_container(source: str, read_timeout: float = 10.0) -> Opened:
     av = import_av()
     scheme = scheme_of(source)
     name = source if scheme else str(local_path(source))
-    options = {"rtsp_transport": "tcp"} if scheme in ("rtsp", "rtsps") else {}
+    options = {"max_pixels": str(MAX_PIXELS)}  # while it looks at the first packets
+    if scheme in ("rtsp", "rtsps"):
+        options["rtsp_transport"] = "tcp"
     timeout = (read_timeout, read_timeout) if scheme else None
     try:
         # A path is passed as file:… so that no name is taken for a protocol or a list of files.
@@ -140,6 +148,9 @@ def open_container(source: str, read_timeout: float = 10.0) -> Opened:
         raise _unopened(av, source, scheme, error) from error
     try:
         stream = _best_stream(av, container, source)
+        context = stream.codec_context
+        check_size(source, context.height, context.width)
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # they may grow on the way: damage then
     except BaseException:
         container.close()
         raise
@@ -147,6 +158,16 @@ def open_container(source: str, read_timeout: float = 10.0) -> Opened:
         if other is not stream:
             other.discard = av.stream.Discard.all
     return Opened(container, stream, _is_live(scheme, name, container), bool(scheme))
+
+
+def check_size(source: str, height: int, width: int) -> None:
+    """Refuse pictures that are too large to be decoded. Raises RejectedTask."""
+    if height * width > MAX_PIXELS:
+        raise RejectedTask(
+            f"the pictures of {shown(source)} are too large: {width} x {height},"
+            f" the most is {MAX_PIXELS // 10**6} million pixels",
+            hint="if that is right, scale it down first; a damaged header may claim any size",
+        )
 
 
 def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError:
@@ -158,16 +179,33 @@ def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError
     )
     if scheme and not isinstance(error, for_good):
         return VidanError(f"can't open {where}: {reason(error)}")
-    if isinstance(error, FileNotFoundError):
-        return RejectedTask(f"no such file: {where}", hint="check the path")
-    if isinstance(error, PermissionError):
-        return RejectedTask(f"not allowed to read {where}", hint=f"chmod +r {where}")
-    if isinstance(error, av.error.InvalidDataError):
+    if not scheme and isinstance(error, FileNotFoundError | PermissionError):
+        return _not_there(where, local_path(source))
+    if scheme and not isinstance(error, av.error.InvalidDataError):
+        return RejectedTask(f"can't open {where}: {reason(error)}")
+    if isinstance(error, av.error.EOFError):
         return RejectedTask(
-            f"not a video that can be read: {where}",
-            hint="an MP4 cut off before its index can't be opened",
+            f"it ends before its first picture: {where}", hint="was it copied or downloaded whole?"
         )
-    return RejectedTask(f"can't open {where}: {reason(error)}")
+    if getattr(error, "errno", None) == errno.EIO:  # the disk, not the file: a retry may help
+        return VidanError(f"can't read {where}: {reason(error)}")
+    return RejectedTask(
+        f"not a video that can be read: {where}",
+        hint="an MP4 cut off before its index can't be opened",
+    )
+
+
+def _not_there(where: str, path: Path) -> RejectedTask:
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        return RejectedTask(f"no such file: {where}", hint="check the path")
+    except OSError:
+        return RejectedTask(f"not allowed to read {where}", hint=f"chmod +r {where}")
+    return RejectedTask(
+        f"{where} is a list of other files, and one of them can't be opened",
+        hint="name the videos themselves",
+    )
 
 
 def _best_stream(av: Any, container: InputContainer, source: str) -> VideoStream:

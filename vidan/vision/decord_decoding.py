@@ -29,6 +29,9 @@ MIN_SEGMENT = 32
 MAX_AHEAD_BYTES = 192 << 20
 """Of decoded pictures that decord may hold."""
 
+MAX_SECONDS = 10**7
+"""A file for decord is no longer: by longer ones its process dies."""
+
 INSTEAD = "decoder=pyav reads it"
 
 
@@ -89,12 +92,13 @@ class DecordDecoder:
             RuntimeError,
             StopIteration,
             AssertionError,
+            UnicodeDecodeError,  # its words about damage may hold bytes of the file
         )
         self._stream = opened.stream
         self._name = shown(source)
         self._size = size
         context = opened.stream.codec_context
-        height, width = size or (context.height, context.width)
+        height, width = self._shape = size or (context.height, context.width)
         self._most = max(16, MAX_AHEAD_BYTES // max(1, height * width * 3))
 
     def pictures(self, items: Iterable[Item]) -> Iterator[tuple[Item, NDArray[np.uint8]]]:
@@ -113,29 +117,39 @@ class DecordDecoder:
             yield from zip(part, self._decode(segment[: last + 1], first, len(part)), strict=True)
 
     def _decode(self, items: list[Item], first: int, count: int) -> Iterator[NDArray[np.uint8]]:
-        height, width = self._size or (-1, -1)
+        file = self._packed(items)
         try:
             reader = self._decord.VideoReader(
-                io.BytesIO(matroska(self._stream, items)),
+                io.BytesIO(file),
                 ctx=self._decord.cpu(0),
-                width=width,
-                height=height,
+                width=self._shape[1] if self._size else -1,
+                height=self._shape[0] if self._size else -1,
                 num_threads=1,
-                fault_tol=1,
+                fault_tol=1e-6,
             )
             if len(reader) != len(items):
-                raise self._refuse(f"{len(reader)} of {len(items)} frames")
+                raise self._refuse(f"it is damaged ({len(reader)} of {len(items)} frames)")
             if first:
                 reader.seek_accurate(first)
             for _ in range(count):
-                yield reader.next().asnumpy()
+                picture = reader.next().asnumpy()
+                if picture.shape != (*self._shape, 3):  # a few pixels wide: with FFmpeg's padding
+                    height, width = self._shape
+                    raise self._refuse(f"it can't give pictures of {width} x {height}")
+                yield picture
         except self._errors as error:
-            raise self._refuse(type(error).__name__) from error
+            raise self._refuse(f"it is damaged ({type(error).__name__})") from error
+
+    def _packed(self, items: list[Item]) -> bytes:
+        """These packets as a file for decord. Raises RejectedTask."""
+        try:
+            return matroska(self._stream, items)
+        except (ValueError, import_av().FFmpegError) as error:
+            codec = self._stream.codec_context.name
+            raise self._refuse(f"its packets ({codec}) don't go into a Matroska") from error
 
     def _refuse(self, why: str) -> RejectedTask:
-        return RejectedTask(
-            f"decord can't decode {self._name}: it is damaged ({why})", hint=INSTEAD
-        )
+        return RejectedTask(f"decord can't decode {self._name}: {why}", hint=INSTEAD)
 
 
 def segments(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -169,10 +183,16 @@ def _pts(item: Item) -> int:
 
 
 def matroska(stream: VideoStream, items: list[Item]) -> bytes:
-    """A file of these packets alone, its timestamps counted up from 0."""
+    """A file of these packets alone, its timestamps counted up from 0.
+
+    Raises ValueError and FFmpegError for what does not go into one.
+    """
     av = import_av()
     file = io.BytesIO()
     start = min(_pts(item) for item in items)
+    last = max(max(_pts(item), item.packet.dts or 0) for item in items)
+    if (last - start) * (stream.time_base or 0) > MAX_SECONDS:
+        raise ValueError("timestamps too far apart")
     with av.open(file, "w", format="matroska") as output:
         copy = output.add_stream_from_template(stream)
         copy.codec_context.framerate = stream.average_rate or Fraction(25)  # decord asks for one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -142,5 +143,8 @@ def _total(opened: Opened) -> int | None:
         return None
     if "matroska" in opened.container.format.name:
         noted = stream.metadata.get("NUMBER_OF_FRAMES", "")
-        return int(noted) if noted.isdigit() else None
+        if not re.fullmatch(r"[0-9]{1,18}", noted):
+            return None
+        # a picture has a byte at least: what claims more is a damaged header
+        return int(noted) if int(noted) <= opened.container.size else None
     return None

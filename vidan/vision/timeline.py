@@ -20,6 +20,9 @@ REORDER = 32
 allow 16).
 """
 
+MAX_TIME_MS = 2**53
+"""Timestamps may claim more than any column holds; JSON's numbers end here."""
+
 PASSED = -1
 """The number of a picture that lies before the frame from which a resumed run goes on."""
 
@@ -138,7 +141,7 @@ class Timeline:
             ticks = max(ticks, self._ticks)
             self._step = max(1, ticks - self._ticks)
         entry.number = self.count
-        entry.time_ms = round(ticks * self.time_base * 1000)
+        entry.time_ms = min(round(ticks * self.time_base * 1000), MAX_TIME_MS)
         entry.wanted = self.sampling.wants(entry.number, ticks, self._ticks, self.time_base)
         entry.seekable = self.stretch == 0 and not tied
         self._before, self._ticks = entry.pts, ticks

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidan.vision.batching import Batching
-from vidan.vision.container import Opened, open_container
+from vidan.vision.container import Opened, check_size, open_container
 from vidan.vision.counting import Count
 from vidan.vision.decoding import Decoder
 from vidan.vision.decord_decoding import DecordDecoder, import_decord, refuse_unless_exact
@@ -33,6 +33,10 @@ SEEKS = (1, 4, 16)
 """So many key frames before the place a resume begins to decode: further back each time it meets
 damage there.
 """
+
+
+MAX_BATCH_BYTES = 256 << 20
+"""Several batches are held at once: of very large pictures each has fewer."""
 
 
 class VideoSource:
@@ -66,6 +70,7 @@ class VideoSource:
         self.live = self._opened.live
         try:
             self._probe = self._look()
+            check_size(source, self._probe.height, self._probe.width)
             if decord:
                 import_decord()
                 refuse_unless_exact(source, self._opened, self._probe)
@@ -161,6 +166,8 @@ class VideoSource:
 
     def _read(self, reading: Reading, size: int) -> Iterator[FrameBatch]:
         picture = (self.height, self.width)
+        most = MAX_BATCH_BYTES // max(1, self._shape[0] * self._shape[1] * 3)
+        size = max(1, min(size, most))
         batching = Batching(self._frame, self._shape, picture, size, self.live)
         if self._decord:
             decoder: PictureDecoder = DecordDecoder(self._now, self._source, self._size)
