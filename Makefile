@@ -7,7 +7,7 @@ TESTS_AT_ONCE ?= 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test model chaos format clean
+.PHONY: help install demo check test model chaos fuzz format clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,18 +36,25 @@ check: $(INSTALLED)  ## format, lint, types, layers
 test: $(INSTALLED)  ## the tests; those on real Kafka want Java 17 and Maven
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE)
 
-model: $(INSTALLED)  ## the model test alone, longer: make model STEPS=100000 SEED=7
-	VIDAN_MODEL_STEPS=$(STEPS) VIDAN_MODEL_SEED=$(SEED) $(BIN)/python -m pytest tests/model
-
-# Of `make chaos`. KILLS is the number in all; VIDEOS a folder, by default there are own ones.
+# What makes them different, and longer. VIDEOS is a folder of your own; without it some are made.
 SEED ?= 1
+STEPS ?= 100000
 KILLS ?= 200
 BROKER ?= both
 VIDEOS ?=
+DAMAGED ?= 500
+MESSAGES ?= 10000
+
+model: $(INSTALLED)  ## the model test alone, longer: make model STEPS=100000 SEED=7
+	VIDAN_MODEL_STEPS=$(STEPS) VIDAN_MODEL_SEED=$(SEED) $(BIN)/python -m pytest tests/model
 
 chaos: $(INSTALLED)  ## kill everything, see that nothing is lost: SEED=1 KILLS=200 BROKER=both VIDEOS=folder
 	$(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) --broker $(BROKER) \
 	  $(if $(VIDEOS),--videos "$(VIDEOS)")
+
+fuzz: $(INSTALLED)  ## damaged videos, bad messages: SEED=1 DAMAGED=500 MESSAGES=10000
+	FUZZ_SEED=$(SEED) FUZZ_VIDEOS=$(DAMAGED) FUZZ_MESSAGES=$(MESSAGES) \
+	  $(BIN)/python -m pytest tests/fuzz
 
 format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff check --fix .

@@ -113,7 +113,7 @@ class Cluster:
         """Return what the processes have logged."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")[-6000:]
 
-    def close(self) -> None:
+    def end_processes(self) -> None:
         """End every process that was started, and what those started."""
         for child in self._children:
             below = (
@@ -128,6 +128,11 @@ class Cluster:
             for process in below:
                 if process.is_running():
                     process.kill()
+        self._children.clear()
+
+    def close(self) -> None:
+        """End every process, and let go of the database."""
+        self.end_processes()
         self.database.close()
 
     def _spawn(self, module: str, arguments: list[str]) -> Child:

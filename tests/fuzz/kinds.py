@@ -1,0 +1,34 @@
+"""What every kind of fuzzed video is made with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import av
+
+from tests.fuzz.stock import Stock
+
+Kind = Callable[[Random, Stock, Path], Path]
+"""Makes a file; the path that it is given lacks the suffix."""
+
+
+def write(stem: Path, suffix: str, content: bytes) -> Path:
+    """Write the file, with this suffix."""
+    path = stem.with_suffix(f".{suffix}")
+    path.write_bytes(content)
+    return path
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix without its dot."""
+    return path.suffix[1:]
+
+
+def mux(output: av.container.OutputContainer, packet: av.Packet[Any]) -> None:
+    """Write a packet; what the muxer won't have is left out."""
+    with contextlib.suppress(av.FFmpegError):
+        output.mux(packet)

@@ -1,0 +1,157 @@
+"""Thousands of bad messages in both topics while scenarios run: each kept once, nobody stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from tests.fuzz import messages
+from tests.support.cluster import SAMPLE_FRAMES, Cluster
+from tests.support.kafka import EmbeddedSettings
+from tests.support.processes import eventually, is_gone
+from vidan.broker import connect
+from vidan.domain import Status
+from vidan.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, RUNNERS_GROUP, SCENARIOS_TOPIC
+
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
+COUNT = int(os.environ.get("FUZZ_MESSAGES", "10000"))
+GROUPS = {SCENARIOS_TOPIC: RUNNERS_GROUP, RETRY_TOPIC: ORCHESTRATORS_GROUP}
+
+
+def test_bad_messages_are_kept_once_and_stop_nobody(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    connect(cluster.settings).create_topics(4, 1)
+    orchestrator = cluster.orchestrator()
+    cluster.supervisor(slots=2)
+    pid = cluster.worker_pid()
+    long = cluster.create(task="count", params={"model": "trial:slow"})
+    beat = "SELECT lease_until FROM workers WHERE name = 'w'"
+    before = cluster.query(beat)[0]["lease_until"]
+
+    bad = _send(cluster)
+    sent = time.monotonic()
+    among = [cluster.create(task="add", params={"a": number}) for number in range(20)]
+    assert [cluster.wait(one).result for one in among] == [number + 1 for number in range(20)]
+    count = "SELECT topic, count(*) AS n FROM dead_letters GROUP BY topic"
+
+    def kept() -> Counter[str]:
+        return Counter({row["topic"]: row["n"] for row in cluster.query(count)})
+
+    assert eventually(lambda: kept() == bad, 120), (kept(), bad, cluster.log())
+    with capsys.disabled():
+        seconds = time.monotonic() - sent
+        print(f"\nseed {SEED}: {bad.total()} dead letters, the last {seconds:.1f} s after the send")
+    assert eventually(lambda: _lag(cluster) == 0, 60), _lag(cluster)
+
+    after = cluster.create(task="add", params={"a": 41})
+    assert cluster.wait(after).result == 42
+    scenario = cluster.wait(long)
+    assert scenario.status is Status.COMPLETED, scenario.error
+    assert scenario.result == {"frames": SAMPLE_FRAMES}
+    assert (scenario.attempts, scenario.crashes) == (0, 0)
+    assert cluster.query(beat)[0]["lease_until"] > before
+    assert [cluster.worker_pid(), orchestrator.poll(), is_gone(pid)] == [pid, None, False]
+    assert kept() == bad
+
+
+@pytest.mark.parametrize("broker_kind", [pytest.param("kafka", marks=pytest.mark.kafka)])
+def test_received_again_they_are_not_kept_again(cluster: Cluster) -> None:
+    """As if no offset had been committed, of the workers' group nor of the orchestrators'.
+
+    The embedded broker lets nobody set a group's offsets back.
+    """
+    connect(cluster.settings).create_topics(4, 1)
+    cluster.orchestrator()
+    cluster.supervisor()
+    bad = _send(cluster, 500)
+    count = "SELECT count(*) AS n FROM dead_letters"
+    assert eventually(lambda: cluster.query(count)[0]["n"] == bad.total(), 60), cluster.log()
+    cluster.end_processes()
+    for topic, group in GROUPS.items():
+        assert eventually(lambda: _start_over(cluster, topic, group), 30)  # noqa: B023
+    assert _lag(cluster) > 0
+
+    cluster.orchestrator()
+    cluster.supervisor("again")
+    assert eventually(lambda: _lag(cluster) == 0, 60), _lag(cluster)
+    assert cluster.query(count)[0]["n"] == bad.total()
+
+
+def _send(cluster: Cluster, count: int = COUNT) -> Counter[str]:
+    """Send them to the topics in turn, some at once; returns how many bad ones went to each."""
+    producer = Producer(
+        {
+            "bootstrap.servers": cluster.settings.bootstrap_servers(),
+            "message.max.bytes": 2_000_000,
+            "log_level": 0,
+        }
+    )
+    bad: Counter[str] = Counter()
+    lost: list[str] = []
+    any_time = isinstance(cluster.settings, EmbeddedSettings)
+    for number, message in enumerate(messages.make(SEED, count, any_time=any_time)):
+        topic = list(GROUPS)[number % 2]
+        bad[topic] += message.bad
+        while True:
+            try:
+                producer.produce(
+                    topic,
+                    message.value,
+                    message.key,
+                    headers=message.headers,
+                    timestamp=message.timestamp_ms,
+                    on_delivery=lambda error, _: lost.append(str(error)) if error else None,
+                )
+                break
+            except BufferError:
+                producer.poll(0.1)
+    assert producer.flush(60) == 0
+    assert lost == []
+    return bad
+
+
+def _reader(cluster: Cluster, group: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": cluster.settings.bootstrap_servers(),
+            "group.id": group,
+            "enable.auto.commit": False,
+            "log_level": 0,
+        }
+    )
+
+
+def _places(reader: Consumer, topic: str) -> list[TopicPartition]:
+    found = reader.list_topics(topic, timeout=10).topics[topic].partitions
+    return [TopicPartition(topic, partition) for partition in found]
+
+
+def _lag(cluster: Cluster) -> int:
+    lag = 0
+    for topic, group in GROUPS.items():
+        reader = _reader(cluster, group)
+        try:
+            for place in reader.committed(_places(reader, topic), timeout=10):
+                low, high = reader.get_watermark_offsets(place, timeout=10)
+                lag += high - max(low, place.offset)
+        finally:
+            reader.close()
+    return lag
+
+
+def _start_over(cluster: Cluster, topic: str, group: str) -> bool:
+    """Set a group's offsets to the beginning; False while dead members still count as its own."""
+    reader = _reader(cluster, group)
+    try:
+        places = [TopicPartition(topic, one.partition, 0) for one in _places(reader, topic)]
+        reader.commit(offsets=places, asynchronous=False)
+    except KafkaException:
+        return False
+    finally:
+        reader.close()
+    return True
