@@ -20,6 +20,7 @@ from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import Status
 from vidan.services import dead_letters
+from vidan.services.dead_letters import NewLetter
 
 
 def letter(database: Database, offset: int, **changes: object) -> int:
@@ -29,7 +30,7 @@ def letter(database: Database, offset: int, **changes: object) -> int:
         "key": b"7", "payload": b"garbage\xff", "error": "not JSON", **changes,
     }  # fmt: skip
     with database.begin() as connection:
-        assert dead_letters.add(connection, **given)  # type: ignore[arg-type]
+        assert dead_letters.add(connection, [NewLetter(**given)])  # type: ignore[arg-type]
         return dead_letters.find(connection, limit=1)[0].id
 
 

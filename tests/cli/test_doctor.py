@@ -23,6 +23,7 @@ from vidan.db.session import Database
 from vidan.domain import DesiredState, Status
 from vidan.orchestrator import Listener
 from vidan.services import dead_letters, partitions, scenarios, tasks, workers
+from vidan.services.dead_letters import NewLetter
 from vidan.services.scenarios import NewScenario
 
 
@@ -237,11 +238,11 @@ def test_partitions_that_are_missing(vidan: Shell, database: Database) -> None:
 
 def test_dead_letters_of_late(vidan: Shell, database: Database) -> None:
     with database.begin() as connection:
-        for offset in range(2):
-            dead_letters.add(
-                connection, topic="scenarios", partition=0, offset=offset, timestamp_ms=1,
-                key=None, payload=b"x", error="not JSON",
-            )  # fmt: skip
+        letters = [
+            NewLetter("scenarios", 0, offset, 1, key=None, payload=b"x", error="not JSON")
+            for offset in range(2)
+        ]
+        dead_letters.add(connection, letters)
     found = finding(vidan, "dead letters")
     assert found["finding"] == "2 since yesterday, the last is 2"
     assert "vidan dead show 2" in found["remedy"]

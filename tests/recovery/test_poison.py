@@ -175,8 +175,8 @@ def test_a_release_that_is_refused_ends_no_supervisor(
     supervisor = Supervisor(settings, [])
     post = Post(WorkerOptions(name="w"))
     supervisor._releases = [
-        Release(post, dead.id, [scenario_id]),
-        Release(post, uuid.uuid4(), []),
+        Release(post, dead.id, [scenario_id], "for a test"),
+        Release(post, uuid.uuid4(), [], "for a test"),
     ]
     with refusing(database, "workers", "true"):
         supervisor._release()
