@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from random import Random
@@ -91,6 +92,35 @@ def test_a_time_that_no_column_holds_is_the_last_one() -> None:
     entries = [timeline.add(pts, pts) for pts in (0, 1, 2**62)]
     timeline.finish()
     assert [one.time_ms for one in entries] == [0, 1000, MAX_TIME_MS]
+
+
+def test_a_packet_of_gigabytes_is_damage(tmp_path: Path) -> None:
+    path = videos.encode(
+        tmp_path / "a.ivf", 12, codec="libvpx", options={"g": "20", "deadline": "realtime"}
+    )
+    content = bytearray(path.read_bytes())
+    (size,) = struct.unpack_from("<I", content, 32)  # a file header, then each packet's size
+    struct.pack_into("<I", content, 32 + 12 + size, 2**31 + 7)
+    path.write_bytes(content)
+    assert read(path).numbers == [0]
+    struct.pack_into("<I", content, 32, 2**31 + 7)
+    path.write_bytes(content)
+    check_source(str(path))  # what comes behind it may be read
+
+
+def test_a_stream_that_appears_on_the_way_ends_no_run(tmp_path: Path) -> None:
+    """PyAV looks it up at the end of the file, where memory that it did not set says so."""
+    opened = open_container(str(videos.encode(tmp_path / "a.ts", 12)))
+    real = opened.container
+
+    class AppearsLate:
+        def demux(self, stream: av.VideoStream) -> Iterator[av.Packet[av.VideoStream]]:
+            yield from real.demux(stream)
+            raise IndexError("list index out of range")
+
+    opened.container = AppearsLate()  # type: ignore[assignment]
+    assert len(list(opened.packets())) == 12
+    real.close()
 
 
 def test_a_list_of_other_files_is_no_missing_file(tmp_path: Path) -> None:

@@ -108,12 +108,20 @@ class Opened:
                     if packet.size > 0:  # an empty one tells the decoder that the end has come
                         yield packet
                 return
-            except av.error.InvalidDataError:
+            except IndexError:
+                return  # PyAV's way to the end of a file in which streams appeared on the way
+            except (av.FFmpegError, OSError) as error:
+                if not self._is_damage(av, error):
+                    raise self._lost(error) from error
                 errors += 1
                 if errors > limit:
                     return
-            except (av.FFmpegError, OSError) as error:
-                raise self._lost(error) from error
+
+    def _is_damage(self, av: Any, error: Exception) -> bool:
+        """A damaged file may ask for a packet of gigabytes, too; a disk's error is no damage."""
+        if self.live or self.network:
+            return isinstance(error, av.error.InvalidDataError)
+        return isinstance(error, av.FFmpegError) and error.errno != errno.EIO
 
     def _lost(self, error: Exception) -> VidanError:
         where = shown(str(self.container.name))
@@ -187,8 +195,6 @@ def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError
         return RejectedTask(
             f"it ends before its first picture: {where}", hint="was it copied or downloaded whole?"
         )
-    if getattr(error, "errno", None) == errno.EIO:  # the disk, not the file: a retry may help
-        return VidanError(f"can't read {where}: {reason(error)}")
     return RejectedTask(
         f"not a video that can be read: {where}",
         hint="an MP4 cut off before its index can't be opened",

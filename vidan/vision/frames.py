@@ -169,7 +169,10 @@ def _check_video(path: str) -> None:
     except VidanError as error:
         raise InputRejected(str(error), hint=error.hint) from error
     try:
-        if next(opened.packets(), None) is None:
-            raise InputRejected(f"no picture in {path}", hint="was it copied or downloaded whole?")
+        found = next(opened.packets(), None)
+    except VidanError as error:
+        raise InputRejected(str(error), hint=error.hint) from error
     finally:
         opened.container.close()
+    if found is None:
+        raise InputRejected(f"no picture in {path}", hint="was it copied or downloaded whole?")
