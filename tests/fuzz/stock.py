@@ -35,7 +35,7 @@ SHORT = {"g": "12"}
 
 RECIPES: Sequence[Recipe] = (
     *(Recipe("libx264", suffix, X264) for suffix in ("mp4", "mkv", "ts", "mov", "flv")),
-    Recipe("libx264", "avi", {"x264-params": "bframes=0:keyint=20:threads=1"}),
+    Recipe("libx264", "avi", {"x264-params": "bframes=0:keyint=20:threads=1:qp=25:weightp=0"}),
     Recipe("libx264", "264", X264, container="h264"),
     Recipe("libx265", "mp4", X265),
     Recipe("libx265", "mkv", X265),
