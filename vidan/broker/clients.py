@@ -25,6 +25,9 @@ log = logging.getLogger("vidan.broker")
 SEND_LIMIT = 3.4
 """Seconds that `send` waits for its reports: librdkafka gives a message up after 3."""
 
+CLOSE_LIMIT = 5.0
+"""Seconds that a consumer has to leave its group. Without a broker librdkafka may never be done."""
+
 PROBE = 2.0
 """Seconds between two looks whether a broker that was lost is back."""
 
@@ -138,6 +141,7 @@ class KafkaConsumer:
         self._paused = False
         self._closed = False
         self._fatal = False
+        self._built = 0  # clients so far
         self._probed = 0.0
         # The last offset received of each partition that is held, from the broker at this address:
         # what is not in here is another member's, or of a broker that is gone.
@@ -195,9 +199,11 @@ class KafkaConsumer:
             self._health.note(error.args[0])
 
     def close(self) -> None:
-        """See `base.Consumer`. Commits under way are finished first."""
+        """See `base.Consumer`. Commits under way are finished first, if that can be."""
         self._closed = True
-        self._drop()
+        closing = self._drop()
+        if closing is not None:
+            closing.join(CLOSE_LIMIT)
 
     def _receive(self, client: Consumer, timeout: float, limit: int) -> list[Received]:
         try:
@@ -260,7 +266,9 @@ class KafkaConsumer:
                 "on_commit": self._committed,
                 "bootstrap.servers": address,
             }
-            self._client = build(Consumer, settings, self._note, self._chosen)
+            self._built += 1
+            note = partial(self._note_of, self._built)
+            self._client = build(Consumer, settings, note, self._chosen)
             self._client_address = address
             self._client.subscribe(
                 self._topics,
@@ -270,28 +278,39 @@ class KafkaConsumer:
             )
         return self._client
 
-    def _drop(self) -> None:
+    def _drop(self) -> threading.Thread | None:
+        """Let go of the client. A thread closes it: that can take for ever without its broker."""
         client, self._client = self._client, None
         self._client_address = None
         self._fatal = False
         self._last.clear()
-        if client is not None:
-            client.close()
+        if client is None:
+            return None
+        closing = threading.Thread(target=client.close, name="consumer-close", daemon=True)
+        closing.start()
+        return closing
 
-    # Callbacks of librdkafka: they run inside `consume` and `close`, so in the caller's thread.
+    # Callbacks of librdkafka: they run inside `consume`, so in the caller's thread, and inside
+    # `close`, when the client is no longer the one that counts.
 
     def _assigned(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         client.incremental_assign(partitions)
         if self._paused:
             client.pause(partitions)
 
-    def _revoked(self, _client: Consumer, partitions: list[TopicPartition]) -> None:
+    def _revoked(self, client: Consumer, partitions: list[TopicPartition]) -> None:
+        if client is not self._client:
+            return
         for partition in partitions:
             self._last.pop((partition.topic, partition.partition), None)
 
     def _committed(self, error: KafkaError | None, _offsets: list[TopicPartition]) -> None:
         if error is not None and error.code() != KafkaError._NO_OFFSET:
             log.info("%s: offsets were not committed: %s", self._health.who, error.str())
+
+    def _note_of(self, built: int, error: KafkaError) -> None:
+        if built == self._built and self._client is not None:
+            self._note(error)
 
     def _note(self, error: KafkaError) -> None:
         self._health.note(error)
