@@ -181,8 +181,9 @@ class Worker:
         while self._slots.engaged():
             patience = HURRIED_SECONDS if self.stopping else ABANDON_SECONDS
             if time.monotonic() - began > patience:
-                log.error("runs of an ended lease do not stop: ending the process")
-                os._exit(1)
+                level = logging.WARNING if self.stopping else logging.ERROR
+                log.log(level, "runs of an ended lease do not stop: ending the process")
+                os._exit(0 if self.stopping else 1)  # asked to end, it holds nothing: all is done
             self._slots.conclude(outcome.claimed.fence for outcome in self._slots.outcomes())
             self._slots.wake.wait(0.1)
         lease.give_up()
