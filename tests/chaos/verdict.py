@@ -21,7 +21,7 @@ from vidan.domain import ALLOWED, ENDED, HELD, Status
 from vidan.errors import DatabaseUnavailable
 from vidan.services.leases import LEASE_SECONDS
 
-DIED = "the worker died"
+DIED = "the worker died"  # how, if it is known, stands behind it
 STUMBLED = "ValueError: stumbled"
 UNCOUNTED = (
     "claimed", "created", "stop asked for", "started", "handed over", "the worker is leaving",
@@ -125,17 +125,18 @@ def _commits(evidence: Evidence, scenario_id: int, rows: int) -> Iterator[str]:
 def _budgets(evidence: Evidence, scenario_id: int) -> Iterator[str]:
     """Yield what was charged without a reason for it."""
     work, row = evidence.works[scenario_id], evidence.rows[scenario_id]
-    reasons = [step.reason for step in evidence.steps[scenario_id]]
+    reasons = [step.reason or "" for step in evidence.steps[scenario_id]]
     for budget, charge in (("crashes", DIED), ("attempts", STUMBLED)):
-        if row[budget] > reasons.count(charge):
-            yield f"{budget} is {row[budget]}, and {reasons.count(charge)} were charged"
+        charged = sum(reason.startswith(charge) for reason in reasons)
+        if row[budget] > charged:
+            yield f"{budget} is {row[budget]}, and {charged} were charged"
     for step in evidence.steps[scenario_id]:
         reason = step.reason
         if reason is None or reason in UNCOUNTED or reason.startswith(OUTAGE):
             continue
         if reason == STUMBLED and work.task == "stumble":
             continue
-        if reason == DIED and _killer(evidence, scenario_id, step) is not None:
+        if reason.startswith(DIED) and _killer(evidence, scenario_id, step) is not None:
             continue
         yield f"charged without a reason: {step.came} to {step.went} by {step.actor}: {reason}"
 
