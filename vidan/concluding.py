@@ -40,10 +40,9 @@ class MissingSources:
     def hopeless(self, scenario_id: int) -> bool:
         """Note that a source is missing. Returns whether others have had their time."""
         since = self._since.setdefault(scenario_id, time.monotonic())
-        if time.monotonic() - since < MISSING_SECONDS:
-            return False
-        del self._since[scenario_id]
-        return True
+        return (
+            time.monotonic() - since >= MISSING_SECONDS
+        )  # `skip` forgets it: this may be asked again
 
 
 class RetryEvents:

@@ -114,17 +114,19 @@ class Lease:
             thread.start()
 
     def give_up(self) -> None:
-        """Sign off: the worker holds nothing any more. The database may be away."""
+        """Sign off: the worker holds nothing any more. The database may be away.
+
+        Also one whose lease has ended by its own clock: a renewal on its way may have landed since.
+        """
         self._stop.set()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
-        if not self.ended:
-            try:
-                with self._pulse.begin() as connection:
-                    workers.sign_off(connection, self.worker_id)
-            except VidanError as error:
-                log.warning("could not sign off: %s", error)
+        try:
+            with self._pulse.begin() as connection:
+                workers.sign_off(connection, self.worker_id)
+        except VidanError as error:
+            log.warning("could not sign off: %s", error)
         self.close()
 
     def close(self) -> None:

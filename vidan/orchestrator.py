@@ -28,7 +28,7 @@ from vidan.services import announcements, expiry, partitions, workers
 log = logging.getLogger("vidan.orchestrator")
 
 ROUND_SECONDS = 1.0
-"""At the latest so long after the round before, announcements and leases are looked at."""
+"""At the latest so long after the round before, announcements are looked at."""
 PACE_SECONDS = 0.05
 """At the soonest: what is due may be another's to announce, one that stands still."""
 HOUSEKEEPING_SECONDS = 600.0
@@ -59,6 +59,7 @@ class Orchestrator:
         self._retries = self._broker.consumer(ORCHESTRATORS_GROUP, [RETRY_TOPIC])
         self._next_housekeeping = 0.0
         self._away = False
+        self._breaks = 0  # errors of the database so far
 
     def run(self) -> None:
         """Work until `stopping`: announcements here, leases and the retry topic in threads.
@@ -166,21 +167,24 @@ class Orchestrator:
 
         A break is an error, or a pause between two looks: a host that slept has seen nobody die.
         """
+        breaks = self._breaks
         with self._connected().begin() as connection:
             now: datetime = connection.execute(text("SELECT now()")).scalar_one()
-        watched = self._watched
-        if watched is None or now - watched[1] > PAUSE:
-            watched = (now, now)
-        self._watched = (watched[0], now)
-        if self._away:
-            log.info("the database answers again")
-        self._away = False
-        return watched[0]
+        with self._lock:  # an error that another thread has met meanwhile must not be forgotten
+            since, last = (now, now) if breaks != self._breaks else self._watched or (now, now)
+            since = now if now - last > PAUSE else since
+            self._watched = (since, now)
+            if self._away:
+                log.info("the database answers again")
+            self._away = False
+        return since
 
     def _disconnected(self, error: DatabaseUnavailable) -> None:
         log.log(logging.DEBUG if self._away else logging.WARNING, "%s", error)
-        self._away = True
-        self._watched = None
+        with self._lock:
+            self._away = True
+            self._watched = None
+            self._breaks += 1
 
     # --- steps that are done again and again: each returns how long to wait until the next
 

@@ -22,7 +22,7 @@ from vidan import config, lifeline, logs
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import DesiredState
-from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, VidanError
+from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, DatabaseUnavailable, VidanError
 from vidan.lifeline import Child
 from vidan.services import expiry, leases, workers
 from vidan.slotboard import Call, SlotBoard
@@ -44,6 +44,8 @@ RELEASE_SECONDS = 0.5
 """How often it tries again to give a lease up, while the database is away."""
 QUARANTINE_SECONDS = 2.0
 """How often it asks whether suspects wait, if its workers have several slots."""
+QUARANTINE_AWAY_SECONDS = 15.0
+"""… and after an error: each try may take seconds."""
 QUARANTINE_AHEAD_SECONDS = 5.0
 """The quarantine child is started, or kept, for suspects that are due so soon."""
 STEADY_SECONDS = 10.0
@@ -56,6 +58,14 @@ MAX_FALSE_STARTS = 5
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "2000000000"}
 
 
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """The scenario that a process was ended for, and why."""
+
+    scenario_id: int
+    cause: str
+
+
 @dataclass(slots=True)
 class Post:
     """A place for a worker process: its options, and who fills it now."""
@@ -64,6 +74,7 @@ class Post:
     child: Child | None = None
     board: SlotBoard | None = None
     asked: bool = False  # the child has been asked to end
+    ended_for: Stall | None = None  # the child has been killed for it
     started: float = 0.0
     deaths: int = 0  # in a row, each soon after its start
     not_before: float = 0.0
@@ -124,8 +135,8 @@ class Supervisor:
         if self.signals or self._exit_code:
             return
         if self._retired():
-            if self._quarantine is not None and self._quarantine.child is not None:
-                self._quarantine.child.terminate()
+            if self._quarantine is not None:
+                _ask(self._quarantine)
             return
         for post in self._posts:
             self._start(post)
@@ -165,11 +176,8 @@ class Supervisor:
         post.asked = False
         post.started = time.monotonic()
 
-    def _reap(self, post: Post, guilty: int | None = None, cause: str | None = None) -> None:
-        """Look whether a process has ended; if it died, give up its lease for it.
-
-        `guilty` is the scenario that it was ended for, and `cause` why.
-        """
+    def _reap(self, post: Post) -> None:
+        """Look whether a process has ended; if it died, give up its lease for it."""
         if post.child is None or post.board is None or (code := post.child.poll()) is None:
             return
         worker_id, executing = post.board.worker_id, post.board.executing()
@@ -177,6 +185,7 @@ class Supervisor:
         post.board.close()
         lived = time.monotonic() - post.started
         post.child = post.board = None
+        ended_for, post.ended_for = post.ended_for, None
         post.former = worker_id or post.former
         post.retired = code == RETIRED_EXIT_CODE
         if post.retired:
@@ -193,9 +202,9 @@ class Supervisor:
         if worker_id is not None:
             if self.signals:
                 executing = []  # ended on purpose, for no scenario
-            elif guilty is not None:
-                executing = [guilty]
-            cause = cause or lifeline.death(code)
+            elif ended_for is not None:
+                executing = [ended_for.scenario_id]
+            cause = lifeline.death(code) if ended_for is None else ended_for.cause
             self._releases.append(Release(post, worker_id, executing, cause))
         elif code in HOPELESS_EXIT_CODES or post.deaths >= MAX_FALSE_STARTS:
             self._exit_code = code if code > 0 else 1  # it never got so far as to register
@@ -205,7 +214,7 @@ class Supervisor:
 
     def _end_stalled(self, post: Post) -> None:
         """End a process for the scenario that has been inside of one call for too long."""
-        if post.child is None or post.board is None or self.signals:
+        if post.child is None or post.board is None or post.ended_for or self.signals:
             return
         stalled = post.board.stalled(STALL_SECONDS)
         if stalled is None or post.board.database_silent_for() > SILENT_SECONDS:
@@ -214,9 +223,8 @@ class Supervisor:
         cause = f"it stalled: over {STALL_SECONDS:.0f} s {STALLS[call]}"
         with logs.bound(scenario_id=scenario_id, worker_id=post.board.worker_id):
             log.error("%s: ending its process", cause)
-        post.child.kill()
-        post.child.wait()
-        self._reap(post, guilty=scenario_id, cause=cause)
+        post.ended_for = Stall(scenario_id, cause)
+        post.child.kill()  # it is reaped when it is gone: stuck in the kernel, that may take long
 
     def _end_children(self, *, now: bool) -> None:
         for post in self._all_posts():
@@ -244,6 +252,8 @@ class Supervisor:
             except Exception as error:  # nothing here may end it, and all its workers with it
                 log.warning("can't give up the lease of %s: %s", release.worker_id, error)
                 self._next_release = time.monotonic() + RELEASE_SECONDS
+                if isinstance(error, DatabaseUnavailable) and not self.signals:
+                    break  # each try may take seconds, and there are children to look after
                 done = self.signals > 0  # its lease will end by itself
             if done:
                 self._releases.remove(release)
@@ -262,7 +272,7 @@ class Supervisor:
 
     def _keep_quarantine(self) -> None:
         """Keep one process of one slot while there are suspects that no other may take."""
-        options = self._posts[0].options
+        options = next(post.options for post in self._posts if not post.retired)
         if options.slots == 1 or time.monotonic() < self._next_quarantine:
             return
         self._next_quarantine = time.monotonic() + QUARANTINE_SECONDS
@@ -273,6 +283,7 @@ class Supervisor:
                 )
         except Exception as error:
             log.warning("can't ask for suspects: %s", error)
+            self._next_quarantine = time.monotonic() + QUARANTINE_AWAY_SECONDS
             return
         if wanted and self._quarantine is None:
             self._quarantine = Post(
@@ -281,7 +292,11 @@ class Supervisor:
         if self._quarantine is None:
             return
         board = self._quarantine.board
-        if wanted:
+        if self._quarantine.options.device != options.device:
+            _ask(self._quarantine)  # its device was drained: it makes room for one on another
+            if self._quarantine.child is None:
+                self._quarantine = None
+        elif wanted:
             self._start(self._quarantine)
         elif self._quarantine.child is None:
             if not self._quarantine.retired:

@@ -183,6 +183,8 @@ class Worker:
             if time.monotonic() - began > patience:
                 level = logging.WARNING if self.stopping else logging.ERROR
                 log.log(level, "runs of an ended lease do not stop: ending the process")
+                if self._board is not None:
+                    self._board.clear()
                 os._exit(0 if self.stopping else 1)  # asked to end, it holds nothing: all is done
             self._slots.conclude(outcome.claimed.fence for outcome in self._slots.outcomes())
             self._slots.wake.wait(0.1)

@@ -27,6 +27,7 @@ from vidan.domain import Detection, Status
 from vidan.errors import DatabaseUnavailable, InputRejected, SchemaMismatch
 from vidan.lifeline import Child
 from vidan.run import DetectorCache
+from vidan.services import leases
 from vidan.slotboard import SlotBoard
 from vidan.supervisor import Post, Supervisor, supervise
 from vidan.worker_options import WorkerOptions
@@ -125,12 +126,35 @@ def test_a_quarantine_child_is_asked_to_end_once(
 
     for _ in range(3):
         supervisor._keep_quarantine()
+    supervisor._posts[0].retired = True
+    for _ in range(3):
+        supervisor.run_once()
     supervisor._end_children(now=False)
 
     assert asked == [leaving.pid]
     leaving.wait()
     leaving.close()
     board.close()
+
+
+def test_quarantine_is_on_a_device_that_was_not_drained(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "QUARANTINE_SECONDS", 0.0)
+    monkeypatch.setattr(leases, "suspects_due", lambda *_, **__: True)
+    monkeypatch.setattr(Supervisor, "_start", lambda *_: None)
+    settings = Settings(home=tmp_path, database_url=database_url)
+    devices = ["cuda:0", "cuda:1"]
+    supervisor = Supervisor(settings, [WorkerOptions("w", device=d, slots=2) for d in devices])
+
+    supervisor._keep_quarantine()
+    assert supervisor._quarantine is not None
+    assert supervisor._quarantine.options.device == "cuda:0"
+    supervisor._posts[0].retired = True
+    supervisor._keep_quarantine()  # makes room
+    supervisor._keep_quarantine()
+    assert supervisor._quarantine is not None
+    assert supervisor._quarantine.options.device == "cuda:1"
 
 
 def test_a_child_that_was_asked_to_end_before_it_listened_has_not_died(

@@ -26,6 +26,7 @@ from vidan.run import Run
 from vidan.runner import Outcome
 from vidan.services import expiry, requests, scenarios, tasks
 from vidan.services.scenarios import NewScenario
+from vidan.slotboard import SlotBoard
 from vidan.tasks import Vidan
 from vidan.worker import Worker
 from vidan.worker_options import WorkerOptions
@@ -87,6 +88,15 @@ def lingers(run: Run) -> None:
         waits(run)
     finally:
         time.sleep(0.5)
+
+
+@app.task(name="stuck", source=False)
+def stuck(run: Run) -> None:
+    go_on.wait()
+
+
+class ProcessEnded(BaseException):
+    """Stands for the end of the process."""
 
 
 @pytest.fixture
@@ -291,6 +301,52 @@ def test_asked_to_end_when_its_lease_has_ended_it_waits_for_its_runs(
     assert worker._slots.engaged() == []
     assert worker._lease is None  # and it registers no more
     worker.stopping = False  # for the fixture
+
+
+def test_a_renewal_that_landed_after_all_keeps_nothing_from_others(
+    worker: Worker, database: Database
+) -> None:
+    scenario_id = create(database, "waits")
+    step_until(worker, database, scenario_id, Status.ACTIVE)
+    former = worker._lease
+    assert former is not None
+    former._end()  # by its own clock, while the database has just renewed it
+
+    worker.run_once()
+
+    assert worker._lease is not former
+    with database.begin() as connection:
+        (released,) = expiry.expire(connection, actor="orchestrator")
+    assert (released.id, released.row["died"]) == (scenario_id, False)
+
+
+def test_a_run_that_outlives_its_lease_is_not_to_blame_for_the_end_of_its_process(
+    database_url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(_: int) -> None:
+        raise ProcessEnded
+
+    monkeypatch.setattr(worker_module, "ABANDON_SECONDS", 0.1)
+    monkeypatch.setattr(os, "_exit", end)
+    go_on.clear()
+    board = SlotBoard.create(1)
+    settings = Settings(home=tmp_path, database_url=database_url)
+    worker = Worker(settings, WorkerOptions("w@test"), app.tasks, board)
+    worker.run_once()  # publishes its tasks
+    scenario_id = create(database, "stuck")
+    step_until(worker, database, scenario_id, Status.ACTIVE)
+    assert eventually(lambda: board.executing() == [scenario_id])
+    assert worker._lease is not None
+    worker._lease._end()
+
+    with pytest.raises(ProcessEnded):
+        worker.run_once()
+
+    assert board.executing() == []  # as its supervisor will see it
+    go_on.set()
+    worker._slots.close()
+    worker._lease.close()
+    board.close()
 
 
 def test_leaving_puts_back_what_runs(worker: Worker, database: Database) -> None:

@@ -91,7 +91,7 @@ def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterat
         yield _no_database()
         return
     try:
-        database = connect.open_database(settings)
+        database = connect.open_database(settings, guarded=True)
     except VidanError as error:
         yield failure("database", error)
         return

@@ -61,8 +61,8 @@ def _of_scenario(scenario: Scenario) -> Entry:
     "list",
     examples="""
         vidan dead list
-        vidan dead list --kind scenario -q | xargs vidan scenario retry
-        vidan dead list -q | xargs vidan dead replay
+        vidan dead list --kind scenario -q | xargs -r vidan scenario retry
+        vidan dead list -q | xargs -r vidan dead replay
         vidan dead list --json | jq -r '.[].error' | sort | uniq -c
     """,
 )

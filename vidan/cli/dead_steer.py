@@ -38,7 +38,7 @@ def register(commands: Commands) -> None:
         examples="""
             vidan dead replay 7
             vidan dead replay --all --topic scenarios
-            vidan dead list -q | xargs vidan dead replay
+            vidan dead list -q | xargs -r vidan dead replay
         """,
     )(replay)
     commands.command(

@@ -97,12 +97,15 @@ class Output:
     def note(self, text: str) -> None:
         """Tell a person something, on stderr; not with --quiet."""
         if not self.quiet:
-            self.warn(text)
+            self._tell(text, logging.INFO)
 
     def warn(self, text: str) -> None:
         """Tell a person something that matters, on stderr."""
+        self._tell(text, logging.WARNING)
+
+    def _tell(self, text: str, level: int) -> None:
         if self.logs:
-            logging.getLogger("vidan").info("%s", text)
+            logging.getLogger("vidan").log(level, "%s", text)
             return
         print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 

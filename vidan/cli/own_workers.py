@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
-from vidan.errors import HOPELESS_EXIT_CODES, VidanError
+from vidan.errors import HOPELESS_EXIT_CODES, DatabaseUnavailable, VidanError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -22,6 +22,9 @@ STOP_SECONDS = 30.0
 """For a hand-over: finish the batch, commit, put back."""
 
 HEALTHY_SECONDS = 30.0
+AWAY_SECONDS = 2.0
+"""Without a database the supervisor is started again so long after the time before."""
+HOPELESS = frozenset(HOPELESS_EXIT_CODES) - {DatabaseUnavailable.exit_code}
 TRIES = 5
 
 
@@ -58,8 +61,12 @@ class OwnWorkers:
         if code == 0:
             self.left = True
             return False
-        self._tries = 1 if self._age() > HEALTHY_SECONDS else self._tries + 1
-        if self._tries >= TRIES or code in HOPELESS_EXIT_CODES:
+        if code == DatabaseUnavailable.exit_code:  # the stack brings its database back
+            if self._age() < AWAY_SECONDS:
+                return False
+        else:
+            self._tries = 1 if self._age() > HEALTHY_SECONDS else self._tries + 1
+        if self._tries >= TRIES or code in HOPELESS:
             where = f"see {self.log}" if self.log is not None else "its log is above"
             raise VidanError(f"the workers ended with exit code {code}", hint=where)
         self._child.close()

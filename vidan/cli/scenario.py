@@ -38,7 +38,7 @@ def frames(scenario: Scenario) -> str:
     examples="""
         vidan scenario list
         vidan scenario list --status active --status init_startup --label camera=north
-        vidan scenario list --status failed --quiet | xargs vidan scenario retry
+        vidan scenario list --status failed --quiet | xargs -r vidan scenario retry
         vidan scenario list --json --limit 1000 | jq '.[] | select(.crashes > 0)'
     """,
 )

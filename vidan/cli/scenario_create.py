@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,7 +125,8 @@ def create(
         if not checked and task == "detect":
             out.note("without a source it waits for a worker started with --source")
         if wait:
-            return following.wait_and_tell(database, out, ids, timeout, created=True)
+            with closing(connect.open_database(settings, guarded=True)) as patient:
+                return following.wait_and_tell(patient, out, ids, timeout, created=True)
         if out.json:
             with database.begin() as connection:
                 found = {s.id: s for s in scenarios.find(connection, ids=ids, limit=len(ids))}

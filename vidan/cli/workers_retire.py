@@ -43,7 +43,7 @@ def register(commands: Commands) -> None:
         examples="""
             vidan workers drain gpu-0@host                 before the machine is serviced
             vidan workers drain gpu-0@host gpu-1@host --wait --timeout 2h
-            vidan workers list -q | xargs vidan workers drain
+            vidan workers list -q | xargs -r vidan workers drain
         """,
     )(drain)
     commands.command(
@@ -82,7 +82,8 @@ def stop(
     """Let workers put back what they run, at its checkpoint, and leave.
 
     As SIGTERM does, from any machine: others go on with it, and no budget is spent. They learn of
-    it within 5 s, and are not started again. One that is draining may be stopped.
+    it within 5 s, and are not started again. One that is draining may be stopped. Exit code 4: a
+    worker is gone already, 7: timed out.
     """
     return _retire(out, settings, DesiredState.STOPPED, workers, all, wait, timeout)
 
@@ -101,7 +102,7 @@ def _retire(
         raise UsageError(problem, hint="give names or ids (`vidan workers list`), or --all")
     if timeout is not None and not wait:
         raise UsageError("--timeout is for waiting", hint="add --wait")
-    with connect.database(settings, out) as database:
+    with connect.database(settings, out, follows=wait) as database:
         code, retired = _ask(database, out, named, to)
         for one in retired:
             worker = one.worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from enum import Enum
+from enum import Enum, auto
 from typing import Any
 from uuid import UUID
 
@@ -24,13 +24,13 @@ COUNTED = 1000
 class Reason(Enum):
     """Why nobody has taken a scenario that is due."""
 
-    NO_QUEUE = "no worker has its queue"
-    NO_TASK = "none of these has its task"
-    NO_SOURCE = "none of these was started for its source"
-    SUSPECT = "it may have killed its process, and none of these has one slot"
-    DRAINING = "all of these are draining"
-    BUSY = "all of these are busy"
-    FREE = "one of these is free, and doesn't take it"
+    NO_QUEUE = auto()  # no worker has its queue
+    NO_TASK = auto()  # none of these has its task
+    NO_SOURCE = auto()  # none of these was started for its source
+    SUSPECT = auto()  # it may have killed its process, and none of these has one slot
+    DRAINING = auto()  # all of these are draining
+    BUSY = auto()  # all of these are busy
+    FREE = auto()  # one of these is free, and doesn't take it
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,9 +174,8 @@ class VideoSource:
             yield from reading.batches(batching, decoder, _copy, self._probe.total)
             return
         once = self._now.network or not self._probe.timed
-        # One that decodes everything does so just as an undisturbed run: even the memory it is
-        # given again
-        # at damage shows in pixels.
+        # One that decodes everything does so just as an undisturbed run: even the memory that it
+        # is given again shows in the pixels of damage.
         decoder = Decoder(
             self._now.stream.codec_context,
             None if once else self._fresh_context,
