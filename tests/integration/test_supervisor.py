@@ -119,7 +119,7 @@ def test_a_quarantine_child_is_asked_to_end_once(
     monkeypatch.setattr(Child, "terminate", lambda child: asked.append(child.pid))
     settings = Settings(home=tmp_path, database_url=database_url)
     supervisor = Supervisor(settings, [WorkerOptions("w", slots=2)])
-    leaving = lifeline.spawn("time")  # any process: it is not what is looked at
+    leaving = lifeline.spawn("http.server", ["0"])  # any process that stays
     board = SlotBoard.create(1)
     board.worker_id = uuid.uuid4()
     supervisor._quarantine = Post(WorkerOptions("w-quarantine"), leaving, board)
@@ -132,6 +132,7 @@ def test_a_quarantine_child_is_asked_to_end_once(
     supervisor._end_children(now=False)
 
     assert asked == [leaving.pid]
+    leaving.kill()
     leaving.wait()
     leaving.close()
     board.close()

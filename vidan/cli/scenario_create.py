@@ -124,15 +124,15 @@ def create(
         _confirm(out, created, queue, held=Status(wanted) is Status.INACTIVE)
         if not checked and task == "detect":
             out.note("without a source it waits for a worker started with --source")
-        if wait:
-            with closing(connect.open_database(settings, guarded=True)) as patient:
-                return following.wait_and_tell(patient, out, ids, timeout, created=True)
-        if out.json:
+        if out.json and not wait:
             with database.begin() as connection:
                 found = {s.id: s for s in scenarios.find(connection, ids=ids, limit=len(ids))}
             for one in ids:
                 out.line(found[one].as_json(), str(one), id=one)
+    if not wait:
         return 0
+    with closing(connect.open_database(settings, guarded=True)) as database:
+        return following.wait_and_tell(database, out, ids, timeout, created=True)
 
 
 def _check_usage(
