@@ -9,8 +9,6 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from tests.support.cluster import APPS, Cluster
 from tests.support.processes import eventually, is_gone
+from tests.support.supervising import running
 from vidan import lifeline
 from vidan import supervisor as supervisor_module
 from vidan.config import Settings
@@ -33,20 +32,6 @@ from vidan.supervisor import Post, Supervisor, supervise
 from vidan.worker_options import WorkerOptions
 
 
-@contextmanager
-def _running(supervisor: Supervisor) -> Iterator[None]:
-    thread = threading.Thread(target=supervisor.run)
-    thread.start()
-    try:
-        yield
-    finally:
-        supervisor.signals = 1
-        thread.join(30)
-        supervisor.signals = 2
-        thread.join(30)
-        assert not thread.is_alive()
-
-
 def test_a_hung_detector_ends_its_process_and_is_charged(
     embedded_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -58,7 +43,7 @@ def test_a_hung_detector_ends_its_process_and_is_charged(
         kafka=embedded_cluster.settings.kafka,
     )
     options = WorkerOptions(name="w", app="trial:app", threads=1, slots=2)
-    with _running(Supervisor(settings, [options])):
+    with running(Supervisor(settings, [options])):
         find = "SELECT 1 FROM workers"
         assert eventually(lambda: embedded_cluster.query(find) != [], 30)
         neighbour = embedded_cluster.create(task="sleep", params={"seconds": 5})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 
 from tests.support.cluster import APPS, SAMPLE, SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually
+from tests.support.supervising import running
 from vidan import supervisor as supervisor_module
 from vidan.config import Settings
 from vidan.domain import Status
@@ -137,17 +137,9 @@ def _quick_to_lose_patience(
     supervisor = Supervisor(
         settings, [WorkerOptions(name="w", app="trial:app", threads=1, slots=slots)]
     )
-    thread = threading.Thread(target=supervisor.run)
-    thread.start()
-    try:
+    with running(supervisor):
         assert eventually(lambda: cluster.query("SELECT 1 FROM workers") != [], 60)
         yield
-    finally:
-        supervisor.signals = 1
-        thread.join(30)
-        supervisor.signals = 2
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("bytes_written", [0, 20_000])

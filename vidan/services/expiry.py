@@ -11,12 +11,13 @@ from sqlalchemy import Connection, text
 from vidan.services.leases import LEASE_SECONDS, held
 from vidan.services.moves import BACK_OFF, ENDS, LET_GO, PUT_BACK, Moved, move
 
+_ENDED = """s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
+      AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)"""
 # two statements: in one, a row that another has released, and a live worker claimed, between the
 # statement's start and its lock would be judged by the worker that held it before
-_LOCK_ENDED = """
+_LOCK_ENDED = f"""
     SELECT s.id FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id
-    WHERE s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
-      AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)
+    WHERE {_ENDED}
     ORDER BY s.id LIMIT 500 FOR NO KEY UPDATE OF s SKIP LOCKED
 """
 _ENDED_LEASES = """
@@ -29,9 +30,7 @@ _ENDED_LEASES = """
            CASE WHEN s.crashes = 0 THEN now() ELSE now() + make_interval(secs => {back_off}) END
                AS retry_at
     FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id
-    WHERE s.id = ANY(:locked) AND s.worker_id IS NOT NULL
-      AND (w.id IS NULL OR w.lease_until <= now())
-      AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)
+    WHERE s.id = ANY(:locked) AND {ended}
 """
 
 
@@ -60,7 +59,7 @@ def expire(
     spent = "r.died AND r.crashes >= r.max_crashes"
     return move(
         connection,
-        rows=_ENDED_LEASES.format(back_off=BACK_OFF.format(count="s.crashes")),
+        rows=_ENDED_LEASES.format(ended=_ENDED, back_off=BACK_OFF.format(count="s.crashes")),
         to=f"CASE WHEN {spent} THEN CAST('failed' AS text) ELSE {PUT_BACK} END",
         reason="CASE WHEN r.died THEN coalesce(CAST(:cause AS text), 'the worker died')"
         " ELSE 'the lease ended' END",
