@@ -4,22 +4,22 @@ beside a bare script that imports SQLAlchemy and psycopg and prints the same row
     DATABASE_URL=postgresql://… python benchmarks/start.py [--json FILE]
 
 Prints one table; with --json also writes {"machine": …, "rows": [{"name", "ratio", …}]}. The two of
-a row run in turn, A B A B, the medians are compared. celery has to be installed beside vidan.
+a row run in turn, A B B A, the medians are compared. celery has to be installed beside vidan.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import report  # noqa: E402
 
 ROUNDS = 15
 
@@ -39,16 +39,6 @@ with engine.begin() as connection:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """The medians of two commands, in seconds, and their ratio."""
-
-    name: str
-    seconds: float
-    beside: float
-    ratio: float
-
-
 def seconds(command: list[str]) -> float:
     """Run a command, and return the seconds it took. Raises CalledProcessError."""
     started = time.perf_counter()
@@ -56,20 +46,17 @@ def seconds(command: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def compare(name: str, ours: list[str], theirs: list[str]) -> Row:
+def compare(name: str, promise: str, ours: list[str], theirs: list[str]) -> report.Row:
     """Time two commands in turn, and return the medians and their ratio."""
-    for command in (ours, theirs):  # warm the file cache
-        seconds(command)
-    pairs = [(seconds(ours), seconds(theirs)) for _ in range(ROUNDS)]
-    mine, other = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return Row(name, mine, other, mine / other)
+    mine, other = map(
+        report.median, report.in_turn(ROUNDS, lambda: seconds(ours), lambda: seconds(theirs))
+    )
+    return report.Row(name, mine / other, {"seconds": mine, "beside": other}, promise)
 
 
 def main() -> int:
     """Compare, print, write. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
+    arguments = report.parser(__doc__).parse_args()
     beside = Path(sys.executable).parent
     celery = shutil.which("celery", path=str(beside))
     if celery is None or "DATABASE_URL" not in os.environ:
@@ -77,20 +64,15 @@ def main() -> int:
         return 2
     vidan = str(beside / "vidan")
     rows = [
-        compare("vidan --help / celery --help", [vidan, "--help"], [celery, "--help"]),
+        compare("vidan --help / celery --help", "<= 0.6", [vidan, "--help"], [celery, "--help"]),
         compare(
             "vidan scenario list / bare script",
+            "<= 1.3",
             [vidan, "scenario", "list"],
             [sys.executable, "-c", BARE],
         ),
     ]
-    for row in rows:
-        print(f"{row.name:40} {row.seconds:.3f} s  {row.beside:.3f} s  {row.ratio:.2f}")
-    if arguments.json is not None:
-        python = platform.python_version()
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {python}"
-        report = {"machine": machine, "rows": [asdict(row) for row in rows]}
-        arguments.json.write_text(json.dumps(report, indent=2))
+    report.publish(rows, arguments.json)
     return 0
 
 
