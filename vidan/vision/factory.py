@@ -59,8 +59,13 @@ class FactoryDetector:
         own = getattr(self._detector, "decode_size", None)
         if own is None:
             return height, width
-        rows, columns = own(height, width)
-        return int(rows), int(columns)
+        rows, columns = map(int, own(height, width))
+        if rows < 1 or columns < 1:
+            raise RejectedTask(
+                f"{self._model} asks for frames of {rows} x {columns}",
+                hint="decode_size returns height and width, at least 1",
+            )
+        return rows, columns
 
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
         """Detections of each frame, the best first; see Detector."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -22,6 +22,11 @@ if TYPE_CHECKING:  # a source is checked without the extra `worker`, which has n
     from numpy.typing import NDArray
 
 DECODERS = ("pyav", "decord")
+
+Size = tuple[int, int] | Callable[[int, int], tuple[int, int] | None]
+"""(height, width) of the pixels wanted; or what gives it for the (height, width) of the source, None
+for the source's own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class FrameBatch:
     """(N, H, W, 3) RGB, as shown (display rotation applied)."""
     width: int
     """Of the source's picture as shown; `pixels` may be smaller if the source was opened with a
-    size.
+    size: see `scale`.
     """
     height: int
     gaps: tuple[Gap, ...]
@@ -51,6 +56,11 @@ class FrameBatch:
     """Kept beside the checkpoint, so that a resume seeks; None: it finds its place without. Of a
     live source: Unix time of frame 0 in milliseconds, so that times go on over an interruption.
     """
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """(x, y): a box in the source's pixels times this is where it lies in `pixels`."""
+        return self.pixels.shape[2] / self.width, self.pixels.shape[1] / self.height
 
 
 class FrameSource(Protocol):
@@ -85,13 +95,13 @@ def open_source(
     pts: int | None = None,
     every: int = 1,
     fps: float | None = None,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     read_timeout: float = 10.0,
 ) -> FrameSource:
     """Open a path or URL at a frame.
 
     `frame`, `pts`: next_frame and next_pts of the last stored batch. `every`, `fps`: see Sampling.
-    `size`: (height, width) of the pixels wanted. `read_timeout`: seconds, of network sources.
+    `size`: see Size; the decoder scales. `read_timeout`: seconds, of network sources.
     Raises RejectedTask for what can't be read, VidanError where a retry may help, MissingExtra,
     UsageError.
     """

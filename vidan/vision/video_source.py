@@ -17,7 +17,7 @@ from vidan.vision.container import Opened, check_size, open_container
 from vidan.vision.counting import Count
 from vidan.vision.decoding import Decoder
 from vidan.vision.decord_decoding import DecordDecoder, import_decord, refuse_unless_exact
-from vidan.vision.frames import FrameBatch
+from vidan.vision.frames import FrameBatch, Size
 from vidan.vision.pictures import Converter
 from vidan.vision.probe import DEFAULT_RATE, Probe, probe, probe_live
 from vidan.vision.reading import PictureDecoder, Reading
@@ -54,14 +54,13 @@ class VideoSource:
         frame: int,
         pts: int | None,
         sampling: Sampling,
-        size: tuple[int, int] | None,
+        size: Size | None,
         read_timeout: float,
         decord: bool = False,
     ) -> None:
         self._source = source
         self._frame, self._pts = frame, pts
         self._sampling = sampling
-        self._size = size
         self._decord = decord
         self._timeout = read_timeout
         self._lock = threading.Lock()  # held while a batch is made
@@ -78,7 +77,8 @@ class VideoSource:
             self._opened.container.close()
             raise
         self.width, self.height = self._probe.width, self._probe.height
-        self._shape = size or (self.height, self.width)
+        self._size = size(self.height, self.width) if callable(size) else size
+        self._shape = self._size or (self.height, self.width)
         self.fps = float(self._probe.rate) if self._probe.rate else None
         self.frames_total = stored_total(self._probe, self._opened, sampling)
 
