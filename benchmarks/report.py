@@ -78,6 +78,11 @@ def in_turn(
     return measured
 
 
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios of neighbours in time: a machine's drift falls out."""
+    return median([one / other for one, other in zip(ours, theirs, strict=True)])
+
+
 def median(values: Sequence[float]) -> float:
     """Return the median."""
     return statistics.median(values)

@@ -52,16 +52,23 @@ class Cluster:
         """Start an orchestrator."""
         return self._spawn("vidan.orchestrator", [])
 
-    def supervisor(self, name: str = "w", **options: Any) -> Child:
-        """Start a supervisor with one worker; returns once the worker has registered."""
-        post = WorkerOptions(name=name, app="trial:app", threads=1, **options)
+    def supervisor(self, name: str = "w", *, workers: int = 1, **options: Any) -> Child:
+        """Start a supervisor; returns once its workers have registered.
+
+        Of several each has a number after the name: w-0, w-1, …
+        """
+        names = [name] if workers == 1 else [f"{name}-{place}" for place in range(workers)]
+        posts = [WorkerOptions(name=one, app="trial:app", threads=1, **options) for one in names]
         child = self._spawn(
-            "vidan.supervisor", ["--posts", json.dumps([json.loads(post.to_json())])]
+            "vidan.supervisor", ["--posts", json.dumps([json.loads(p.to_json()) for p in posts])]
         )
-        assert eventually(
-            lambda: self.query("SELECT 1 FROM workers WHERE name = :n", n=name) != [], 60
-        ), self.log()
+        sql = "SELECT DISTINCT name FROM workers WHERE name = ANY(:names)"
+        assert eventually(lambda: len(self.query(sql, names=names)) == workers, 60), self.log()
         return child
+
+    def children(self) -> list[psutil.Process]:
+        """Return the processes that were started and live."""
+        return [psutil.Process(one.pid) for one in self._children if one.poll() is None]
 
     def worker_pid(self, name: str = "w") -> int:
         """Return the process of the newest registration of a worker."""

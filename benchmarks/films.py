@@ -1,0 +1,29 @@
+"""Videos for the benchmarks, made from the sample that vidan contains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+
+SAMPLE = Path(__file__).resolve().parent.parent / "vidan" / "samples" / "pedestrians.mp4"
+
+
+def scaled(path: Path, height: int, width: int, frames: int) -> Path:
+    """Write the sample in another size, again and again until it has so many frames."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "23"})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        written = 0
+        while written < frames:
+            with av.open(str(SAMPLE)) as source:
+                for frame in source.decode(video=0):
+                    if written == frames:
+                        break
+                    scaled = frame.reformat(width, height, "yuv420p")
+                    scaled.pts = None
+                    output.mux(stream.encode(scaled))
+                    written += 1
+        output.mux(stream.encode())
+    return path
