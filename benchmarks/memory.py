@@ -44,7 +44,7 @@ SLOT_FRAMES = 60
 
 def looped(path: Path, frames: int) -> Path:
     """Write a video of so many frames: LOOP of them, muxed again and again, encoded once."""
-    once = videos.encode(path.with_name("once.mkv"), LOOP)
+    once = videos.encode(path.with_name("once.mp4"), LOOP)
     with av.open(str(once)) as source:
         template = source.streams.video[0]
         packets = [packet for packet in source.demux(template) if packet.pts is not None]
