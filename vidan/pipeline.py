@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from vidan import logs
+from vidan.batcher import Pending, Seat
 from vidan.commits import Committer, Done, RunControl
 from vidan.domain import Detection
 from vidan.slotboard import Call
-from vidan.vision.detector import Detector
 from vidan.vision.frames import FrameBatch, FrameSource
 
 READ_AHEAD = 2
@@ -39,7 +40,7 @@ class Pipeline:
     committer: Committer
     control: RunControl
     state: Callable[[], str]
-    detector: Detector | None = None
+    detector: Seat | None = None
     batch_size: int = 4
     guard: Guard = unguarded
     on_frames: Callable[[int], None] = lambda _: None
@@ -55,9 +56,8 @@ class Pipeline:
         """
         ahead = _ReadAhead(self.source, self.batch_size, self.guard)
         try:
-            for batch in ahead.batches(self.control):
-                self.control.check()
-                detections = self._detect(batch)
+            for batch, pending in self._submitted(ahead.batches(self.control)):
+                detections = [[] for _ in batch.indices] if pending is None else pending.result()
                 self._open = (batch, detections)
                 if len(batch.indices):
                     yield batch, detections
@@ -65,6 +65,8 @@ class Pipeline:
             self.control.check()
         finally:
             ahead.close()
+            if self.detector is not None:
+                self.detector.close()
 
     def settle(self) -> None:
         """Hand the batch that the task has done with to the committer."""
@@ -90,10 +92,37 @@ class Pipeline:
         )
         self.on_frames(len(batch.indices))
 
-    def _detect(self, batch: FrameBatch) -> list[list[Detection]]:
+    def _submitted(
+        self, batches: Iterator[FrameBatch]
+    ) -> Iterator[tuple[FrameBatch, Pending | None]]:
+        """Yield batches that are at the detector, or need none.
+
+        Of a file the next one is there already while the task works on one: the detector never
+        waits for the task. A camera's next one would come too late for that.
+        """
+        ahead = 0 if self.detector is None or self.source.live else 1
+        waiting: deque[tuple[FrameBatch, Pending | None]] = deque()
+        failure: Exception | None = None
+        batch: FrameBatch | None
+        while True:
+            try:
+                batch = next(batches, None)
+            except Exception as error:  # what came before is stored all the same
+                batch, failure = None, error
+            self.control.check()
+            if batch is not None:
+                waiting.append((batch, self._submit(batch)))
+            while len(waiting) > (0 if batch is None else ahead):
+                yield waiting.popleft()
+            if batch is None:
+                break
+        if failure is not None:
+            raise failure
+
+    def _submit(self, batch: FrameBatch) -> Pending | None:
         if self.detector is None or not len(batch.indices):
-            return [[] for _ in batch.indices]
-        return self.detector.detect(batch.pixels, batch.width, batch.height)
+            return None
+        return self.detector.submit(batch.pixels, batch.width, batch.height)
 
 
 class _ReadAhead:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vidan.batcher import Seat
 from vidan.commits import Committer, RunControl
 from vidan.db.session import Database
+from vidan.detectors import DetectorCache
 from vidan.domain import Detection
 from vidan.errors import RejectedTask, SourceMissing
-from vidan.pipeline import Guard, Pipeline, unguarded
+from vidan.pipeline import Pipeline, unguarded
 from vidan.services import storable
 from vidan.services.leases import Claimed
 from vidan.slotboard import Call, SlotBoard
 from vidan.vision import frames as vision_frames
 from vidan.vision.container import local_path
-from vidan.vision.detector import Detector, build_detector
 from vidan.vision.frames import FrameBatch, FrameSource, Size
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Frames = tuple[FrameBatch, list[list[Detection]]]
 
@@ -35,51 +30,6 @@ MIN_REDUCTION = 2.0
 To scale takes the decoder 1 ms a frame more, and saves the detector 7 ms at 720p and 14 at 1080p.
 With fewer pixels less than a hundredth is won, and the detector's own way is more exact.
 """
-
-
-class DetectorCache:
-    """The detectors of one worker: one model in memory for all its slots, one call at a time."""
-
-    def __init__(self, device: str = "cpu", threads: int | None = None, keep: int = 2) -> None:
-        self._device = device
-        self._threads = threads
-        self._keep = keep
-        self._detectors: dict[Hashable, tuple[Detector, threading.Lock]] = {}
-        self._lock = threading.Lock()
-
-    def get(self, guard: Guard, **options: Any) -> Detector:
-        """Return the detector for these options of `build_detector`, built at the first call.
-
-        `guard` runs the stall clock while a call lasts, without the waiting for other slots'.
-        """
-        key = json.dumps(options, sort_keys=True)
-        with self._lock:
-            shared = self._detectors.pop(key, None)
-            if shared is None:
-                while len(self._detectors) >= self._keep:  # the one not used for longest goes
-                    self._detectors.pop(next(iter(self._detectors)))
-                built = build_detector(device=self._device, threads=self._threads, **options)
-                shared = (built, threading.Lock())
-            self._detectors[key] = shared
-        return _OneAtATime(*shared, guard)
-
-
-class _OneAtATime:
-    """A slot's view of a detector that several slots share."""
-
-    def __init__(self, detector: Detector, lock: threading.Lock, guard: Guard) -> None:
-        self.labels = detector.labels
-        self.batch_size = detector.batch_size
-        self._detector = detector
-        self._lock = lock
-        self._guard = guard
-
-    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
-        with self._lock, self._guard(Call.DETECTOR):
-            return self._detector.detect(pixels, width, height)
-
-    def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        return self._detector.decode_size(height, width)
 
 
 @dataclass(slots=True)
@@ -169,6 +119,8 @@ class Run:
             raise RejectedTask(f"batch_size {batch_size} is below 1")
         detector = self._around.detectors.get(
             self._around.guard,
+            self._control.check,
+            alone=self._claimed.crashes > 0,
             model=model,
             weights=weights,
             min_score=min_score,
@@ -195,7 +147,7 @@ class Run:
     def _iterate(
         self,
         sampling: Mapping[str, Any],
-        detector: Detector | None,
+        detector: Seat | None,
         batch_size: int,
         size: Size | None = None,
     ) -> Iterator[Frames]:
@@ -209,6 +161,8 @@ class Run:
         assert self._committer is not None
         # a camera's silence ends with its read time-out; a pipe has none
         timed = source.live and not vision_frames.is_local(self.source or "")
+        if detector is not None:
+            detector.live = source.live
         self._pipeline = Pipeline(
             source,
             self._committer,
@@ -295,7 +249,7 @@ class Run:
 class _DecodeSize:
     """To what size the decoder scales frames for a detector: see `vision.frames.Size`."""
 
-    detector: Detector
+    detector: Seat
     exactly: bool  # decord reads ahead: at the size that the model wants it holds far less
 
     def __call__(self, height: int, width: int) -> tuple[int, int] | None:

@@ -24,6 +24,7 @@ from vidan.comparison import Comparison
 from vidan.concluding import Conclusions, MissingSources, RetryEvents
 from vidan.config import Settings
 from vidan.departure import Departure
+from vidan.detectors import DetectorCache
 from vidan.domain import STOPPING
 from vidan.errors import (
     RETIRED_EXIT_CODE,
@@ -35,7 +36,7 @@ from vidan.errors import (
 )
 from vidan.lease import Lease
 from vidan.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
-from vidan.run import DetectorCache, Surroundings
+from vidan.run import Surroundings
 from vidan.runner import Outcome, run_scenario
 from vidan.services import leases, runs, tasks
 from vidan.services.leases import Held

@@ -116,9 +116,7 @@ def test_frames_are_scaled_where_that_is_worth_it(
     assert boxes == {(0.0, 0.0, width / 2, float(width * 3 // 4))}  # in pixels of the source
 
 
-def test_a_size_that_is_none_is_refused(
-    worker: Worker, database: Database, tmp_path: Path
-) -> None:
+def test_a_size_that_is_none_is_refused(worker: Worker, database: Database, tmp_path: Path) -> None:
     path = videos.encode(tmp_path / "a.mp4", 10)
     new = NewScenario(str(path), "shapes", {"model": f"{__name__}:nothing"})
     ended = run_to_its_end(worker, database, new)

@@ -20,12 +20,13 @@ from tests.support.processes import eventually, is_gone
 from tests.support.supervising import running
 from vidan import lifeline
 from vidan import supervisor as supervisor_module
+from vidan.batcher import Batcher
 from vidan.config import Settings
+from vidan.detectors import DetectorCache
 from vidan.devices import posts
 from vidan.domain import Detection, Status
 from vidan.errors import DatabaseUnavailable, InputRejected, SchemaMismatch
 from vidan.lifeline import Child
-from vidan.run import DetectorCache
 from vidan.services import leases
 from vidan.slotboard import SlotBoard
 from vidan.supervisor import Post, Supervisor, supervise
@@ -195,13 +196,13 @@ def test_stuck_code_does_not_keep_a_worker_whose_lease_has_ended(
 def test_waiting_for_another_slots_detector_is_no_call() -> None:
     board = SlotBoard.create(2)
     cache = DetectorCache()
-    cache._detectors['{"model": "slow"}'] = (_Slow(), threading.Lock())
+    cache._batchers['{"model": "slow"}'] = Batcher(_Slow())
     pixels = np.zeros((1, 2, 2, 3), np.uint8)
 
     def call(slot: int) -> None:
         board.take(slot, slot + 1)
         detector = cache.get(lambda kind: board.inside(slot, kind), model="slow")
-        detector.detect(pixels, 2, 2)
+        detector.submit(pixels, 2, 2).result()
 
     threads = [threading.Thread(target=call, args=(slot,)) for slot in range(2)]
     for thread in threads:
@@ -215,8 +216,11 @@ def test_waiting_for_another_slots_detector_is_no_call() -> None:
 
 class _Slow:
     labels: tuple[str, ...] = ()
-    batch_size = 1
+    batch_size, lanes, spread = 1, 1, False
     seconds = 0.6
+
+    def share(self, lane: int, lanes: int) -> None:
+        pass
 
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
         time.sleep(self.seconds)

@@ -25,6 +25,14 @@ class Detector(Protocol):
     """The names that its detections may carry."""
     batch_size: int
     """How many frames it likes to get at once."""
+    lanes: int
+    """How many threads may be in `detect` at once with a gain; 1: it takes one call at a time."""
+    spread: bool
+    """Whether two small calls side by side are better than a large one, as on a CPU's cores."""
+
+    def share(self, lane: int, lanes: int) -> None:
+        """Prepare this thread for calls of `detect`, beside those of the other `lanes`."""
+        ...
 
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
         """The detections of each frame, the best first.
@@ -78,11 +86,11 @@ def _load(
     device: str,
     threads: int | None,
 ) -> Detector:
-    from vidan.vision.device import find_device, set_threads
+    from vidan.vision.device import Place, set_threads
 
-    place = find_device(device)
     if threads is not None:
         set_threads(threads)
+    place = Place.of(device)
     if catalogue.is_factory(model):
         from vidan.vision.factory import FactoryDetector
 
@@ -98,11 +106,11 @@ def _load(
             labels=labels or catalogue.COCO_LABELS,
             min_score=min_score,
             size=size,
-            device=place,
-            autocast=place.type == "cuda",
+            place=place,
+            autocast=place.device.type == "cuda",
         )
     from vidan.vision.torchvision_models import TorchvisionDetector
 
     return TorchvisionDetector(
-        model, weights=weights, min_score=min_score, labels=labels, size=size, device=place
+        model, weights=weights, min_score=min_score, labels=labels, size=size, place=place
     )

@@ -24,9 +24,13 @@ class FactoryDetector:
     The factory is called with those of the keywords device, min_score, labels, size and weights
     that its signature accepts, the last three only if they were asked for. It gives an object
     with `labels` and `detect(pixels, width, height)`; `batch_size` and `decode_size` are optional.
-    What it leaves to us is done here: `min_score` and `labels` are applied to what it finds, and
-    boxes are cut at the frame's edge. Raises RejectedTask if it breaks the promise.
+    It is called by one thread at a time. What it leaves to us is done here: `min_score` and
+    `labels` are applied to what it finds, and boxes are cut at the frame's edge. Raises
+    RejectedTask if it breaks the promise.
     """
+
+    lanes = 1
+    spread = False
 
     def __init__(
         self,
@@ -53,6 +57,9 @@ class FactoryDetector:
         self._known = frozenset(known)
         self._kept = frozenset(self.labels)
         self._min_score = min_score
+
+    def share(self, lane: int, lanes: int) -> None:
+        """There is only one lane."""
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) as the user's object says, else the source's own size."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # a source is checked without the extra `worker`, which has n
 DECODERS = ("pyav", "decord")
 
 Size = tuple[int, int] | Callable[[int, int], tuple[int, int] | None]
-"""(height, width) of the pixels wanted; or what gives it for the (height, width) of the source, None
+"""(height, width) of the pixels wanted; or what gives it for those of the source, None
 for the source's own.
 """
 

@@ -22,7 +22,7 @@ from vidan import catalogue
 from vidan.domain import Detection
 from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.vision.arrays import check_pixels
-from vidan.vision.device import to_device
+from vidan.vision.device import Place
 
 _COCO_CLASSES = 91  # category ids from 0, which is the background, to 90
 _CLASSIFIER = re.compile(
@@ -47,8 +47,9 @@ class TorchvisionDetector:
         min_score: float,
         labels: Sequence[str] | None,
         size: tuple[int, int] | None,
-        device: torch.device,
+        place: Place,
     ) -> None:
+        device = place.device
         network, classes = _network(model.removeprefix("torchvision/"), weights)
         self._names = _class_names(classes)
         known = tuple(self._names.values())
@@ -59,7 +60,8 @@ class TorchvisionDetector:
         self.labels = tuple(name for name in known if labels is None or name in labels)
         self.batch_size = 1 if device.type == "cpu" else 8
         self._min_score = min_score
-        self._device = device
+        self._place = place
+        self.lanes, self.spread = place.lanes, place.spread
         # their own thresholds (0.001 to 0.2) would hide what a lower min_score asks for
         heads = getattr(network, "roi_heads", network)
         heads.score_thresh = min_score
@@ -73,6 +75,10 @@ class TorchvisionDetector:
         self._network = network.eval().to(device)
         if size is not None:
             self._try(model, size)
+
+    def share(self, lane: int, lanes: int) -> None:
+        """Take this lane's share of the device; see Place."""
+        self._place.share(lane, lanes)
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
         """(H, W) to which the network itself would scale such a frame, if that is smaller."""
@@ -91,11 +97,13 @@ class TorchvisionDetector:
         check_pixels(pixels)
         if len(pixels) == 0:
             return []
-        frames = to_device(pixels, self._device).permute(0, 3, 1, 2).float() / 255
+        frames = self._place.send(pixels).permute(0, 3, 1, 2).float() / 255
         scale = np.array([width / pixels.shape[2], height / pixels.shape[1]] * 2)
         limit = np.array([width, height] * 2, dtype=np.float64)
         results = self._network(list(frames.contiguous()))
-        return [self._detections(result, scale, limit) for result in results]
+        found = torch.cat([_rows(result) for result in results]).cpu().double().numpy()
+        ends = np.cumsum([len(result["scores"]) for result in results])
+        return [self._detections(rows, scale, limit) for rows in np.split(found, ends[:-1])]
 
     def _try(self, model: str, size: tuple[int, int]) -> None:
         """A blank frame tells whether the network takes that size: SSD takes no small one."""
@@ -108,22 +116,18 @@ class TorchvisionDetector:
             ) from error
 
     def _detections(
-        self,
-        result: Mapping[str, Tensor],
-        scale: NDArray[np.float64],
-        limit: NDArray[np.float64],
+        self, found: NDArray[np.float64], scale: NDArray[np.float64], limit: NDArray[np.float64]
     ) -> list[Detection]:
-        """boxes (K, 4) in pixels of the frame given, labels (K,), scores (K,) → Detections."""
-        boxes = np.clip(result["boxes"].cpu().double().numpy() * scale, 0, limit).tolist()
-        names = [self._names.get(i) for i in result["labels"].tolist()]
-        found = [
+        """One frame's rows of `_rows` → its detections in source pixels."""
+        boxes = np.clip(found[:, :4] * scale, 0, limit).tolist()
+        kept = [
             Detection(box=(x1, y1, x2, y2), label=name, score=score)
-            for (x1, y1, x2, y2), name, score in zip(
-                boxes, names, result["scores"].tolist(), strict=True
-            )
-            if name is not None and name in self.labels and score >= self._min_score
+            for (x1, y1, x2, y2), (label, score) in zip(boxes, found[:, 4:].tolist(), strict=True)
+            if (name := self._names.get(int(label))) is not None
+            and name in self.labels
+            and score >= self._min_score
         ]
-        return found[: self._limit]
+        return kept[: self._limit]
 
 
 class _Autocast(nn.Module):
@@ -142,6 +146,13 @@ class _Autocast(nn.Module):
         with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=enabled):
             features: dict[str, Tensor] = self.backbone(x)
         return {name: feature.float() for name, feature in features.items()}
+
+
+def _rows(result: Mapping[str, Tensor]) -> Tensor:
+    """A frame's boxes (K, 4) in pixels as given, labels (K,), scores (K,) → (K, 6)."""
+    boxes = result["boxes"]
+    columns = [result[key][:, None].to(boxes.dtype) for key in ("labels", "scores")]
+    return torch.cat((boxes, *columns), dim=1)
 
 
 def _network(name: str, weights: str | None) -> tuple[Any, int]:
