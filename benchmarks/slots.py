@@ -1,0 +1,274 @@
+"""Eight scenarios in one worker process beside one bare loop that detects as many frames.
+
+    python benchmarks/slots.py [--short] [--threads N] [--frames N] [--json FILE]
+
+Starts a PostgreSQL (synchronous_commit on) and the embedded broker of its own, makes a 720p video
+out of the sample, and runs in turn, A B B A, each time in a fresh process:
+
+- the worker: eight scenarios at once, one model, everything stored; from the first frame decoded to
+  the last scenario's end in the database;
+- the bare loop: a thread decodes with PyAV, a loop calls the same detector, at the batch size that
+  proved best beforehand; from the first frame decoded to the last result. Nothing is stored.
+
+What happens before the first frame (the process starts, the model loads) is told apart. Prints one
+table; with --json also writes {"machine": …, "rows": [{"name", "ratio", …}]}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import av  # noqa: E402
+import psutil  # noqa: E402
+from sqlalchemy import text  # noqa: E402
+
+from benchmarks import report  # noqa: E402
+from tests.support.durable_postgres import durable_postgres  # noqa: E402
+from tests.support.kafka import HostedBroker  # noqa: E402
+from vidan import catalogue  # noqa: E402
+from vidan.db import schema  # noqa: E402
+from vidan.db.session import Database  # noqa: E402
+from vidan.services import scenarios  # noqa: E402
+from vidan.services.scenarios import NewScenario  # noqa: E402
+from vidan.supervisor import MALLOC  # noqa: E402
+from vidan.worker_options import WorkerOptions  # noqa: E402
+
+SCENARIOS = 8
+BATCHES = (1, 2, 4, 8)
+WIDTH, HEIGHT = 1280, 720
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one turn of a side gave."""
+
+    fps: float
+    cpu_ms: float
+    """CPU of the process, a frame."""
+    start: float
+    """Seconds from the process's start to the first frame."""
+    waits: list[float]
+    """Seconds from decoded to result, of each frame."""
+    memory: float = 0.0
+    """Peak resident memory, MB."""
+    fill: float = 0.0
+    """Frames a call of the detector, on the average."""
+    built: int = 0
+    spread: float = 0.0
+    """Frames that the first scenario was ahead of the last at half-time, as a share of theirs."""
+
+
+class Bench:
+    """The servers, the videos, and both sides."""
+
+    def __init__(self, stack: ExitStack, threads: int, frames: int) -> None:
+        self.threads = threads
+        self.frames = frames
+        self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidan-bench-")))
+        url = stack.enter_context(durable_postgres()).create_database("slots")
+        schema.upgrade(url)
+        self._database = Database(url)
+        stack.callback(self._database.close)
+        broker = HostedBroker(self._folder / "broker.address")
+        broker.start()
+        stack.callback(broker.stop)
+        self._environment = {
+            **os.environ,
+            **MALLOC,
+            "OMP_NUM_THREADS": str(threads),
+            "DATABASE_URL": url,
+            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        }
+        self._videos = [self._folder / f"{number}.mp4" for number in range(SCENARIOS)]
+        make_video(self._videos[0], frames)
+        for other in self._videos[1:]:
+            os.link(self._videos[0], other)
+
+    def bare(self, batch: int, videos: int = SCENARIOS) -> Figures:
+        """The bare loop, over so many of the videos."""
+        command = [sys.executable, str(ROOT / "benchmarks" / "slots_bare.py")]
+        command += ["--threads", str(self.threads), "--batch", str(batch)]
+        began = time.time()
+        done = subprocess.run(
+            [*command, *map(str, self._videos[:videos])],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        told = json.loads(done.stdout)
+        assert told["frames"] == videos * self.frames, told["frames"]
+        return Figures(
+            fps=told["frames"] / (told["ended"] - told["first"]),
+            cpu_ms=1e3 * told["cpu"] / told["frames"],
+            start=told["first"] - began,
+            waits=told["waits"],
+            fill=batch,
+        )
+
+    def best_batch(self) -> int:
+        """The batch size at which the bare loop is quickest, each tried twice on two videos."""
+        tried = report.in_turn(
+            2, *(lambda b=b: self.bare(b, 2).fps for b in BATCHES), warm_up=False
+        )
+        return max(zip(map(report.median, tried), BATCHES, strict=True))[1]
+
+    def worker(self, slots: int = SCENARIOS) -> Figures:
+        """As many scenarios as slots, in one worker."""
+        ids = self._create(slots)
+        options = WorkerOptions("bench", slots=slots, threads=self.threads)
+        noted_file = self._folder / "noted.json"
+        command = [sys.executable, str(ROOT / "benchmarks" / "slots_worker.py"), str(noted_file)]
+        began = time.time()
+        child = psutil.Popen(
+            [*command, "--options", options.to_json()],
+            env=self._environment,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            memory = 0
+            while (ended := self._ended(ids)) is None:
+                assert child.poll() is None, "the worker died"
+                memory = max(memory, child.memory_info().rss)
+                time.sleep(0.05)
+            spent = child.cpu_times()
+        finally:
+            child.terminate()
+            child.wait(30)
+        noted = json.loads(noted_file.read_text())
+        frames = slots * self.frames
+        assert len(noted["waits"]) == frames, len(noted["waits"])
+        return Figures(
+            fps=frames / (ended - noted["first"]),
+            cpu_ms=1e3 * (spent.user + spent.system - noted["cpu"]) / frames,
+            start=noted["first"] - began,
+            waits=noted["waits"],
+            memory=memory / 2**20,
+            fill=frames / len(noted["calls"]),
+            built=noted["built"],
+            spread=spread(noted["steps"], frames) / self.frames,
+        )
+
+    def _create(self, count: int) -> list[int]:
+        new = [NewScenario(source=str(video)) for video in self._videos[:count]]
+        with self._database.begin() as connection:
+            return [one.id for one in scenarios.create_many(connection, new)]
+
+    def _ended(self, ids: Sequence[int]) -> float | None:
+        """When (Unix time) the last of them had ended and all was stored, if they have."""
+        sql = (
+            "SELECT extract(epoch FROM max(ended_at)) AS at, count(ended_at) AS ended,"
+            " string_agg(DISTINCT status, ' ') AS statuses,"
+            " (SELECT count(*) FROM predictions WHERE scenario_id = ANY(:ids)) AS stored"
+            " FROM scenarios WHERE id = ANY(:ids)"
+        )
+        with self._database.begin() as connection:
+            found: Any = connection.execute(text(sql), {"ids": list(ids)}).one()
+        if found.ended < len(ids):
+            return None
+        assert (found.statuses, found.stored) == ("completed", len(ids) * self.frames), found
+        return float(found.at)
+
+
+def make_video(path: Path, frames: int) -> None:
+    """The sample's first frames, scaled up to 720p."""
+    with av.open(str(catalogue.sample_video())) as sample, av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25, options={"preset": "veryfast"})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for frame in islice(sample.decode(video=0), frames):
+            scaled = frame.reformat(WIDTH, HEIGHT, "yuv420p")
+            scaled.pts = None
+            output.mux(stream.encode(scaled))
+        output.mux(stream.encode())
+
+
+def spread(steps: Sequence[tuple[int, float, int]], frames: int) -> int:
+    """Frames between the first and the last scenario when half of all were done."""
+    done: dict[int, int] = {run: 0 for run, _, _ in steps}
+    for run, _, count in sorted(steps, key=lambda step: step[1]):
+        done[run] += count
+        if 2 * sum(done.values()) >= frames:
+            break
+    return max(done.values()) - min(done.values())
+
+
+def compare(bench: Bench, rounds: int) -> list[report.Row]:
+    """Both sides in turn, and the medians beside each other."""
+    batch = bench.best_batch()
+    ours, bare = report.in_turn(rounds, bench.worker, lambda: bench.bare(batch), warm_up=False)
+
+    def middle(figures: Sequence[Figures], name: str) -> float:
+        return report.median([getattr(one, name) for one in figures])
+
+    def both(name: str) -> tuple[float, dict[str, report.Cell]]:
+        mine, other = middle(ours, name), middle(bare, name)
+        return mine / other, {"median": mine, "beside": other}
+
+    waits = [wait for one in ours for wait in one.waits]
+    bare_waits = [wait for one in bare for wait in one.waits]
+    return [
+        report.Row(
+            f"fps, {SCENARIOS} scenarios in one worker / bare loop, batch {batch},"
+            f" {bench.threads} threads each",
+            *both("fps"),
+            ">= 1.0",
+        ),
+        report.Row("CPU-ms a frame", *both("cpu_ms")),
+        report.Row("s from the process's start to the first frame", *both("start")),
+        *(
+            report.Row(
+                f"wait of a frame, decoded to result, s, p{round(100 * share)}",
+                None,
+                {
+                    "median": report.quantile(waits, share),
+                    "beside": report.quantile(bare_waits, share),
+                },
+            )
+            for share in (0.5, 0.99)
+        ),
+        report.Row("frames a call", None, {"median": middle(ours, "fill"), "beside": batch}),
+        report.Row("models in memory", None, {"median": max(one.built for one in ours)}),
+        report.Row(
+            "first before last scenario at half-time, share of a video",
+            None,
+            {"median": middle(ours, "spread")},
+        ),
+        report.Row(f"MB with {SCENARIOS} slots", None, {"median": middle(ours, "memory")}),
+    ]
+
+
+def main() -> int:
+    """Compare, print, write. Returns the exit code."""
+    parser = report.parser(__doc__)
+    parser.add_argument("--short", action="store_true", help="two rounds of few frames")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--frames", type=int, default=32, help="frames a scenario")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    frames, rounds = (16, 2) if arguments.short else (arguments.frames, arguments.rounds)
+    with ExitStack() as stack:
+        bench = Bench(stack, arguments.threads, frames)
+        rows = compare(bench, rounds)
+        for slots in (1, 2):
+            figures = bench.worker(slots)
+            rows.append(report.Row(f"MB with {slots} slots", None, {"median": figures.memory}))
+    report.publish(rows, arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

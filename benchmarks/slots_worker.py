@@ -1,0 +1,98 @@
+"""A real worker that notes what its frames and its detector are at, for benchmarks/slots.py.
+
+    python benchmarks/slots_worker.py FILE --options JSON
+
+FILE gets, when the worker ends: Unix time and CPU seconds of the process at its first frame, each
+frame's wait in seconds from decoded to its task, when (Unix time) each scenario's batches came to
+its task, how many detectors were built, and how many frames each call of them had.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+
+@dataclass(slots=True)
+class Noted:
+    """What FILE gets."""
+
+    first: float | None = None
+    cpu: float = 0.0
+    waits: list[float] = field(default_factory=list)
+    steps: list[tuple[int, float, int]] = field(default_factory=list)
+    """(run, time, frames) of each batch that came to a task."""
+    calls: list[int] = field(default_factory=list)
+    built: int = 0
+
+
+def note_all(noted: Noted) -> None:
+    """Stand between the worker's parts, where frames pass."""
+    from vidan import detectors as vidan_detectors
+    from vidan import pipeline
+    from vidan.vision import frames as vision_frames
+
+    detectors: Any = vidan_detectors
+
+    since: dict[int, float] = {}
+    open_source, build_detector = vision_frames.open_source, detectors.build_detector
+    batches = pipeline.Pipeline.batches
+
+    class Watched:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self._source = open_source(*arguments, **options)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._source, name)
+
+        def batches(self, size: int) -> Iterator[Any]:
+            if noted.first is None:
+                noted.first, noted.cpu = time.time(), time.process_time()
+            for batch in self._source.batches(size):
+                since[id(batch)] = time.monotonic()
+                yield batch
+
+    def watched_batches(self: pipeline.Pipeline) -> Iterator[Any]:
+        for batch, found in batches(self):
+            count = len(batch.indices)
+            noted.waits += [time.monotonic() - since.pop(id(batch))] * count
+            noted.steps.append((id(self), time.time(), count))
+            yield batch, found
+
+    def built(**options: Any) -> Any:
+        detector: Any = build_detector(**options)
+        detect = detector.detect
+
+        def counted(pixels: Any, width: int, height: int) -> Any:
+            noted.calls.append(len(pixels))
+            return detect(pixels, width, height)
+
+        noted.built += 1
+        detector.detect = counted
+        return detector
+
+    vision_frames.open_source = Watched
+    detectors.build_detector = built
+    pipeline.Pipeline.batches = watched_batches  # type: ignore[method-assign]
+
+
+def main() -> int:
+    """Run the worker until SIGTERM. Returns its exit code."""
+    from vidan import worker
+
+    noted = Noted()
+    note_all(noted)
+    code = worker.main(sys.argv[2:])
+    Path(sys.argv[1]).write_text(json.dumps(asdict(noted)))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
