@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,10 @@ from vidan.domain import Detection
 from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.vision.arrays import nms
 from vidan.vision.detector import Detector, build_detector
+from vidan.vision.device import Place
 from vidan.vision.nanodet import NanoDet, input_size
+from vidan.vision.ring import HostCopies, Ring
+from vidan.vision.torchvision_models import TorchvisionDetector
 
 Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT = 768, 576
@@ -187,6 +192,27 @@ def test_a_frame_does_not_depend_on_the_others(detector: Detector, frames: Pixel
     assert all(close(one, other) for one, other in zip(together, alone, strict=True))
 
 
+def test_it_may_be_called_in_all_its_lanes_at_once(detector: Detector, frames: Pixels) -> None:
+    lanes = max(2, detector.lanes) if detector.spread else detector.lanes
+    before = torch.get_num_threads()
+    found: dict[int, list[list[Detection]]] = {}
+
+    def work(lane: int) -> None:
+        detector.share(lane, lanes)
+        found[lane] = [detector.detect(frames[n : n + 2], WIDTH, HEIGHT)[0] for n in (0, 3, 6)]
+
+    threads = [threading.Thread(target=work, args=(lane,)) for lane in range(lanes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    torch.set_num_threads(before)
+    expected = [detector.detect(frames[n : n + 1], WIDTH, HEIGHT)[0] for n in (0, 3, 6)]
+    assert len(found) == lanes
+    for each in found.values():
+        assert all(close(one, other) for one, other in zip(each, expected, strict=True))
+
+
 def test_the_same_again_gives_the_same(detector: Detector, frames: Pixels) -> None:
     first = detector.detect(frames[:2], WIDTH, HEIGHT)
     assert detector.detect(frames[:2], WIDTH, HEIGHT) == first
@@ -243,9 +269,15 @@ def test_nanodet_finds_what_the_reference_has(frames: Pixels) -> None:
             assert np.abs(np.subtract(detection.box, box)).max() < 0.5
 
 
-def test_nanodet_in_bfloat16_finds_nearly_the_same(frames: Pixels) -> None:
+@pytest.fixture
+def like_a_gpu() -> Place:
+    """The way that frames take to a GPU, on the CPU."""
+    return Place(torch.device("cpu"), lanes=2, spread=False, send=Ring(HostCopies()).send)
+
+
+def test_nanodet_in_bfloat16_finds_nearly_the_same(frames: Pixels, like_a_gpu: Place) -> None:
     """What a GPU computes, on the CPU: the good ones of the reference, at their places."""
-    detector = NanoDet(catalogue.NANODET_WEIGHTS, autocast=True)
+    detector = NanoDet(catalogue.NANODET_WEIGHTS, autocast=True, place=like_a_gpu)
     found = detector.detect(frames[:2], WIDTH, HEIGHT)
     for number, detections in zip((0, 20), found, strict=True):
         for want in reference()[str(number)]:
@@ -257,6 +289,38 @@ def test_nanodet_in_bfloat16_finds_nearly_the_same(frames: Pixels) -> None:
                     and np.abs(np.subtract(d.box, box)).max() < 4
                     for d in detections
                 )
+
+
+@pytest.mark.parametrize("min_score", [0.0, 0.35, 0.999])
+def test_nanodets_best_places_are_those_above_its_min_score(
+    frames: Pixels, min_score: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU always takes the same number of places: what is kept in the end is the same."""
+    waits = NanoDet(catalogue.NANODET_WEIGHTS, min_score=min_score)
+    never = NanoDet(catalogue.NANODET_WEIGHTS, min_score=min_score, autocast=True)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # float32 for both
+    for one, other in zip(
+        waits.detect(frames[:2], WIDTH, HEIGHT),
+        never.detect(frames[:2], WIDTH, HEIGHT),
+        strict=True,
+    ):
+        assert bool(one) == (min_score < 0.9)
+        assert one == other
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_torchvision_takes_frames_from_a_ring(
+    ssdlite: Path, frames: Pixels, number: int, like_a_gpu: Place
+) -> None:
+    standard: dict[str, Any] = {
+        "weights": str(ssdlite), "min_score": 0.1, "labels": None, "size": None
+    }  # fmt: skip
+    name = "torchvision/ssdlite320_mobilenet_v3_large"
+    ringed = TorchvisionDetector(name, place=like_a_gpu, **standard)
+    plain = TorchvisionDetector(name, place=Place.of("cpu"), **standard)
+    found = ringed.detect(frames[:number], WIDTH, HEIGHT)
+    assert found == plain.detect(frames[:number], WIDTH, HEIGHT)
+    assert len(found) == number
 
 
 @pytest.mark.parametrize(
