@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tests.support.cluster import SAMPLE
 from tests.support.processes import eventually
+from tests.support.videos import plain
 from vidan import catalogue, detectors
 from vidan.config import Settings
 from vidan.db.session import Database
@@ -68,26 +69,12 @@ def worker(database_url: str, tmp_path: Path) -> Iterator[Worker]:
     made._slots.close()
 
 
-def video(path: Path, brightness: int, width: int = 64) -> Path:
-    """24 frames of one brightness, but for a line that gets longer."""
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=25)
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, 48, "yuv420p"
-        for number in range(24):
-            image = np.full((48, width, 3), brightness, np.uint8)
-            image[0, :number] = 255
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        output.mux(stream.encode())
-    return path
-
-
 def test_one_bad_scenario_fails_alone(worker: Worker, database: Database, tmp_path: Path) -> None:
     """All four wait for the same detector, two of them in another size."""
     BUILT.clear()
     kinds = [(0, 64), (100, 64), (200, 32), (150, 64)]
     new = [
-        NewScenario(str(video(tmp_path / f"{n}.mp4", *kind)), "watch")
+        NewScenario(str(plain(tmp_path / f"{n}.mp4", *kind)), "watch")
         for n, kind in enumerate(kinds)
     ]
     with database.begin() as connection:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import videos
 from tests.support.cluster import APPS, SAMPLE, SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually
 from tests.support.supervising import running
@@ -184,3 +185,29 @@ def test_a_source_that_hangs_is_ended_by_the_stall_limit_and_fails_alone(
     finally:
         for end in ends:
             os.close(end)
+
+
+def test_a_batch_of_four_scenarios_that_hangs_fails_the_guilty_one_alone(
+    embedded_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whose frame it was can't be seen from outside. Who was charged has calls of its own then."""
+    cluster = embedded_cluster
+    black = videos.plain(tmp_path / "black.mp4", 0)
+    bright = videos.plain(tmp_path / "bright.mp4", 200, frames=100)
+    cluster.orchestrator()
+    options = {"model": "trial:hanging_in_the_dark", "batch_size": 4}
+    with _quick_to_lose_patience(cluster, monkeypatch, tmp_path, slots=4):
+        sources = [bright, bright, black, bright]
+        ids = [cluster.create(task="count", source=str(one), params=options) for one in sources]
+        hung = ids.pop(2)
+        cluster.query("UPDATE scenarios SET max_crashes = 2 WHERE id = :id", id=hung)
+        scenario = cluster.wait(hung, 120)
+        assert scenario.status is Status.FAILED
+        assert "at last it stalled: over 3 s in one call of the detector" in str(scenario.error)
+        for neighbour in ids:
+            ended = cluster.wait(neighbour, 60)
+            assert ended.status is Status.COMPLETED, _history(cluster)
+            assert ended.result == {"frames": 100}
+            assert ended.crashes <= 1, _history(cluster)
+    quarantined = "SELECT 1 FROM transitions WHERE scenario_id = ANY(:ids) AND actor LIKE :actor"
+    assert cluster.query(quarantined, ids=ids, actor="%quarantine") == [], _history(cluster)

@@ -170,3 +170,17 @@ def cut_by_edit_list(source: Path, path: Path, edits: Sequence[tuple[int, int]])
         struct.pack_into(">I", patched, size, length + len(box) - old)
     path.write_bytes(bytes(patched))
     return path
+
+
+def plain(path: Path, brightness: int, width: int = WIDTH, frames: int = 24) -> Path:
+    """Frames of one brightness, but for a line that gets longer."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=RATE)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, HEIGHT, "yuv420p"
+        for number in range(frames):
+            image = np.full((HEIGHT, width, 3), brightness, np.uint8)
+            image[0, : number % width] = 255
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        output.mux(stream.encode())
+    return path

@@ -61,6 +61,21 @@ def hanging() -> Hanging:
     return Hanging(0)
 
 
+class HangingInTheDark(Mean):
+    """Hangs at a black frame. It takes four scenarios' batches in one call."""
+
+    batch_size = 16
+
+    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
+        if min(frame.mean() for frame in pixels) < 10:
+            time.sleep(600)
+        return super().detect(pixels, width, height)
+
+
+def hanging_in_the_dark() -> HangingInTheDark:
+    return HangingInTheDark(0.01)
+
+
 @app.task(name="deadly")
 def deadly(run: Run, at: int = 0, manner: str = "kill") -> str:
     """Kill the process it runs in once it has come to a frame: as if memory had run out, or by a
@@ -81,10 +96,12 @@ def add(run: Run, a: int, b: int = 1) -> int:
 
 
 @app.task(name="count")
-def count(run: Run, model: str = "trial:quick", decoder: str = "pyav") -> dict[str, int]:
+def count(
+    run: Run, model: str = "trial:quick", decoder: str = "pyav", batch_size: int | None = None
+) -> dict[str, int]:
     """Count frames in the task's own state."""
     run.state.setdefault("frames", 0)
-    for batch, _ in run.detect(model=model, min_score=0.0, decoder=decoder):
+    for batch, _ in run.detect(model=model, min_score=0.0, decoder=decoder, batch_size=batch_size):
         run.state["frames"] += len(batch.indices)
     return {"frames": run.state["frames"]}
 
