@@ -28,8 +28,8 @@ def posts(
 ) -> list[WorkerOptions]:
     """Return the options of each worker: one a GPU, or `cpus` processes of one thread each.
 
-    Without a device option: all GPUs, else one CPU process. `gpus` is "all" or "0,1". Raises
-    InputRejected for a GPU that isn't there, MissingExtra without torch.
+    Without a device option: all GPUs, else one CPU process with all cores. `gpus` is "all" or
+    "0,1". Raises InputRejected for a GPU that isn't there, MissingExtra without torch.
     """
     if find_spec("torch") is None:
         raise MissingExtra(
@@ -45,7 +45,7 @@ def posts(
             queues=tuple(queues),
             source=source,
             app=app,
-            threads=1 if device == "cpu" else None,
+            threads=None if cpus is None else 1,
             max_frames_per_child=max_frames_per_child,
         )
         for place, device in enumerate(devices)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tests.support.cluster import APPS, Cluster
 from tests.support.processes import eventually, is_gone
 from tests.support.supervising import running
-from vidan import lifeline
+from vidan import devices, lifeline
 from vidan import supervisor as supervisor_module
 from vidan.batcher import Batcher
 from vidan.config import Settings
@@ -235,6 +235,12 @@ def test_posts_are_one_process_a_device() -> None:
     assert [one.device for one in two] == ["cpu", "cpu"]
     assert len({one.name for one in two}) == 2
     assert all(one.threads == 1 and one.slots == 3 and one.queues == ("a", "b") for one in two)
+
+
+def test_without_a_gpu_one_process_has_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "gpu_count", lambda: 0)
+    (one,) = posts(slots=8)
+    assert (one.device, one.threads, one.slots) == ("cpu", None, 8)
 
 
 @pytest.mark.parametrize("gpus", ["7", "x", "0,0", "-1"])
