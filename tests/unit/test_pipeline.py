@@ -1,0 +1,137 @@
+"""Source → detector → task: what is ahead of the task, and what is left when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.support.processes import eventually
+from vidan.batcher import Batcher, Seat
+from vidan.commits import Committer, Done, LabelNames, RunControl
+from vidan.domain import Detection
+from vidan.errors import HandOver, VidanError
+from vidan.pipeline import Pipeline
+from vidan.vision.frames import FrameBatch
+
+
+@dataclass
+class Source:
+    """Gives `count` batches of one frame, then fails if it has to."""
+
+    count: int
+    live: bool = False
+    failure: Exception | None = None
+    width: int = 2
+    height: int = 2
+    fps: float | None = None
+    frames_total: int | None = None
+
+    def batches(self, size: int) -> Iterator[FrameBatch]:
+        for number in range(self.count):
+            one = np.array([number], np.int64)
+            pixels = np.full((1, 2, 2, 3), number, np.uint8)
+            yield FrameBatch(one, one, pixels, 2, 2, (), number + 1, None)
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Seen:
+    """A detector that notes which frames it was given."""
+
+    labels: tuple[str, ...] = ()
+    batch_size: int = 1
+    lanes: int = 1
+    spread: bool = False
+    frames: list[int] = field(default_factory=list)
+
+    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
+        self.frames += [int(frame[0, 0, 0]) for frame in pixels]
+        return [[] for _ in pixels]
+
+    def decode_size(self, height: int, width: int) -> tuple[int, int]:
+        return height, width
+
+    def share(self, lane: int, lanes: int) -> None:
+        pass
+
+
+class Stored:
+    """Stands for the committer."""
+
+    def __init__(self) -> None:
+        self.labels = LabelNames(())
+        self.frames: list[int] = []
+
+    def add(self, done: Done) -> None:
+        self.frames += [row.frame for row in done.rows]
+
+
+def pipeline(source: Source, detector: Seen, control: RunControl) -> tuple[Pipeline, Stored, Seat]:
+    stored = Stored()
+    seat = Batcher(detector).seat(lambda _: nullcontext(), control.check)
+    seat.live = source.live
+    made = Pipeline(
+        cast(Any, source),
+        cast(Committer, stored),
+        control,
+        state=lambda: "{}",
+        detector=seat,
+        batch_size=1,
+    )
+    return made, stored, seat
+
+
+@pytest.mark.parametrize(("live", "ahead"), [(False, 2), (True, 1)])
+def test_of_a_file_the_next_batch_is_at_the_detector_already(live: bool, ahead: int) -> None:
+    detector = Seen()
+    made, stored, seat = pipeline(Source(5, live=live), detector, RunControl())
+    batches = made.batches()
+    for number, (batch, _) in enumerate(batches):
+        assert batch.indices.tolist() == [number]
+        wanted = list(range(min(5, number + ahead)))
+        assert eventually(lambda: detector.frames == wanted)  # noqa: B023
+        assert stored.frames == list(range(number))  # not the one that the task works on
+    assert stored.frames == list(range(5))
+    assert not seat.batcher._seats
+
+
+def test_what_came_before_an_error_of_the_source_is_stored() -> None:
+    made, stored, seat = pipeline(Source(3, failure=VidanError("gone")), Seen(), RunControl())
+    seen: list[int] = []
+    with pytest.raises(VidanError, match="gone"):
+        seen.extend(int(batch.indices[0]) for batch, _ in made.batches())
+    assert stored.frames == [0, 1, 2]
+    assert not seat.batcher._seats
+
+
+def test_an_interruption_leaves_the_detector() -> None:
+    detector, control = Seen(), RunControl()
+    made, stored, seat = pipeline(Source(9), detector, control)
+    batches = made.batches()
+    next(batches)
+    control.interrupt(HandOver("the worker is leaving"))
+    with pytest.raises(HandOver):
+        next(batches)
+    assert stored.frames == [0]
+    assert set(detector.frames) <= {0, 1}
+    assert not seat.batcher._seats
+
+
+def test_a_task_that_breaks_off_leaves_the_detector() -> None:
+    made, stored, seat = pipeline(Source(9), Seen(), RunControl())
+    batches = made.batches()
+    next(batches)
+    cast(Any, batches).close()
+    made.settle()
+    assert stored.frames == [0]
+    assert not seat.batcher._seats
