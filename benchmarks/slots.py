@@ -25,21 +25,18 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import av  # noqa: E402
 import psutil  # noqa: E402
 from sqlalchemy import text  # noqa: E402
 
-from benchmarks import report  # noqa: E402
+from benchmarks import films, report  # noqa: E402
 from tests.support.durable_postgres import durable_postgres  # noqa: E402
 from tests.support.kafka import HostedBroker  # noqa: E402
-from vidan import catalogue  # noqa: E402
 from vidan.db import schema  # noqa: E402
 from vidan.db.session import Database  # noqa: E402
 from vidan.services import scenarios  # noqa: E402
@@ -96,7 +93,7 @@ class Bench:
             "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
         }
         self._videos = [self._folder / f"{number}.mp4" for number in range(SCENARIOS)]
-        make_video(self._videos[0], frames)
+        films.scaled(self._videos[0], HEIGHT, WIDTH, frames)
         for other in self._videos[1:]:
             os.link(self._videos[0], other)
 
@@ -184,19 +181,6 @@ class Bench:
             count = connection.execute(text(stored), {"ids": list(ids)}).scalar_one()
             assert count == len(ids) * self.frames, count
         return float(found.at)
-
-
-def make_video(path: Path, frames: int) -> None:
-    """The sample's first frames, scaled up to 720p."""
-    with av.open(str(catalogue.sample_video())) as sample, av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=25, options={"preset": "veryfast"})
-        assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for frame in islice(sample.decode(video=0), frames):
-            scaled = frame.reformat(WIDTH, HEIGHT, "yuv420p")
-            scaled.pts = None
-            output.mux(stream.encode(scaled))
-        output.mux(stream.encode())
 
 
 def spread(steps: Sequence[tuple[int, float, int]], frames: int) -> int:

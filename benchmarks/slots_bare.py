@@ -1,11 +1,10 @@
-"""The bare loop that benchmarks/slots.py compares with: a thread decodes, a loop detects.
+"""The bare loop that benchmarks/slots.py compares with, over several videos, one after the other.
 
     python benchmarks/slots_bare.py --threads N --batch B VIDEO…
 
-Decodes with PyAV at the size that the model wants, one video after the other; nothing is stored.
-Prints {"began", "first", "ended", "cpu", "frames", "waits"}: Unix times of the process's start, the
-first frame and the last result, CPU seconds between these two, and each frame's wait in seconds
-from decoded to result.
+A thread decodes and scales (benchmarks/bare_loop.py), the detector works; nothing is stored. Prints
+{"first", "ended", "cpu", "frames", "waits"}: Unix times of the begin of decoding and of the last
+result, CPU seconds between these two, and each frame's wait in seconds from decoded to result.
 """
 
 from __future__ import annotations
@@ -16,76 +15,46 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-BATCHES_AHEAD = 2
-
-
-def decoded(videos: Sequence[str], size: tuple[int, int]) -> Iterator[tuple[float, Any]]:
-    """Each frame, and the time (monotonic) at which it was there."""
-    import av
-
-    for video in videos:
-        with av.open(video) as container:
-            container.streams.video[0].thread_type = "AUTO"
-            for frame in container.decode(video=0):
-                pixels = frame.to_ndarray(format="rgb24", height=size[0], width=size[1])
-                yield time.monotonic(), pixels
+from benchmarks.bare_loop import AHEAD, decoded  # noqa: E402
+from vidan.vision.detector import build_detector  # noqa: E402
 
 
 def main() -> int:
     """Detect all frames. Returns the exit code."""
-    began = time.time()
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("videos", nargs="+")
     arguments = parser.parse_args()
-
-    import av
-    import numpy as np
-
-    from vidan.vision.detector import build_detector
-
     with av.open(arguments.videos[0]) as container:
         height, width = container.streams.video[0].height, container.streams.video[0].width
     detector = build_detector(threads=arguments.threads)
     size = detector.decode_size(height, width)
-    batches: queue.Queue[list[tuple[float, Any]] | None] = queue.Queue(BATCHES_AHEAD)
+    batches: queue.Queue[tuple[float, NDArray[np.uint8]] | None] = queue.Queue(AHEAD)
 
     def decode() -> None:
-        batch = []
-        for frame in decoded(arguments.videos, size):
-            batch.append(frame)
-            if len(batch) == arguments.batch:
-                batches.put(batch)
-                batch = []
-        if batch:
-            batches.put(batch)
+        for video in arguments.videos:
+            for pixels in decoded(video, size, arguments.batch):
+                batches.put((time.monotonic(), pixels))
         batches.put(None)
 
     first, cpu = time.time(), time.process_time()
     threading.Thread(target=decode, daemon=True).start()
     waits: list[float] = []
     while (batch := batches.get()) is not None:
-        detector.detect(np.stack([pixels for _, pixels in batch]), width, height)
-        waits += [time.monotonic() - since for since, _ in batch]
-    print(
-        json.dumps(
-            {
-                "began": began,
-                "first": first,
-                "ended": time.time(),
-                "cpu": time.process_time() - cpu,
-                "frames": len(waits),
-                "waits": waits,
-            }
-        )
-    )
+        since, pixels = batch
+        detector.detect(pixels, width, height)
+        waits += [time.monotonic() - since] * len(pixels)
+    told = {"first": first, "ended": time.time(), "cpu": time.process_time() - cpu}
+    print(json.dumps({**told, "frames": len(waits), "waits": waits}))
     return 0
 
 
