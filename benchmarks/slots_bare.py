@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.bare_loop import AHEAD, decoded  # noqa: E402
-from vidan.vision.detector import build_detector  # noqa: E402
+from benchmarks.bare_loop import AHEAD, decoded
+from vidan.vision.detector import build_detector
 
 
 def main() -> int:

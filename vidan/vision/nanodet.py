@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -260,16 +260,18 @@ def normalise(frames: Tensor, size: tuple[int, int]) -> Tensor:
     return ((rows - mean) / std).view(-1, size[0], size[1], 3).permute(0, 3, 1, 2)
 
 
-@lru_cache(maxsize=8)
+# both are made on the CPU and kept for good: lanes on a GPU have a stream each, and must find them
+# ready and never freed. Inputs have few sizes.
+
+
+@cache
 def _row(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the values of one row, both (width·3,)."""
-    return (
-        torch.tensor(MEAN, device=device).repeat(width),
-        torch.tensor(STD, device=device).repeat(width),
-    )
+    mean, std = (torch.tensor(values).repeat(width) for values in (MEAN, STD))
+    return mean.to(device), std.to(device)
 
 
-@lru_cache(maxsize=8)
+@cache
 def _grid(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
     """Centres (cells, 2) as x, y and strides (cells,) of all cells, in pixels of the input."""
     centres, strides = [], []
