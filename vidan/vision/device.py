@@ -75,8 +75,8 @@ class Place:
         if getattr(_thread, "share", None) == share:
             return
         if self.device.type == "cpu":
-            # lanes of one thread each did 22.7 frames/s together, one lane of two threads 22.2 at
-            # its best batch and 21.0 at this one (NanoDet, 416x736, two cores)
+            # two lanes of one thread did 23.3 frames/s together, one lane of two threads 22.9
+            # (NanoDet, 416x736, two cores); what is not inference goes on beside it, too
             torch.set_num_threads(max(1, _threads() // lanes + (lane < _threads() % lanes)))
         else:
             torch.cuda.set_device(self.device)
