@@ -82,7 +82,8 @@ class Batcher:
         self._seats: deque[Seat] = deque()  # the one served longest ago first
         self._lanes: set[int] = set()
         self._busy = 0
-        self._changed = threading.Condition()
+        self.lock = threading.Lock()
+        self._ready = threading.Condition(self.lock)  # what lanes wait for; seats have their own
 
     def seat(
         self, clock: Clock, check: Callable[[], None] = lambda: None, *, alone: bool = False
@@ -99,33 +100,33 @@ class Batcher:
     def submit(self, pending: Pending) -> None:
         """Let it wait for its turn."""
         seat = pending.seat
-        with self._changed:
+        with self.lock:
             if seat not in self._seats:
                 self._seats.append(seat)
             while len(seat.waiting) >= MAX_WAITING:
                 seat.check()
-                self._changed.wait(0.5)
+                seat.changed.wait(0.5)
             seat.waiting.append(pending)
             self._start_lanes()
-            self._changed.notify_all()
+            self._ready.notify_all()
 
     def await_settled(self, pending: Pending) -> None:
         """Wait until the detector is done with it, interrupted only as long as it has not begun."""
-        with self._changed:
+        with self.lock:
             while not pending.settled:
                 if not pending.inside:
                     pending.seat.check()
-                self._changed.wait(0.5)
+                pending.seat.changed.wait(0.5)
 
     def leave(self, seat: Seat) -> None:
         """Withdraw what waits, and wait for what the detector has."""
-        with self._changed:
+        with self.lock:
             seat.waiting.clear()
             while seat.inside:
-                self._changed.wait()
+                seat.changed.wait()
             if seat in self._seats:
                 self._seats.remove(seat)
-            self._changed.notify_all()
+            self._ready.notify_all()
 
     # --- lanes
 
@@ -145,12 +146,12 @@ class Batcher:
         while (taken := self._next(number)) is not None:
             batch, lanes = taken
             self._call(batch, partial(self.detector.share, number, lanes))
-            with self._changed:
+            with self.lock:
                 self._busy -= 1
 
     def _next(self, number: int) -> tuple[list[Pending], int] | None:
         """Wait for a batch; None once there are no seats. Also: among how many lanes it is one."""
-        with self._changed:
+        with self.lock:
             while self._seats:
                 lanes = self._worthwhile()
                 batch = self._form(lanes - self._busy) if number < lanes else []
@@ -158,7 +159,7 @@ class Batcher:
                 if batch and not wait:
                     self._begin(batch)
                     return batch, lanes
-                self._changed.wait(wait)
+                self._ready.wait(wait)
             self._lanes.discard(number)
             return None
 
@@ -207,7 +208,8 @@ class Batcher:
             if one.seat in self._seats:
                 self._seats.remove(one.seat)
             self._seats.append(one.seat)
-        self._changed.notify_all()
+            one.seat.changed.notify_all()  # there is room again
+        self._ready.notify_all()
 
     def _call(self, batch: Sequence[Pending], prepare: Callable[[], None]) -> None:
         """Settle a batch. What fails together is tried one by one: only the guilty fail."""
@@ -246,10 +248,10 @@ class Batcher:
     def _settle(
         self, one: Pending, found: list[list[Detection]] | None, error: BaseException | None
     ) -> None:
-        with self._changed:
+        with self.lock:
             one.found, one.error, one.inside = found, error, False
             one.seat.inside -= 1
-            self._changed.notify_all()
+            one.seat.changed.notify_all()
 
 
 @dataclass(slots=True, eq=False)
@@ -264,9 +266,14 @@ class Seat:
     waiting: deque[Pending] = field(default_factory=deque)
     inside: int = 0
     """How many of its submissions the detector has."""
+    changed: threading.Condition = field(init=False)
+    """With the batcher's lock: so nobody is woken by what is another's."""
     _calls: int = 0
     _running: AbstractContextManager[None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.changed = threading.Condition(self.batcher.lock)
 
     @property
     def labels(self) -> tuple[str, ...]:

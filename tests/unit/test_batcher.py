@@ -173,7 +173,7 @@ def test_turns_go_round(gate: Gate) -> None:
 
 def waits(batcher: Batcher, clock: Clock, seconds: float) -> bool:
     """Whether what waits goes only once so many seconds have passed."""
-    with batcher._changed:
+    with batcher.lock:
         batch = batcher._form(1)
         clock.time = seconds - 1e-6
         early = batcher._wait(batch)
