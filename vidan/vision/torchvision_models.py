@@ -58,7 +58,7 @@ class TorchvisionDetector:
         except InputRejected as error:
             raise RejectedTask(str(error), hint=error.hint) from None
         self.labels = tuple(name for name in known if labels is None or name in labels)
-        self.batch_size = 1 if device.type == "cpu" else 8
+        self.batch_size = 4 if device.type == "cpu" else 8
         self._min_score = min_score
         self._place = place
         self.lanes, self.spread = place.lanes, place.spread
@@ -72,7 +72,8 @@ class TorchvisionDetector:
             network.transform.fixed_size = (size[1], size[0])
         self._transform = network.transform
         network.backbone = _Autocast(network.backbone, device)
-        self._network = network.eval().to(device)
+        # on one core, in batches of four: ssdlite320 29 ms a frame, 52 in planes, 42 one by one
+        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
         if size is not None:
             self._try(model, size)
 
