@@ -7,10 +7,10 @@ TESTS_AT_ONCE ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test model chaos fuzz format clean
+.PHONY: help install demo check test model chaos fuzz bench bench-short format clean
 
 help:  ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -55,6 +55,19 @@ chaos: $(INSTALLED)  ## kill everything, see that nothing is lost: SEED=1 KILLS=
 fuzz: $(INSTALLED)  ## damaged videos, bad messages: SEED=1 DAMAGED=500 MESSAGES=10000
 	FUZZ_SEED=$(SEED) FUZZ_VIDEOS=$(DAMAGED) FUZZ_MESSAGES=$(MESSAGES) \
 	  $(BIN)/python -m pytest tests/fuzz
+
+# Each prints a table, and writes it to build/benchmarks with its JSON.
+BENCHMARKS := overhead slots tasks growth memory start recovery
+
+bench: $(INSTALLED)  ## all benchmarks, about an hour: make bench BENCHMARKS="overhead tasks"
+	@mkdir -p build/benchmarks
+	@for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python benchmarks/$$name.py \
+	  --json build/benchmarks/$$name.json > build/benchmarks/$$name.txt || exit 1; \
+	  cat build/benchmarks/$$name.txt; done
+
+bench-short: $(INSTALLED)  ## a short form of two benchmarks: they print, and fail on no time
+	$(BIN)/python benchmarks/overhead.py --short
+	$(BIN)/python benchmarks/tasks.py --short
 
 format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff check --fix .
