@@ -5,11 +5,12 @@
 V is vidan: an orchestrator, a supervisor and its worker, as real processes on a PostgreSQL and an
 embedded broker of their own; from the scenario's creation to `completed`, model loaded. B is the
 best bare loop (benchmarks/bare_loop.py): a thread decodes and scales, the same detector takes the
-same batches in as many threads, nothing is sent or stored. Both run in turn (V B B V …), the other
-one stopped meanwhile. The CPU time of V is that of everything: worker, supervisor, orchestrator,
-broker, PostgreSQL. A ratio is the median of the ratios of neighbours in time. D (decode alone) and
-F (inference alone) tell how far B is from what is possible. `start` is V's from the start of its
-supervisor to the first frame stored, beside B's from its start to its first result.
+same batches in as many threads, with the worker's malloc settings; nothing is sent or stored. Both
+run in turn (V B B V …), the other one stopped meanwhile. The CPU time of V is that of everything:
+worker, supervisor, orchestrator, broker, PostgreSQL. A ratio is the median of the ratios of
+neighbours in time. D (decode alone) and F (inference alone) tell how far B is from what is
+possible. `start` is V's from the start of its supervisor to the first frame stored, beside B's from
+its start to its model's being ready.
 
 One process of one thread each, then `--cpus 2`: two processes of one thread, two videos at once.
 """
@@ -17,6 +18,7 @@ One process of one thread each, then `--cpus 2`: two processes of one thread, tw
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -42,6 +44,7 @@ from vidan.db import schema  # noqa: E402
 from vidan.domain import ENDED, Status  # noqa: E402
 from vidan.services import scenarios  # noqa: E402
 from vidan.services.scenarios import NewScenario, Scenario  # noqa: E402
+from vidan.supervisor import MALLOC  # noqa: E402
 from vidan.vision.detector import build_detector  # noqa: E402
 
 MODELS = (
@@ -88,6 +91,7 @@ class Bare:
                 stdout=subprocess.PIPE,
                 text=True,
                 cwd=ROOT,
+                env={**os.environ, **MALLOC},
             )
             for _ in range(processes)
         ]
