@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -27,10 +27,10 @@ SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 class DurablePostgres(PostgresServer):
-    """A server whose address stays the same over restarts."""
+    """A server whose address stays the same over restarts; `options` over those of the stack's."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "postgres", folder / "postgres.log", DURABLE)
+    def __init__(self, folder: Path, options: Mapping[str, str] = DURABLE) -> None:
+        super().__init__(folder / "postgres", folder / "postgres.log", options)
 
     @property
     def socket(self) -> str:

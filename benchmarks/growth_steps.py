@@ -1,0 +1,225 @@
+"""What workers and orchestrators ask all day, timed on an empty and on a grown table."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+import psycopg
+from sqlalchemy import Connection, text
+
+from benchmarks import report
+from vidan.db.session import Database
+from vidan.services import announcements, expiry, leases, runs, scenarios, workers
+from vidan.services.leases import Claimant
+from vidan.services.runs import Ending
+from vidan.services.scenarios import NewScenario
+from vidan.domain import Status
+
+T = TypeVar("T")
+
+CYCLES = 150
+"""So often each step is timed in a round."""
+CLAIMED = 4
+STEPS = ("claim", "announcement", "sweep", "expiry", "next due", "suspects", "heartbeat")
+PROMISED = ("claim", "announcement", "sweep")
+
+
+class Side:
+    """One database, and a worker and an orchestrator that ask it; their calls are timed."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.seconds: dict[str, list[float]] = {step: [] for step in STEPS}
+        self.plans: dict[str, list[dict[str, Any]]] = {}
+        self._database = Database(url, guarded=True)
+        self._worker = uuid.uuid4()
+        with self._database.begin() as connection:
+            workers.register(
+                connection,
+                workers.Registration(
+                    self._worker, "bench", "bench", 1, "cpu", CLAIMED, ("default",), ("detect",)
+                ),
+            )
+        self._claimant = Claimant(self._worker, "bench", ("default",), ("detect",))
+        self._idle = Claimant(self._worker, "bench", ("night",), ("detect",))
+
+    def close(self) -> None:
+        """Take the worker out again."""
+        with self._database.begin() as connection:
+            connection.execute(text("DELETE FROM workers WHERE id = :id"), {"id": self._worker})
+        self._database.close()
+
+    def round(self) -> None:
+        """Time each step CYCLES times."""
+        self._live_on()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(CYCLES):
+                self._cycle(self._timed)
+        finally:
+            gc.enable()
+
+    def explain(self) -> None:
+        """Let the server explain each step's statements, just as they are sent."""
+        self._live_on()
+        self._cycle(self._explained)
+
+    def wear(self, count: int) -> None:
+        """Bring `count` scenarios of a task without source to their end, as a worker does."""
+        self._live_on()
+        claimant = Claimant(self._worker, "bench", ("default",), ("tick",))
+        with self._database.begin() as connection:
+            connection.execute(
+                text(
+                    "INSERT INTO tasks (name, needs_source) VALUES ('tick', false)"
+                    " ON CONFLICT DO NOTHING"
+                )
+            )
+        for _ in range(0, count, 500):
+            with self._database.begin() as connection:
+                scenarios.create_many(connection, [NewScenario(task="tick")] * 500)
+            with self._database.begin() as connection:
+                announcements.take_due(connection)
+            while self._finish_some(claimant):
+                pass
+
+    def _live_on(self) -> None:
+        """Keep the worker's lease while others have their turn."""
+        with self._database.begin() as connection:
+            connection.execute(
+                text("UPDATE workers SET lease_until = now() + interval '1 day' WHERE id = :id"),
+                {"id": self._worker},
+            )
+
+    def _finish_some(self, claimant: Claimant) -> int:
+        with self._database.begin() as connection:
+            fences = [one.fence for one in leases.claim(connection, claimant, 64)]
+        with self._database.begin() as connection:
+            runs.start(connection, fences, actor="bench")
+        with self._database.begin() as connection:
+            runs.finish(
+                connection,
+                [Ending(fence, Status.COMPLETED) for fence in fences],
+                actor="bench",
+            )
+        return len(fences)
+
+    def _cycle(self, ask: Callable[[str, Callable[[Connection], T]], T]) -> None:
+        claimed = ask("claim", lambda c: leases.claim(c, self._claimant, CLAIMED))
+        assert len(claimed) == CLAIMED
+        with self._database.begin() as connection:
+            fences = [one.fence for one in claimed]
+            leases.hand_over(connection, fences, reason="measured", actor="bench")
+        assert len(ask("announcement", announcements.take_due)) == CLAIMED
+        assert not ask("sweep", lambda c: leases.claim(c, self._idle, CLAIMED))
+        assert not ask("expiry", lambda c: expiry.expire(c, actor="bench"))
+        ask("next due", announcements.next_due)
+        assert not ask("suspects", lambda c: leases.suspects_due(c, [self._worker]))
+        ask("heartbeat", self._beat)
+
+    def _beat(self, connection: Connection) -> int:
+        workers.renew(connection, self._worker, state="idle", fps=0.0)
+        leases.held(connection, self._worker)
+        return workers.live_count(connection)
+
+    def _timed(self, step: str, work: Callable[[Connection], T]) -> T:
+        began = time.perf_counter()
+        with self._database.begin() as connection:
+            done = work(connection)
+        self.seconds[step].append(time.perf_counter() - began)
+        return done
+
+    def _explained(self, step: str, work: Callable[[Connection], T]) -> T:
+        with self._database.begin() as connection, _explaining(connection) as plans:
+            done = work(connection)
+        self.plans[step] = plans
+        return done
+
+
+@contextmanager
+def _explaining(connection: Connection) -> Iterator[list[dict[str, Any]]]:
+    """Collect the plans of what is sent in the block, as auto_explain tells them."""
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    plans: list[dict[str, Any]] = []
+
+    def collect(notice: psycopg.errors.Diagnostic) -> None:
+        _, plan, found = (notice.message_primary or "").partition("plan:\n")
+        explained = json.loads(found) if plan else {}
+        if explained.get("Query Text", "SELECT 1") != "SELECT 1":
+            plans.append(explained)
+
+    driver.execute("LOAD 'auto_explain'")
+    for name, value in (
+        ("log_min_duration", "0"),
+        ("log_analyze", "on"),
+        ("log_buffers", "on"),
+        ("log_format", "json"),
+        ("log_level", "notice"),
+    ):
+        driver.execute(f"SET LOCAL auto_explain.{name} = '{value}'")
+    driver.add_notice_handler(collect)
+    try:
+        yield plans
+        driver.execute("SELECT 1")  # the last one's plan comes when its portal is closed
+    finally:
+        driver.remove_notice_handler(collect)
+
+
+def rows(grown: Mapping[str, Side], empty: Side) -> list[report.Row]:
+    """Return a line for each step in each state, beside that of the empty table."""
+    found = []
+    for state, side in grown.items():
+        for step in STEPS:
+            few, many = empty.seconds[step], side.seconds[step]
+            figures = {}
+            for share in (0.5, 0.99):
+                name = f"p{share * 100:.0f}"
+                figures[f"{name} empty ms"] = 1000 * report.quantile(few, share)
+                figures[f"{name} ms"] = 1000 * report.quantile(many, share)
+            ratio = figures["p99 ms"] / figures["p99 empty ms"]
+            figures["p50 ratio"] = figures["p50 ms"] / figures["p50 empty ms"]
+            figures["pages empty"] = sum(map(_pages, empty.plans[step]))
+            figures["pages"] = sum(map(_pages, side.plans[step]))
+            promise = "<= 1.2" if step in PROMISED else ""
+            found.append(report.Row(f"{step}, {state}", ratio, {**figures}, promise))
+    return found
+
+
+def _pages(plan: Mapping[str, Any]) -> int:
+    top = plan["Plan"]
+    return int(top.get("Shared Hit Blocks", 0) + top.get("Shared Read Blocks", 0))
+
+
+def told(plan: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
+    """Return a plan as lines: nodes, what they use, rows, pages, milliseconds."""
+    node = plan.get("Plan", plan)
+    if depth == 0:
+        yield " ".join(str(plan.get("Query Text", "")).split())[:100]
+    parts = [node["Node Type"]]
+    parts += [f"on {node[key]}" for key in ("Index Name", "Relation Name") if key in node][:1]
+    parts.append(f"rows {node['Actual Rows']:g} of {node['Plan Rows']} planned")
+    parts.append(f"pages {node.get('Shared Hit Blocks', 0) + node.get('Shared Read Blocks', 0)}")
+    if "Actual Total Time" in node:
+        parts.append(f"{node['Actual Total Time']:.3f} ms")
+    for key in ("Rows Removed by Filter", "Rows Removed by Index Recheck"):
+        if node.get(key):
+            parts.append(f"{key.lower()} {node[key]}")
+    yield "  " * (depth + 1) + ", ".join(parts)
+    for below in node.get("Plans", ()):
+        yield from told(below, depth + 1)
+
+
+def told_all(sides: Mapping[str, Side], steps: Sequence[str] = STEPS) -> Iterator[str]:
+    """Return the plans of all steps in all states, as lines."""
+    for state, side in sides.items():
+        for step in steps:
+            for plan in side.plans[step]:
+                yield f"--- {step}, {state}"
+                yield from told(plan)
