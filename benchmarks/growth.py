@@ -5,13 +5,14 @@ that have ended, a page of predictions among very many, and the heartbeats of a 
                                 [--seconds N] [--rounds N] [--folder DIR] [--explain] [--json FILE]
 
 Starts a PostgreSQL of its own, with PostgreSQL's defaults (fsync and autovacuum on). With --folder
-it lies there, and stays: the next call finds what was made. --only takes a part: generate, steps,
-worn, generate-predictions, pages, heartbeats.
+it lies there, and stays: the next call finds what was made. --only takes a part: generate (of the
+scenarios), steps, worn, heartbeats, pages.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the server is that of the tests
 
 from benchmarks import growth_server, growth_steps, report  # noqa: E402
+from benchmarks.growth_beats import Fleet, commits  # noqa: E402
+from benchmarks.growth_pages import Pages  # noqa: E402
 from benchmarks.growth_steps import Side  # noqa: E402
 from tests.support.durable_postgres import DurablePostgres  # noqa: E402
 
@@ -32,10 +35,32 @@ def steps(postgres: DurablePostgres, rounds: int, explain: bool) -> list[report.
 
 def worn(postgres: DurablePostgres, rounds: int, explain: bool, count: int) -> list[report.Row]:
     """Time the steps when a table has just seen `count` more scenarios come and end."""
-    names = (growth_server.EMPTY, growth_server.STATES[-1])
-    empty, grown = (Side(growth_server.database_url(postgres, name)) for name in names)
-    grown.wear(count)
-    return _compared({growth_server.EMPTY: empty, "worn": grown}, rounds, explain)
+    with growth_server.copied(postgres, growth_server.STATES[-1], "worn") as url:
+        empty = Side(growth_server.database_url(postgres, growth_server.EMPTY))
+        grown = Side(url)
+        began = time.monotonic()
+        grown.wear(count)
+        print(f"{count / (time.monotonic() - began):.0f} scenarios a second", flush=True)
+        return _compared({growth_server.EMPTY: empty, "worn": grown}, rounds, explain)
+
+
+def pages(postgres: DurablePostgres, count: int) -> list[report.Row]:
+    """Time pages of predictions among `count` frames, which are made if need be."""
+    stored = Pages(growth_server.database_url(postgres, growth_server.STATES[-1]))
+    stored.make(count)
+    return stored.rows()
+
+
+def heartbeats(postgres: DurablePostgres, count: int, seconds: float) -> list[report.Row]:
+    """Let workers live that find nothing to do, then let some commit."""
+    url = growth_server.database_url(postgres, growth_server.STATES[-1])
+    assert postgres.pid is not None
+    fleet = Fleet(url, postgres.pid, count)
+    try:
+        rows = fleet.rows(seconds)
+    finally:
+        fleet.close()
+    return [*rows, commits(url)]
 
 
 def _compared(sides: dict[str, Side], rounds: int, explain: bool) -> list[report.Row]:
@@ -61,6 +86,9 @@ def main() -> int:
     parser = report.parser(__doc__)
     parser.add_argument("--only", default="", metavar="WORD", help="of these parts alone")
     parser.add_argument("--scenarios", type=int, default=1_000_000, metavar="N")
+    parser.add_argument("--predictions", type=int, default=100_000_000, metavar="N")
+    parser.add_argument("--workers", type=int, default=1_000, metavar="N")
+    parser.add_argument("--seconds", type=float, default=30.0, metavar="N", help="of each (30)")
     parser.add_argument("--wear", type=int, default=100_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of each side (5)")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the server's data here")
@@ -71,6 +99,8 @@ def main() -> int:
         parts: dict[str, Callable[[], list[report.Row]]] = {
             "steps": lambda: steps(postgres, arguments.rounds, arguments.explain),
             "worn": lambda: worn(postgres, arguments.rounds, arguments.explain, arguments.wear),
+            "heartbeats": lambda: heartbeats(postgres, arguments.workers, arguments.seconds),
+            "pages": lambda: pages(postgres, arguments.predictions),
         }
         growth_server.make_scenarios(postgres, arguments.scenarios)
         for name, part in parts.items():

@@ -94,6 +94,19 @@ def database_url(postgres: DurablePostgres, name: str) -> str:
     return plain_url(postgres.url).replace("@/vidan?", f"@/{name}?")
 
 
+@contextmanager
+def copied(postgres: DurablePostgres, template: str, name: str) -> Iterator[str]:
+    """A copy of a database, for the block: its URL."""
+    _drop(postgres, name)  # of a call that was cut off
+    yield postgres.create_database(name, template=template)
+    _drop(postgres, name)
+
+
+def _drop(postgres: DurablePostgres, name: str) -> None:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
 def names(postgres: DurablePostgres) -> set[str]:
     """Return which databases there are."""
     with psycopg.connect(postgres.url) as connection:
@@ -132,9 +145,7 @@ def _make_grown(postgres: DurablePostgres, state: str, ended: int) -> None:
         schema.upgrade(url)
     with psycopg.connect(url, autocommit=True) as connection:
         # what the planner knows is to stay as it is
-        connection.execute(
-            "ALTER TABLE scenarios SET (autovacuum_analyze_threshold = 2000000000)"
-        )
+        connection.execute("ALTER TABLE scenarios SET (autovacuum_analyze_threshold = 2000000000)")
         if state == first:
             _make_living(connection, ended)
             connection.execute("ANALYZE")

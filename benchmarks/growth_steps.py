@@ -8,18 +8,18 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import psycopg
 from sqlalchemy import Connection, text
 
 from benchmarks import report
 from vidan.db.session import Database
+from vidan.domain import Status
 from vidan.services import announcements, expiry, leases, runs, scenarios, workers
 from vidan.services.leases import Claimant
 from vidan.services.runs import Ending
 from vidan.services.scenarios import NewScenario
-from vidan.domain import Status
 
 T = TypeVar("T")
 
@@ -28,6 +28,13 @@ CYCLES = 150
 CLAIMED = 4
 STEPS = ("claim", "announcement", "sweep", "expiry", "next due", "suspects", "heartbeat")
 PROMISED = ("claim", "announcement", "sweep")
+
+
+class Asking(Protocol):
+    """Does a step's work in a transaction of its own, and measures it in some way."""
+
+    def __call__(self, step: str, work: Callable[[Connection], T], /) -> T:
+        """Return what the work returned."""
 
 
 class Side:
@@ -39,6 +46,10 @@ class Side:
         self.plans: dict[str, list[dict[str, Any]]] = {}
         self._database = Database(url, guarded=True)
         self._worker = uuid.uuid4()
+        with self._database.begin() as connection:  # what a call left that was cut off
+            connection.execute(text("DELETE FROM workers WHERE name = 'bench'"))
+            expiry.expire(connection, actor="bench")
+            announcements.take_due(connection)
         with self._database.begin() as connection:
             workers.register(
                 connection,
@@ -72,7 +83,7 @@ class Side:
         self._cycle(self._explained)
 
     def wear(self, count: int) -> None:
-        """Bring `count` scenarios of a task without source to their end, as a worker does."""
+        """Create `count` scenarios of a task without source, and bring all to their end."""
         self._live_on()
         claimant = Claimant(self._worker, "bench", ("default",), ("tick",))
         with self._database.begin() as connection:
@@ -82,13 +93,15 @@ class Side:
                     " ON CONFLICT DO NOTHING"
                 )
             )
-        for _ in range(0, count, 500):
+        for _ in range(0, count, 5_000):  # all at once, and before the others in the queue
             with self._database.begin() as connection:
-                scenarios.create_many(connection, [NewScenario(task="tick")] * 500)
-            with self._database.begin() as connection:
-                announcements.take_due(connection)
-            while self._finish_some(claimant):
+                news = [NewScenario(task="tick", priority=5)] * 5_000
+                scenarios.create_many(connection, news)
+        with self._database.begin() as connection:
+            while announcements.take_due(connection):
                 pass
+        while self._finish_some(claimant):
+            pass
 
     def _live_on(self) -> None:
         """Keep the worker's lease while others have their turn."""
@@ -111,7 +124,7 @@ class Side:
             )
         return len(fences)
 
-    def _cycle(self, ask: Callable[[str, Callable[[Connection], T]], T]) -> None:
+    def _cycle(self, ask: Asking) -> None:
         claimed = ask("claim", lambda c: leases.claim(c, self._claimant, CLAIMED))
         assert len(claimed) == CLAIMED
         with self._database.begin() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Status(StrEnum):
@@ -66,9 +67,8 @@ class DesiredState(StrEnum):
     STOPPED = "stopped"  # put back what runs, leave
 
 
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """One object in one frame.
+class Detection(NamedTuple):
+    """One object in one frame: a tuple, because there are thousands in a page of predictions.
 
     `box` is (x1, y1, x2, y2) in pixels of the source's frame, `score` is in 0…1.
     """

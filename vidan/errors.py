@@ -38,6 +38,10 @@ class NotFoundError(VidanError):
     exit_code = 3
 
 
+class Pruned(NotFoundError):
+    """What a scenario had stored was pruned with its week."""
+
+
 class NotAllowedError(VidanError):
     """The status a scenario is in does not allow what was asked."""
 

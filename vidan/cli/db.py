@@ -1,4 +1,4 @@
-"""`vidan db`: the database's schema."""
+"""`vidan db`: the database's schema, and what is given up of what it holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidan.cli import connect
+from vidan.cli import connect, db_prune
 from vidan.cli.command import Commands
 from vidan.cli.output import Output
 from vidan.errors import UsageError
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "db",
-    "Migrate and check the database's schema. The embedded stack does this by itself.",
+    "Migrate and check the schema, as the embedded stack does by itself; drop old predictions.",
     examples="""
         vidan db upgrade
         vidan db upgrade --sql > upgrade.sql
         vidan db check
+        vidan db prune --before 90d --dry-run
     """,
 )
 
@@ -138,3 +139,6 @@ def check(out: Output, settings: Settings) -> None:
     """Say whether the schema is the one that this vidan expects; exit code 8 if not."""
     with connect.database(settings, out):
         out.note("the schema is the expected one")
+
+
+db_prune.register(commands)

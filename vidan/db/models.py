@@ -90,6 +90,8 @@ scenarios = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
+    # what it had stored went with its week
+    Column("pruned", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint(_one_of("status", Status), name="status"),
     CheckConstraint("checkpoint >= 0", name="checkpoint"),
     CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
@@ -118,6 +120,13 @@ Index(
     "ix_scenarios_held",
     scenarios.c.worker_id,
     postgresql_where=scenarios.c.worker_id.is_not(None),
+)
+# few, among very many that wait
+Index(
+    "ix_scenarios_suspects",
+    scenarios.c.queue,
+    scenarios.c.not_before,
+    postgresql_where=text("status = 'init_startup' AND crashes > 1"),
 )
 Index("ix_scenarios_status", scenarios.c.status, scenarios.c.id)
 Index("ix_scenarios_labels", scenarios.c.labels, postgresql_using="gin")

@@ -26,6 +26,14 @@ TIMEOUT_SECONDS = 5
 STOPPED_SECONDS = 60
 """So long a transaction of anybody else may lie idle, such as one of a command under Ctrl-Z."""
 
+_SMALL: dict[str, str | int] = {
+    "enable_seqscan": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": 0,
+}
+"""Every statement of workers and orchestrators wants a few rows, by an index. Statistics of before
+the table grew, or none at all, must not talk the planner into reading a million rows for them."""
+
 _CONFLICTS = ("40P01", "40001")
 _CONFLICT_TRIES = 10
 _READ_ONLY = "25006"
@@ -68,12 +76,15 @@ class Database:
             "keepalives_interval": 2,
             "keepalives_count": 3,
         }
-        limits = {"idle_in_transaction_session_timeout": STOPPED_SECONDS * 1000}
+        limits: dict[str, str | int] = {
+            "idle_in_transaction_session_timeout": STOPPED_SECONDS * 1000
+        }
         if guarded:
             limit = TIMEOUT_SECONDS * 1000
             self._arguments["tcp_user_timeout"] = limit
             for name in ("statement_timeout", "lock_timeout", *limits):
                 limits[name] = limit
+            limits |= _SMALL
             # the server's side of it: a host that is gone holds no locks for hours
             limits |= {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2}
             limits |= {"tcp_keepalives_count": 3, "tcp_user_timeout": limit}

@@ -15,10 +15,16 @@ _ENDED = """s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
       AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)"""
 # two statements: in one, a row that another has released, and a live worker claimed, between the
 # statement's start and its lock would be judged by the worker that held it before
+# found first, sorted then: to read a million rows in the order of their ids, until 500 are found,
+# is what a planner with old statistics prefers
 _LOCK_ENDED = f"""
-    SELECT s.id FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id
-    WHERE {_ENDED}
-    ORDER BY s.id LIMIT 500 FOR NO KEY UPDATE OF s SKIP LOCKED
+    WITH ended AS MATERIALIZED (
+        SELECT s.id FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id WHERE {_ENDED}
+    )
+    SELECT s.id FROM scenarios s
+    WHERE s.id = ANY(ARRAY(SELECT id FROM ended))
+      AND s.worker_id IS NOT NULL
+    ORDER BY s.id LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
 """
 _ENDED_LEASES = """
     SELECT s.id, s.status, s.crashes, s.max_crashes,

@@ -53,6 +53,32 @@ def missing(connection: Connection, weeks: int = 1) -> list[date]:
     return [week for week in wanted if not _exists(connection, _name(week))]
 
 
+def existing(connection: Connection) -> list[date]:
+    """Return the weeks that have a partition, the oldest first."""
+    names = connection.execute(
+        text(
+            "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
+            " WHERE inhparent = 'predictions'::regclass AND relname ~ '^predictions_[0-9]{8}$'"
+            " ORDER BY relname"
+        )
+    ).scalars()
+    return [date.fromisoformat(name.removeprefix("predictions_")) for name in names]
+
+
+def size(connection: Connection, week: date) -> int:
+    """Return the bytes that a week takes on disk, its index included; 0 without a partition."""
+    found = connection.execute(
+        text("SELECT coalesce(pg_total_relation_size(to_regclass(:name)), 0)"),
+        {"name": _name(week)},
+    )
+    return int(found.scalar_one())
+
+
+def drop(connection: Connection, week: date) -> None:
+    """Drop a week's partition: waits until nobody uses `predictions`, and all wait behind it."""
+    connection.execute(text(f"DROP TABLE {_name(week)}"))
+
+
 def _name(week: date) -> str:
     return f"predictions_{week:%Y%m%d}"
 

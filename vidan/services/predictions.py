@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import starmap
 from typing import Any, cast
 
 import psycopg
@@ -13,7 +14,7 @@ import psycopg.types.json
 from sqlalchemy import Connection, text
 
 from vidan.domain import Detection, Gap, Status
-from vidan.errors import LeaseLost
+from vidan.errors import LeaseLost, Pruned
 from vidan.services.leases import Fence
 from vidan.services.scenarios import MAX_ID, no_such_scenario
 
@@ -194,33 +195,60 @@ def read_after(
 ) -> list[StoredFrame]:
     """Return the stored frames after `frame` (-1: from the start), in order, one keyset page.
 
-    `upto` is the last frame wanted, itself included. Raises NotFoundError.
+    `upto` is the last frame wanted, itself included. Raises NotFoundError, Pruned.
     """
-    found = connection.execute(
-        text(_PAGE),
-        {
-            "id": scenario_id,
-            "week": _week(connection, scenario_id),
-            "frame": frame,
-            "upto": MAX_ID if upto is None else min(upto, MAX_ID),
-            "limit": max(0, min(limit, MAX_ID)),
-        },
-    ).all()
-    label_names = found[0].label_names if found else []
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    week = _week(connection, scenario_id)  # its transaction has begun by this
+    with driver.cursor(binary=True) as cursor:  # of arrays as text, the most time is the reading
+        rows = cursor.execute(
+            _PAGE,
+            {
+                "id": scenario_id,
+                "week": week,
+                "frame": frame,
+                "upto": MAX_ID if upto is None else min(upto, MAX_ID),
+                "limit": max(0, min(limit, MAX_ID)),
+            },
+        ).fetchall()
+    if not rows:  # it was started from the beginning, or deleted, since its week was read
+        return []
+    *_, label_names, is_pruned = rows[0]
+    if is_pruned:
+        raise pruned(scenario_id)
     return [
-        StoredFrame(scenario_id, row.frame, row.time_ms, _detections(row, label_names), row.extra)
-        for row in found
+        StoredFrame(
+            scenario_id,
+            number,
+            time_ms,
+            _detections(label_ids, scores, boxes, track_ids, label_names),
+            extra,
+        )
+        for number, time_ms, extra, label_ids, scores, boxes, track_ids, _, _ in rows
+        if number is not None
     ]
 
 
-# one statement sees one moment: a run may add label names between two; the first row brings them
+# one statement sees one moment: a run may add label names between two, or the week be dropped; the
+# first row, which is there also without any frame, brings what the scenario's row says
 _PAGE = """
-SELECT p.frame, p.time_ms, p.label_ids, p.scores, p.boxes, p.track_ids, p.extra,
-       CASE WHEN row_number() OVER (ORDER BY p.frame) = 1 THEN s.label_names END AS label_names
-FROM predictions p JOIN scenarios s ON s.id = p.scenario_id AND s.week = p.week
-WHERE p.scenario_id = :id AND p.week = :week AND p.frame > :frame AND p.frame <= :upto
-ORDER BY p.frame LIMIT :limit
+SELECT p.frame, p.time_ms, p.extra, p.label_ids, p.scores, p.boxes, p.track_ids,
+       CASE WHEN p.number IS NULL OR p.number = 1 THEN s.label_names END AS label_names, s.pruned
+FROM scenarios s LEFT JOIN (
+    SELECT *, row_number() OVER (ORDER BY frame) AS number FROM predictions
+    WHERE scenario_id = %(id)s::bigint AND week = %(week)s::date
+      AND frame > %(frame)s::bigint AND frame <= %(upto)s::bigint
+    ORDER BY frame LIMIT %(limit)s::bigint
+) p ON true
+WHERE s.id = %(id)s::bigint AND s.week = %(week)s::date ORDER BY p.frame
 """
+
+
+def pruned(scenario_id: int) -> Pruned:
+    """Return the error for a scenario whose predictions are gone."""
+    return Pruned(
+        f"the predictions of scenario {scenario_id} were pruned: they are gone",
+        hint=f"`vidan scenario start {scenario_id} --from-beginning` makes them anew",
+    )
 
 
 def _week(connection: Connection, scenario_id: int) -> date:
@@ -234,16 +262,18 @@ def _week(connection: Connection, scenario_id: int) -> date:
     return week
 
 
-def _detections(row: Any, label_names: Sequence[str]) -> tuple[Detection, ...]:
-    tracks = row.track_ids or [None] * len(row.scores)
-    edges = iter(row.boxes)
-    boxes = zip(edges, edges, edges, edges, strict=True)
-    return tuple(
-        Detection(box, label_names[label_id], score, track)
-        for box, label_id, score, track in zip(
-            boxes, row.label_ids, row.scores, tracks, strict=True
-        )
-    )
+def _detections(
+    label_ids: Sequence[int],
+    scores: Sequence[float],
+    boxes: Sequence[float],
+    track_ids: Sequence[int | None] | None,
+    label_names: Sequence[str],
+) -> tuple[Detection, ...]:
+    edges = iter(boxes)
+    labels = map(label_names.__getitem__, label_ids)
+    tracks = track_ids or [None] * len(scores)
+    quads = zip(edges, edges, edges, edges, strict=True)
+    return tuple(starmap(Detection, zip(quads, labels, scores, tracks, strict=True)))
 
 
 def _json_number(value: float, digits: int) -> float | None:
@@ -263,7 +293,7 @@ class Summary:
 
 
 def summary(connection: Connection, scenario_id: int) -> Summary:
-    """Count what a scenario has stored. Raises NotFoundError."""
+    """Count what a scenario has stored. Raises NotFoundError, Pruned."""
     where = {"id": scenario_id, "week": _week(connection, scenario_id)}
     frames = connection.execute(
         text("SELECT count(*) FROM predictions WHERE scenario_id = :id AND week = :week"), where
@@ -279,6 +309,10 @@ def summary(connection: Connection, scenario_id: int) -> Summary:
         ),
         where,
     ).all()
+    if connection.execute(
+        text("SELECT pruned FROM scenarios WHERE id = :id"), {"id": scenario_id}
+    ).scalar():  # asked last: it may have been pruned in the meantime
+        raise pruned(scenario_id)
     lost = connection.execute(
         text(
             "SELECT coalesce(sum(to_frame - from_frame + 1), 0) FROM gaps WHERE scenario_id = :id"

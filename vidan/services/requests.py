@@ -46,7 +46,7 @@ def start(
     From the beginning drops predictions, gaps, checkpoint and state in the same transaction, and is
     the only way on from `completed`. Returns False when it is starting or running already.
     """
-    status = _lock(connection, scenario_id)
+    status, pruned = _lock(connection, scenario_id)
     if from_beginning and status not in ENDED:
         raise NotAllowedError(
             f"scenario {scenario_id} is {status}: it can start from the beginning only when ended",
@@ -63,6 +63,8 @@ def start(
             f"scenario {scenario_id} is completed",
             hint=f"`vidan scenario start {scenario_id} --from-beginning` runs it again",
         )
+    if pruned and not from_beginning:
+        raise _pruned(scenario_id)
     if from_beginning:
         _drop_work(connection, scenario_id)
     _restart(connection, scenario_id, actor, "from the beginning" if from_beginning else "started")
@@ -71,12 +73,14 @@ def start(
 
 def retry(connection: Connection, scenario_id: int, *, actor: str = "user") -> bool:
     """Let a failed scenario go on at its checkpoint with fresh budgets. Only from `failed`."""
-    status = _lock(connection, scenario_id)
+    status, pruned = _lock(connection, scenario_id)
     if status is not Status.FAILED:
         raise NotAllowedError(
             f"scenario {scenario_id} is {status}: only a failed one can be retried",
             hint=f"`vidan scenario start {scenario_id}` starts an inactive one",
         )
+    if pruned:
+        raise _pruned(scenario_id)
     _restart(connection, scenario_id, actor, "retry asked for")
     return True
 
@@ -86,7 +90,7 @@ def stop(connection: Connection, scenario_id: int, *, actor: str = "user") -> bo
 
     Returns False when it is inactive or stopping already.
     """
-    status = _lock(connection, scenario_id)
+    status, _ = _lock(connection, scenario_id)
     if status in STOPPING or status is Status.INACTIVE:
         return False
     if status in ENDED:
@@ -116,7 +120,7 @@ def delete(connection: Connection, scenario_id: int) -> None:
 
     Raises NotFoundError, or NotAllowedError while it waits, runs or stops.
     """
-    status = _lock(connection, scenario_id)
+    status, _ = _lock(connection, scenario_id)
     if status in HELD or status is Status.INIT_STARTUP:
         raise NotAllowedError(
             f"scenario {scenario_id} is {status}: it can be deleted only when ended",
@@ -130,15 +134,24 @@ def delete(connection: Connection, scenario_id: int) -> None:
         connection.execute(text(statement), {"id": scenario_id})
 
 
-def _lock(connection: Connection, scenario_id: int) -> Status:
+def _lock(connection: Connection, scenario_id: int) -> tuple[Status, bool]:
+    """Lock the row. Returns the status, and whether what it had stored was pruned."""
     found = None
     if 0 < scenario_id <= MAX_ID:
         found = connection.execute(
-            text("SELECT status FROM scenarios WHERE id = :id FOR UPDATE"), {"id": scenario_id}
-        ).scalar()
+            text("SELECT status, pruned FROM scenarios WHERE id = :id FOR UPDATE"),
+            {"id": scenario_id},
+        ).one_or_none()
     if found is None:
         raise no_such_scenario(scenario_id)
-    return Status(found)
+    return Status(found.status), found.pruned
+
+
+def _pruned(scenario_id: int) -> NotAllowedError:
+    return NotAllowedError(
+        f"scenario {scenario_id} can't go on at its checkpoint: what it had stored was pruned",
+        hint=f"`vidan scenario start {scenario_id} --from-beginning` runs it anew",
+    )
 
 
 def _restart(connection: Connection, scenario_id: int, actor: str, reason: str) -> None:
@@ -179,7 +192,7 @@ def _drop_work(connection: Connection, scenario_id: int) -> None:
         text(
             "UPDATE scenarios SET checkpoint = 0, checkpoint_pts = NULL, state = '{}',"
             " frames_total = NULL, frames_done = 0, label_names = '{}', started_at = NULL,"
-            " week = :week WHERE id = :id"
+            " week = :week, pruned = false WHERE id = :id"
         ),
         {"id": scenario_id, "week": week},
     )

@@ -78,6 +78,7 @@ class Scenario:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    pruned: bool
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
@@ -91,6 +92,7 @@ class Scenario:
 _JSON_KEYS = (
     "id name key labels task source params queue priority status frames_done frames_total"
     " attempts crashes worker result error created_at started_at ended_at"
+    " pruned"
 ).split()
 _COLUMNS = ", ".join(
     f"s.{name}" if name != "worker" else "w.name AS worker"
