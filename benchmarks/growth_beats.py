@@ -19,6 +19,7 @@ from sqlalchemy import text
 
 from benchmarks import report
 from vidan.db.session import Database
+from vidan.lease import BEATS_A_COUNT
 from vidan.services import leases, predictions, runs, scenarios, workers
 from vidan.services.leases import RENEW_SECONDS, Claimant
 from vidan.services.predictions import Batch, Row
@@ -104,6 +105,7 @@ class Fleet:
             shares.append(share - idle)
             figures = {"% of a core": 100 * (share - idle), "a second": done / seconds}
             found.append(report.Row(f"{name} of {count} workers", None, {**figures}))
+        self._database.close()  # so that it hands its counts in
         after = Updates.of(self._url, "workers")
         both = {"% of a core": 100 * sum(shares)}
         updates = after.all - before.all
@@ -152,10 +154,10 @@ class Fleet:
         return sum(counts)
 
     def _beat(self, worker_id: uuid.UUID) -> None:
+        count = random.randrange(BEATS_A_COUNT) == 0
         with self._database.begin() as connection:
-            assert workers.renew(connection, worker_id, state="idle", fps=0.0) is not None
-            leases.held(connection, worker_id)
-            workers.live_count(connection)
+            beat = workers.beat(connection, worker_id, state="idle", fps=0.0, count=count)
+        assert beat is not None
 
     def _sweep(self, worker_id: uuid.UUID) -> None:
         claimant = Claimant(worker_id, "beat", ("idle",), ("detect",))
@@ -187,6 +189,7 @@ def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
         batch = Batch(first, first + 30, first, state, ["person"], rows, clear_budgets=first == 30)
         with database.begin() as connection:
             predictions.commit(connection, fences[number % running], batch)
+    database.close()  # so that it hands its counts in
     after = Updates.of(url, "scenarios")
     with database.begin() as connection:
         ids = [fence.scenario_id for fence in fences]

@@ -135,12 +135,10 @@ class Side:
         assert not ask("expiry", lambda c: expiry.expire(c, actor="bench"))
         ask("next due", announcements.next_due)
         assert not ask("suspects", lambda c: leases.suspects_due(c, [self._worker]))
-        ask("heartbeat", self._beat)
-
-    def _beat(self, connection: Connection) -> int:
-        workers.renew(connection, self._worker, state="idle", fps=0.0)
-        leases.held(connection, self._worker)
-        return workers.live_count(connection)
+        ask(
+            "heartbeat",
+            lambda c: workers.beat(c, self._worker, state="idle", fps=0.0, count=True),
+        )
 
     def _timed(self, step: str, work: Callable[[Connection], T]) -> T:
         began = time.perf_counter()

@@ -15,7 +15,7 @@ from vidan import logs
 from vidan.db.session import Database
 from vidan.domain import DesiredState
 from vidan.errors import VidanError
-from vidan.services import leases, workers
+from vidan.services import workers
 from vidan.services.leases import LEASE_SECONDS, RENEW_SECONDS, Held
 from vidan.slotboard import SlotBoard
 from vidan.worker_options import WorkerOptions
@@ -28,6 +28,10 @@ RETRY_SECONDS = 0.5
 """How often it tries again while it can't renew."""
 CLOCK_SECONDS = 0.25
 """How often it looks at its own clock."""
+
+BEATS_A_COUNT = 6
+"""With each so manieth heartbeat the workers are counted: that reads a thousand rows of a thousand
+workers, for nothing but the pace of the sweeps."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """It goes on while the host sleeps, as the database's clock does elsewhere."""
@@ -65,6 +69,7 @@ class Lease:
         )
         self._pulse = Database(url, application_name=str(self.worker_id), guarded=True, pool_size=1)
         self.live_workers = 1
+        self._beats = 0
         self.desired = DesiredState.RUNNING
         """What is asked of the worker, as of the last heartbeat."""
         self._former = former
@@ -158,15 +163,17 @@ class Lease:
         """Renew and compare. Returns False once the lease has ended."""
         sent, at = time.monotonic(), clock()
         state, fps = self._measure()
+        count = self._beats % BEATS_A_COUNT == 0
         with self._pulse.begin() as connection:
-            desired = workers.renew(connection, self.worker_id, state=state, fps=fps)
-            if desired is None:
-                return False
-            held = leases.held(connection, self.worker_id)
-            self.live_workers = workers.live_count(connection)
+            beat = workers.beat(connection, self.worker_id, state=state, fps=fps, count=count)
+        if beat is None:
+            return False
+        self._beats += 1
         self._renewed(at)
-        self.desired = desired
-        self._on_beat(held, sent)
+        if beat.live is not None:
+            self.live_workers = beat.live
+        self.desired = beat.desired
+        self._on_beat(beat.held, sent)
         return True
 
     def _renewed(self, sent: float) -> None:

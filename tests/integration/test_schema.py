@@ -112,7 +112,7 @@ def test_sql_is_printed_without_a_database(capsys: pytest.CaptureFixture[str]) -
     assert "CREATE TABLE scenarios" in up
     assert "CREATE VIEW detections" in up
     assert "PARTITION BY LIST (week)" in up
-    schema.downgrade(None, "-1", sql=True)
+    schema.downgrade(None, "base", sql=True)
     down = capsys.readouterr().out
     assert "DROP TABLE scenarios" in down
     assert "CREATE TABLE" not in down

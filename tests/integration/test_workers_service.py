@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.domain import DesiredState
+from vidan.domain import DesiredState, Status
 from vidan.errors import NotFoundError
 from vidan.services import leases, scenarios, workers
 from vidan.services.scenarios import NewScenario
@@ -131,3 +131,28 @@ def test_who_is_long_gone_and_holds_nothing_is_forgotten(database: Database) -> 
         assert workers.forget_gone(connection) == 1
         left = {one.id for one in workers.find(connection, alive_only=False)}
     assert left == {holding.id, recent.id, alive.id}
+
+
+def test_a_heartbeat_renews_and_reads_what_is_held(database: Database) -> None:
+    PlayedWorker(database, "another")
+    worker = PlayedWorker(database)
+
+    def beat(*, count: bool = False) -> workers.Beat | None:
+        with database.begin() as connection:
+            return workers.beat(connection, worker.id, state="busy", fps=2.5, count=count)
+
+    assert beat() == workers.Beat(DesiredState.RUNNING, [], None)
+    with database.begin() as connection:
+        scenarios.create_many(connection, [NewScenario(source="/a.mp4")] * 3)
+    taken = [one.fence for one in worker.take(2)]
+    worker.let_lease_end(-2)
+    found = beat(count=True)
+    assert found is not None
+    assert [(one.scenario_id, one.epoch) for one in found.held] == [
+        (fence.scenario_id, fence.epoch) for fence in taken
+    ]
+    assert {one.status for one in found.held} == {Status.INIT_STARTUP_PROCESSING}
+    assert found.live == 2
+    assert seconds_left(database, worker) > leases.LEASE_SECONDS - 1
+    worker.let_lease_end(0)
+    assert beat(count=True) is None

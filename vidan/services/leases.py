@@ -90,6 +90,13 @@ _CLAIM_ROWS = """
 """
 
 
+# a sweep mostly finds nothing, and the claim's statement takes longer to plan than to run
+_ANY_DUE = """
+    SELECT EXISTS (SELECT 1 FROM scenarios WHERE status = 'init_startup'
+                   AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now())
+"""
+
+
 def claim(
     connection: Connection,
     claimant: Claimant,
@@ -104,6 +111,8 @@ def claim(
     of tasks that need no source, to wait for their turn, and no suspects: they are tried alone,
     one at a time. Nothing is claimed once the worker's own lease has ended.
     """
+    if not connection.execute(text(_ANY_DUE), {"queues": list(claimant.queues)}).scalar():
+        return []
     moved = move(
         connection,
         rows=_CLAIM_ROWS.format(can_run=" AND ".join(_can_run(claimant, without_source))),

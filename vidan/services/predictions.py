@@ -205,7 +205,7 @@ def read_after(
             {
                 "id": scenario_id,
                 "week": week,
-                "frame": frame,
+                "frame": max(-1, min(frame, MAX_ID)),
                 "upto": MAX_ID if upto is None else min(upto, MAX_ID),
                 "limit": max(0, min(limit, MAX_ID)),
             },

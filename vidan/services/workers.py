@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import DesiredState
+from vidan.domain import DesiredState, Status
 from vidan.errors import NotAllowedError, NotFoundError
 from vidan.services import storable
-from vidan.services.leases import LEASE_SECONDS
+from vidan.services.leases import LEASE_SECONDS, Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,13 @@ def register(connection: Connection, worker: Registration) -> DesiredState:
     return DesiredState(found.scalar_one())
 
 
+_RENEW = """
+    UPDATE workers SET lease_until = now() + make_interval(secs => :lease), seen_at = now(),
+           state = :state, fps = :fps
+    WHERE id = :id AND lease_until > now() RETURNING desired_state
+"""
+
+
 def renew(
     connection: Connection, worker_id: UUID, *, state: str, fps: float
 ) -> DesiredState | None:
@@ -74,14 +81,46 @@ def renew(
     None once the lease has ended.
     """
     found = connection.execute(
-        text(
-            "UPDATE workers SET lease_until = now() + make_interval(secs => :lease),"
-            " seen_at = now(), state = :state, fps = :fps"
-            " WHERE id = :id AND lease_until > now() RETURNING desired_state"
-        ),
+        text(_RENEW),
         {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps},
     ).scalar()
     return None if found is None else DesiredState(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a heartbeat brings back; `live` is how many workers hold a lease, if it was asked."""
+
+    desired: DesiredState
+    held: list[Held]
+    live: int | None
+
+
+def beat(
+    connection: Connection, worker_id: UUID, *, state: str, fps: float, count: bool
+) -> Beat | None:
+    """Renew a worker's lease, as `renew` does, and read what it holds, in one statement.
+
+    `count`: how many workers are there, too, which reads them all. None once the lease has ended.
+    """
+    found = connection.execute(
+        text(_BEAT),
+        {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps, "count": count},
+    ).one_or_none()
+    if found is None:
+        return None
+    rows = [Held(scenario_id, epoch, Status(status)) for scenario_id, epoch, status in found.held]
+    return Beat(DesiredState(found.desired_state), rows, found.live)
+
+
+_BEAT = f"""
+WITH renewed AS ({_RENEW})
+SELECT desired_state,
+       coalesce((SELECT jsonb_agg(jsonb_build_array(id, epoch, status) ORDER BY id)
+                 FROM scenarios WHERE worker_id = :id), '[]') AS held,
+       CASE WHEN :count THEN (SELECT count(*) FROM workers WHERE lease_until > now()) END AS live
+FROM renewed
+"""
 
 
 def desired_state(connection: Connection, worker_id: UUID) -> DesiredState:
