@@ -17,7 +17,7 @@ from vidan.cli.main import ALIASES, COMMANDS, app
 
 EXPECTED = """
 run up doctor orchestrator worker api
-db:upgrade,downgrade,history,current,check
+db:upgrade,downgrade,history,current,check,prune
 topics:create,list
 workers:list,show,drain,stop
 scenario:create,list,show,history,wait,start,stop,retry,transition,delete

@@ -104,8 +104,8 @@ def beat(
     `count`: how many workers are there, too, which reads them all. None once the lease has ended.
     """
     found = connection.execute(
-        text(_BEAT),
-        {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps, "count": count},
+        text(_BEAT.format(renewed=_RENEW, live=_LIVE if count else "CAST(NULL AS bigint)")),
+        {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps},
     ).one_or_none()
     if found is None:
         return None
@@ -113,14 +113,15 @@ def beat(
     return Beat(DesiredState(found.desired_state), rows, found.live)
 
 
-_BEAT = f"""
-WITH renewed AS ({_RENEW})
+# two texts, not a parameter that says whether to count: its plan would be made each time
+_BEAT = """
+WITH renewed AS ({renewed})
 SELECT desired_state,
        coalesce((SELECT jsonb_agg(jsonb_build_array(id, epoch, status) ORDER BY id)
-                 FROM scenarios WHERE worker_id = :id), '[]') AS held,
-       CASE WHEN :count THEN (SELECT count(*) FROM workers WHERE lease_until > now()) END AS live
+                 FROM scenarios WHERE worker_id = :id), '[]') AS held, {live} AS live
 FROM renewed
 """
+_LIVE = "(SELECT count(*) FROM workers WHERE lease_until > now())"
 
 
 def desired_state(connection: Connection, worker_id: UUID) -> DesiredState:
