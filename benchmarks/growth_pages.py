@@ -157,32 +157,36 @@ class Pages:
             report.Row("predictions stored", None, {"frames": frames}),
             report.Row("bytes a frame on disk, index included", None, {"bytes": size / frames}),
         ]
-        for name, work in (("page of 1000 frames", _page), ("look of a watch", _look)):
+        for name, work in (
+            ("page of 1000 frames", _page),
+            (f"look of a watch, {PAGE} frames", _look),
+        ):
             seconds = [self._timed(database, work, random.choice(ids)) for _ in range(calls)]
             figures = {
                 "p50 ms": 1000 * report.quantile(seconds, 0.5),
                 "p99 ms": 1000 * report.quantile(seconds, 0.99),
             }
-            found.append(report.Row(name, figures["p99 ms"] / 10, {**figures}, "<= 1, of 10 ms"))
+            promise = "<= 1, of 10 ms" if work is _look else ""
+            found.append(report.Row(name, figures["p99 ms"] / 10, {**figures}, promise))
         database.close()
         return found
 
     def _timed(
         self, database: Database, work: Callable[[Database, int, int], int], scenario_id: int
     ) -> float:
-        after = random.randrange(-1, FRAMES - PAGE - 1)
+        after = random.randrange(-1, FRAMES - 1001)
         gc.disable()
         began = time.perf_counter()
         frames = work(database, scenario_id, after)
         seconds = time.perf_counter() - began
         gc.enable()
-        assert frames == PAGE
+        assert frames in (PAGE, 1000)
         return seconds
 
 
 def _page(database: Database, scenario_id: int, after: int) -> int:
     with database.begin() as connection:
-        return len(predictions.read_after(connection, scenario_id, after, limit=PAGE))
+        return len(predictions.read_after(connection, scenario_id, after, limit=1000))
 
 
 def _look(database: Database, scenario_id: int, after: int) -> int:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from vidan.domain import Detection
     from vidan.services.predictions import StoredFrame
 
-PAGE = 1000
+PAGE = 250
+"""Frames of one look: a page is on the screen within milliseconds, also among very many others."""
 
 
 @dataclass
