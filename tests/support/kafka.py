@@ -61,6 +61,12 @@ class RealKafka:
             capture_output=True,
         )
 
+    @property
+    def pid(self) -> int:
+        """The process that it is now."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         with self._log.open("ab") as log:
