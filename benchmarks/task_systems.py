@@ -88,8 +88,8 @@ def tree(pids: Sequence[int]) -> list[psutil.Process]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """Return the processor time of these processes, of all below, and of those that have ended."""
-    total = 0.0
+    """Return the processor time of this process, and of these with all below, ended ones too."""
+    total = time.process_time()
     for process in tree(pids):
         with suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
@@ -110,7 +110,9 @@ def held_up(pids: Sequence[int]) -> Iterator[None]:
             process.resume()
 
 
-def started(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def started(
+    command: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """Start a process that dies with this one (on Linux), in a session of its own."""
     bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     with log.open("ab") as file:
@@ -157,9 +159,11 @@ class Redis:
             raise Missing("needs a Redis server: apt-get install redis-server")
         (port,) = free_ports(1)
         self.url = f"redis://127.0.0.1:{port}"
-        self.version = subprocess.run(
-            [program, "--version"], check=True, capture_output=True, text=True
-        ).stdout.split()[2].removeprefix("v=")
+        self.version = (
+            subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
+            .stdout.split()[2]
+            .removeprefix("v=")
+        )
         options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self._process = started([program, *options, "--dir", str(folder)], folder / "redis.log", {})
         wait_until(self._answers, "Redis to answer")
@@ -214,9 +218,7 @@ class VidanTasks:
             settings = Settings(home=folder)
             self._lock = FileLock(folder / KEEPER_LOCK)
             self._lock.acquire(shared=False)
-            write_state(
-                folder, StackState(os.getpid(), url, True, {}, str(server.address_file))
-            )
+            write_state(folder, StackState(os.getpid(), url, True, {}, str(server.address_file)))
         else:
             kafka = {"bootstrap.servers": server.bootstrap_servers}
             settings = Settings(home=folder, database_url=url, kafka=kafka)
@@ -230,7 +232,11 @@ class VidanTasks:
                 "vidan.orchestrator", env=environment, stdout=log, stderr=log, cwd=ROOT
             )
             self._supervisor = lifeline.spawn(
-                "vidan.supervisor", ["--posts", posts], env=environment, stdout=log, stderr=log,
+                "vidan.supervisor",
+                ["--posts", posts],
+                env=environment,
+                stdout=log,
+                stderr=log,
                 cwd=ROOT,
             )
         wait_until(lambda: self._count("workers WHERE lease_until > now()") > 0, "vidan's worker")

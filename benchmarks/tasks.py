@@ -23,7 +23,6 @@ fewer rounds, the embedded broker alone.
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sys
@@ -82,7 +81,7 @@ class Turn:
 def created_and_completed(system: System, count: int) -> Turn:
     """Create tasks while the workers work: working is from the first create to the last result."""
     system.clear()
-    pids = [os.getpid(), *system.processes]
+    pids = system.processes
     cpu, began = cpu_seconds(pids), time.perf_counter()
     system.create(count)
     creating = time.perf_counter() - began
@@ -94,7 +93,7 @@ def created_and_completed(system: System, count: int) -> Turn:
 def backlog_drained(system: System, count: int) -> Turn:
     """Create tasks while the workers are held up: working is from when they go on."""
     system.clear()
-    pids = [os.getpid(), *system.processes]
+    pids = system.processes
     cpu = cpu_seconds(pids)
     with held_up(system.workers):
         began = time.perf_counter()

@@ -35,9 +35,18 @@ class Claims:
         self._missing = missing
         self._ended: deque[float] = deque(maxlen=options.slots * AHEAD_PER_SLOT)
 
-    def take(self, lease: Lease) -> None:
-        """Claim for the free slots; then ahead, as many short tasks as lately ended."""
-        free = self._slots.free
+    def take(self, lease: Lease) -> bool:
+        """Claim for the free slots, and ahead of them as many short tasks as lately ended.
+
+        Returns whether any without a source, which may end at once, are among what was claimed.
+        """
+        if self._slots.unwritten > AHEAD_PER_SLOT * self._options.slots:
+            return False  # the database takes claims, but not what becomes of them
+        free = max(0, self._slots.free)
+        lately = 0 if self._options.quarantine else self._ended_lately()
+        ahead = max(0, lately - self._slots.waiting)
+        if not free and not ahead:
+            return False
         claimant = Claimant(
             worker_id=lease.worker_id,
             name=self._options.name,
@@ -48,16 +57,11 @@ class Claims:
             only_suspects=self._options.quarantine,
         )
         skip = self._missing.skip()
-        if free > 0:
-            claimed = lease.database.retrying(lambda c: leases.claim(c, claimant, free, skip=skip))
-            self._engage(lease, claimed)
-        lately = min(self._ended_lately(), AHEAD_PER_SLOT * self._options.slots)
-        ahead = lately + self._slots.free
-        if lately and ahead > 0 and not self._options.quarantine:
-            claimed = lease.database.retrying(
-                lambda c: leases.claim(c, claimant, ahead, skip=skip, without_source=True)
-            )
-            self._engage(lease, claimed)
+        claimed = lease.database.retrying(
+            lambda c: leases.claim(c, claimant, free, ahead=ahead, skip=skip)
+        )
+        self._engage(lease, claimed)
+        return any(not one.needs_source for one in claimed)
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Note what has ended: so many short tasks may be claimed ahead for a while."""

@@ -76,9 +76,21 @@ class Slots:
 
     @property
     def free(self) -> int:
-        """How many more may be taken on; negative while some wait for a slot."""
+        """How many more may begin at once; negative while some wait for a slot."""
         with self._changed:
-            return self.count - len(self._engaged)
+            return self.count - len(self._engaged) + len(self._outcomes)
+
+    @property
+    def unwritten(self) -> int:
+        """How many have ended and are not concluded."""
+        with self._changed:
+            return len(self._outcomes)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a slot."""
+        with self._changed:
+            return len(self._waiting)
 
     def add(self, engagements: Iterable[Engagement]) -> None:
         """Take on what was claimed; it runs as soon as a slot is free."""
@@ -91,11 +103,11 @@ class Slots:
     def withdraw(self, older_than: float = 0.0) -> list[Engagement]:
         """Take back what has waited for longer than `older_than` seconds and has not begun."""
         limit = time.monotonic() - older_than
+        withdrawn = []
         with self._changed:
-            withdrawn = [one for one in self._waiting if one.since <= limit]
-            for one in withdrawn:
-                self._waiting.remove(one)
-            return withdrawn
+            while self._waiting and self._waiting[0].since <= limit:  # who came first stands first
+                withdrawn.append(self._waiting.popleft())
+        return withdrawn
 
     def outcomes(self) -> list[Outcome]:
         """Return what has ended and is not concluded yet."""

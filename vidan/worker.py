@@ -48,6 +48,8 @@ from vidan.worker_options import WorkerOptions
 log = logging.getLogger("vidan.worker")
 
 IDLE_POLL_SECONDS = 0.1
+SHORT_SECONDS = 0.01
+"""So long after a claim of tasks without a source their ends are waited for, and no messages."""
 AHEAD_SECONDS = 1.0
 """What was claimed ahead and has not begun after this is put back."""
 ORPHAN_SECONDS = 30.0
@@ -94,6 +96,7 @@ class Worker:
         self._former = former
         self._next_sweep = 0.0
         self._claim_now = True
+        self._short = False  # tasks have begun that may end at once
         self._paused = False
         self._frames = FrameRate()
         self._comparison = Comparison()
@@ -129,7 +132,7 @@ class Worker:
             now = time.monotonic()
             if not leaving and (received or self._claim_now or now >= self._next_sweep):
                 self._claim_now = False
-                self._claims.take(lease)
+                self._short = self._claims.take(lease)
                 interval = max(SWEEP_SECONDS, lease.live_workers / WORKERS_A_SWEEP_SECOND)
                 self._next_sweep = now + interval * random.uniform(0.75, 1.25)
             self._put_back_waiting(lease)
@@ -225,17 +228,17 @@ class Worker:
         if self.departure.begun:
             self._slots.wake.wait(IDLE_POLL_SECONDS)
             return []
-        if self._slots.free <= 0:
+        if self._slots.free <= 0 and not self._slots.wake.wait(IDLE_POLL_SECONDS):
             if not self._paused:
                 self._consumer.pause()
                 self._paused = True
-            self._slots.wake.wait(IDLE_POLL_SECONDS)
             return self._consumer.poll(0)
         if self._paused:
             self._consumer.resume()
             self._paused = False
-        if self._claim_now or self._slots.wake.is_set():
+        if self._claim_now or self._slots.wake.wait(SHORT_SECONDS if self._short else 0):
             return self._consumer.poll(0)
+        self._short = False
         until_sweep = max(0.0, self._next_sweep - time.monotonic())
         return self._consumer.poll(min(IDLE_POLL_SECONDS, until_sweep))
 

@@ -192,6 +192,25 @@ def test_without_source_takes_only_tasks_that_need_none(database: Database) -> N
     assert not row(database, short).source_bound
 
 
+def test_what_is_claimed_ahead_is_chosen_after_what_the_free_slots_take(
+    database: Database,
+) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, [SHORT])
+    urgent = NewScenario(source="/a", priority=2)
+    first, *_, video, last = create(
+        database, urgent, *[NewScenario(task="short")] * 3, urgent, NewScenario(task="short")
+    )
+    worker = PlayedWorker(database, tasks=("short", "detect"))
+    with database.begin() as connection:
+        claimed = leases.claim(connection, worker.claimant, 1, ahead=3)
+    taken = [one.fence.scenario_id for one in claimed]
+    assert taken[0] in (first, video)
+    assert len(taken) == 4
+    assert [one.needs_source for one in claimed] == [True, False, False, False]
+    assert last not in taken
+
+
 def test_the_skip_list_is_left_to_others(database: Database) -> None:
     first, second = create(database, NewScenario(source="/a"), NewScenario(source="/b"))
     assert ids(PlayedWorker(database).take(9, skip=[first])) == [second]

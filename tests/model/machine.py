@@ -189,16 +189,10 @@ class Protocol(RuleBasedStateMachine):
             slots=1 if quarantine else slots, source=source, quarantine=quarantine, queues=queues
         )
 
-    @event(2, pick=picks, free=st.integers(1, 4), without_source=flags, lost=flags, skip=picks)
-    def claim(self, pick: int, free: int, without_source: bool, lost: bool, skip: int) -> None:
-        deed = self.workers.claim(
-            self._worker(pick),
-            free,
-            skip=[self._one(skip)],
-            without_source=without_source,
-            answer_lost=lost,
-        )
-        self.world.do(deed)
+    @event(2, pick=picks, free=st.integers(0, 4), ahead=st.integers(0, 4), lost=flags, skip=picks)
+    def claim(self, pick: int, free: int, ahead: int, lost: bool, skip: int) -> None:
+        worker, skipped = self._worker(pick), [self._one(skip)]
+        self.world.do(self.workers.claim(worker, free, ahead=ahead, skip=skipped, answer_lost=lost))
 
     @event(3, pick=picks, how=st.sampled_from(ENDS_OF_RUNS), statuses=endings)
     def runs_end(self, pick: int, how: str, statuses: list[Status]) -> None:

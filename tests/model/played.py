@@ -188,28 +188,29 @@ class Workers:
         worker: Played,
         free: int,
         *,
+        ahead: int = 0,
         skip: Sequence[int] = (),
-        without_source: bool = False,
         answer_lost: bool = False,
     ) -> Deed[list[Claimed]]:
-        """Claim up to `free`. Of an answer that is lost the worker knows nothing."""
+        """Claim up to `free`, and `ahead` more. Of a lost answer the worker knows nothing."""
         claimant = worker.claimant
 
         def work(connection: Connection) -> list[Claimed]:
-            return leases.claim(
-                connection, claimant, free, skip=skip, without_source=without_source
-            )
+            return leases.claim(connection, claimant, free, ahead=ahead, skip=skip)
 
         def judge(answer: list[Claimed]) -> Change:
-            able = [
-                one
-                for one in self.world.expected.values()
-                if not worker.ended
-                and one.can_be_claimed_by(claimant, without_source=without_source)
-                and one.id not in self.world.locked
-                and one.id not in skip
-            ]
-            self._judge_choice(able, answer, free)
+            able, able_ahead = (
+                [
+                    one
+                    for one in self.world.expected.values()
+                    if not worker.ended
+                    and one.can_be_claimed_by(claimant, without_source=without_source)
+                    and one.id not in self.world.locked
+                    and one.id not in skip
+                ]
+                for without_source in (False, True)
+            )
+            self._judge_choice(able if free else able_ahead, able_ahead, answer, free, ahead)
 
             def change() -> None:
                 for claimed in answer:
@@ -217,17 +218,32 @@ class Workers:
 
             return change
 
-        return Deed(f"claim {free}", work, judge)
+        return Deed(f"claim {free} and {ahead}", work, judge)
 
-    def _judge_choice(self, able: list[Expected], answer: list[Claimed], free: int) -> None:
+    def _judge_choice(
+        self,
+        able: list[Expected],
+        able_ahead: list[Expected],
+        answer: list[Claimed],
+        free: int,
+        ahead: int,
+    ) -> None:
         taken = [claimed.fence.scenario_id for claimed in answer]
-        assert set(taken) <= {one.id for one in able}
-        assert len(taken) == min(free, len(able)), "what could be claimed was left"
         rank = {one.id: (-one.priority, one.not_before) for one in able}
+        assert set(taken) <= rank.keys()
+        assert len(taken) <= free + ahead
         order = [rank[one] for one in taken]
         assert order == sorted(order)
+        now, further = order[:free], taken[free:]
         left = [rank[one.id] for one in able if one.id not in taken]
-        assert not (left and order) or order[-1] <= min(left)
+        left_ahead = [rank[one.id] for one in able_ahead if one.id not in taken]
+        assert len(taken) >= free or not left, "what could be claimed was left"
+        assert len(taken) == free + ahead or not left_ahead, "what could be claimed was left"
+        assert not (left and now) or now[-1] <= min(left)
+        assert not (left_ahead and further) or order[-1] <= min(left_ahead)
+        # of equals, any may have been the ones for the free slots
+        ids_ahead = {one.id for one in able_ahead}
+        assert all(one in ids_ahead or rank[one] == now[-1] for one in further)
 
     def _claimed(self, worker: Played, claimed: Claimed, *, answer_lost: bool) -> None:
         expected = self.world.expected[claimed.fence.scenario_id]

@@ -49,10 +49,9 @@ class PlayedWorker:
         self, count: int = 1, *, skip: Collection[int] = (), without_source: bool = False
     ) -> list[leases.Claimed]:
         """Claim up to `count` scenarios and leave them as they are then."""
+        free, ahead = (0, count) if without_source else (count, 0)
         with self.database.begin() as connection:
-            return leases.claim(
-                connection, self.claimant, count, skip=skip, without_source=without_source
-            )
+            return leases.claim(connection, self.claimant, free, ahead=ahead, skip=skip)
 
     def claim(self) -> int:
         """Claim the scenario that is first in the queue and set it `active`; its id."""

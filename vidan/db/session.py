@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import Any, TypeVar
 import psycopg
 import sqlalchemy
 from sqlalchemy import Connection, event, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from vidan.config import sqlalchemy_url
 from vidan.db import schema
@@ -22,6 +24,9 @@ T = TypeVar("T")
 
 TIMEOUT_SECONDS = 5
 """Connect, statement, lock and idle time-out of workers and orchestrators."""
+
+IDLE_SECONDS = 0.5
+"""A pooled connection that has lain for so long is asked whether it is still there."""
 
 STOPPED_SECONDS = 60
 """So long a transaction of anybody else may lie idle, such as one of a command under Ctrl-Z."""
@@ -98,10 +103,11 @@ class Database:
             pool_size=pool_size,
             max_overflow=5,
             pool_timeout=TIMEOUT_SECONDS,
-            pool_pre_ping=True,
             pool_recycle=1800,
         )
         event.listen(self._engine, "do_connect", self._opened)
+        event.listen(self._engine, "checkout", self._checked_out)
+        event.listen(self._engine, "checkin", self._checked_in)
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -158,6 +164,25 @@ class Database:
             opened.on_silence = self._silent.add
         return opened
 
+    def _checked_out(
+        self, opened: Any, record: ConnectionPoolEntry, _fairy: PoolProxiedConnection
+    ) -> None:
+        """Ask a connection that has lain idle whether it is still there; a busy one is looked at.
+
+        A server that ends a session says so: that costs no question each time.
+        """
+        idle = time.monotonic() - record.info.get("idle_since", time.monotonic())
+        if idle < IDLE_SECONDS and not opened.closed and not _has_word(opened):
+            return
+        try:
+            self._engine.dialect.do_ping(opened)
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error  # and another one is opened
+
+    @staticmethod
+    def _checked_in(_opened: Any, record: ConnectionPoolEntry) -> None:
+        record.info["idle_since"] = time.monotonic()
+
     def _end_silent(self, connection: Connection) -> None:
         """End the sessions that were given up: no time-out does it in the middle of a COPY."""
         silent = list(self._silent)
@@ -178,6 +203,13 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self._engine.dispose()
+
+
+def _has_word(opened: psycopg.Connection[Any]) -> bool:
+    """Tell whether the server has said something, or gone, since it last answered."""
+    looking = select.poll()
+    looking.register(opened.fileno(), select.POLLIN)
+    return bool(looking.poll(0))
 
 
 class DatabaseConflict(DatabaseUnavailable):

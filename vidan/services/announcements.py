@@ -23,9 +23,10 @@ def take_due(connection: Connection, limit: int = 1000) -> list[int]:
     """
     found = connection.execute(
         text(
-            "WITH due AS (SELECT id FROM scenarios WHERE announce_at <= now()"
-            " ORDER BY announce_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)"
-            " UPDATE scenarios s SET announce_at = NULL FROM due WHERE s.id = due.id RETURNING s.id"
+            # an array, not a join: that was planned as a scan of the whole table
+            "UPDATE scenarios SET announce_at = NULL WHERE id = ANY(ARRAY("
+            "SELECT id FROM scenarios WHERE announce_at <= now()"
+            " ORDER BY announce_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)) RETURNING id"
         ),
         {"limit": limit},
     )

@@ -74,7 +74,7 @@ class Claimant:
     only_suspects: bool = False  # the quarantine child
 
 
-_CLAIM_ROWS = """
+_DUE = """
     SELECT due.* FROM unnest(CAST(:queues AS text[])) AS q (queue)
     CROSS JOIN LATERAL (
         SELECT s.id, s.status, s.priority, s.not_before FROM scenarios s
@@ -82,11 +82,16 @@ _CLAIM_ROWS = """
           AND s.task = ANY(CAST(:tasks AS text[])) AND s.id <> ALL(CAST(:skip AS bigint[]))
           AND {can_run}
         ORDER BY s.priority DESC, s.not_before
-        LIMIT :free FOR NO KEY UPDATE SKIP LOCKED
+        LIMIT {limit} FOR NO KEY UPDATE SKIP LOCKED
     ) due
     WHERE EXISTS (SELECT 1 FROM workers w WHERE w.id = :worker AND w.lease_until > now()
                   AND w.desired_state = 'running')
-    ORDER BY due.priority DESC, due.not_before LIMIT :free
+    ORDER BY due.priority DESC, due.not_before LIMIT {limit}
+"""
+# those for the free slots first: what waits for its turn is chosen among the rest
+_DUE_AND_AHEAD = """
+    WITH due_now AS ({now}), due_ahead AS ({ahead})
+    SELECT * FROM due_now UNION ALL SELECT * FROM due_ahead
 """
 
 
@@ -102,20 +107,21 @@ def claim(
     claimant: Claimant,
     free: int,
     *,
+    ahead: int = 0,
     skip: Collection[int] = (),
-    without_source: bool = False,
 ) -> list[Claimed]:
     """Claim up to `free` due scenarios for a worker: compare-and-set, epoch + 1.
 
-    `skip` are ids that the worker leaves to others for now; `without_source` takes only scenarios
-    of tasks that need no source, to wait for their turn, and no suspects: they are tried alone,
-    one at a time. Nothing is claimed once the worker's own lease has ended.
+    `ahead` more are claimed to wait for their turn: only scenarios of tasks that need no source,
+    and no suspects, which are tried alone, one at a time. `skip` are ids that the worker leaves to
+    others for now. Returned in the order of taking. Nothing is claimed once the worker's own lease
+    has ended.
     """
     if not connection.execute(text(_ANY_DUE), {"queues": list(claimant.queues)}).scalar():
         return []
     moved = move(
         connection,
-        rows=_CLAIM_ROWS.format(can_run=" AND ".join(_can_run(claimant, without_source))),
+        rows=_claim_rows(claimant, free, ahead),
         to=status_literal(Status.INIT_STARTUP_PROCESSING),
         reason="CAST('claimed' AS text)",
         actor=claimant.name,
@@ -139,10 +145,24 @@ def claim(
             "source": claimant.source,
             "skip": list(skip),
             "free": free,
+            "ahead": ahead,
         },
     )
     moved.sort(key=lambda taken: (-taken.row["priority"], taken.row["not_before"], taken.id))
     return [_claimed(taken, claimant.worker_id) for taken in moved]
+
+
+def _claim_rows(claimant: Claimant, free: int, ahead: int) -> str:
+    conditions = _can_run(claimant, without_source=False)
+    now = _DUE.format(can_run=" AND ".join(conditions), limit=":free")
+    if ahead <= 0:
+        return now
+    conditions = _can_run(claimant, without_source=True)
+    if free <= 0:
+        return _DUE.format(can_run=" AND ".join(conditions), limit=":ahead")
+    conditions.append("s.id NOT IN (SELECT id FROM due_now)")
+    further = _DUE.format(can_run=" AND ".join(conditions), limit=":ahead")
+    return _DUE_AND_AHEAD.format(now=now, ahead=further)
 
 
 def _can_run(claimant: Claimant, without_source: bool) -> list[str]:
@@ -199,27 +219,33 @@ def suspects_due(connection: Connection, workers: Collection[UUID], *, within: f
     return bool(found.scalar())
 
 
-# mine: the rows of these fences that still belong to them, locked in the order of their ids
+# mine: the rows of these fences that still belong to them, locked in the order of their ids. Each
+# is looked up by its id: planned as a join, all rows of a status were read, dead ones too
 MINE = """
-    SELECT s.id, s.status, s.crashes, s.max_crashes, s.attempts, s.max_attempts, f.*
-    FROM scenarios s JOIN (
-        SELECT * FROM jsonb_to_recordset(CAST(:fences AS jsonb)) AS f
+    SELECT s.*, f.* FROM (
+        SELECT * FROM jsonb_to_recordset(CAST(:fences AS jsonb)) AS r
         (scenario_id bigint, fence_epoch bigint, fence_worker uuid{columns})
-    ) f ON s.id = f.scenario_id AND s.epoch = f.fence_epoch AND s.worker_id = f.fence_worker
-    WHERE s.status IN ({statuses})
-    ORDER BY s.id FOR NO KEY UPDATE OF s
+        ORDER BY scenario_id
+    ) f CROSS JOIN LATERAL (
+        SELECT s.id, s.status, s.crashes, s.max_crashes, s.attempts, s.max_attempts
+        FROM scenarios s
+        WHERE s.id = f.scenario_id AND s.epoch = f.fence_epoch AND s.worker_id = f.fence_worker
+          AND s.status IN ({statuses})
+        FOR NO KEY UPDATE
+    ) s
 """
 
 
 def fence_rows(fences: Sequence[Fence], *extra: dict[str, Any]) -> str:
     """Return fences (each with its own extra columns) as the JSON that MINE reads."""
     columns = extra or tuple({} for _ in fences)
+    names = {fence.worker_id: str(fence.worker_id) for fence in fences}  # mostly one
     return json.dumps(
         [
             {
                 "scenario_id": fence.scenario_id,
                 "fence_epoch": fence.epoch,
-                "fence_worker": str(fence.worker_id),
+                "fence_worker": names[fence.worker_id],
                 **more,
             }
             for fence, more in zip(fences, columns, strict=True)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from vidan.domain import ALLOWED, RUNNING, Status
 
@@ -63,19 +64,29 @@ def move(
     `rows`, `to`, `reason`, `assign` and `returning` are SQL; `r` is the row as it was, `s` as it
     becomes. A row whose status does not allow the move stays as it is and is not returned.
     """
-    statement = _MOVE.format(
-        rows=rows,
-        to=to,
-        reason=reason,
-        assign="".join(f", {assignment}" for assignment in assign),
-        returning="".join(f", {column}" for column in returning),
-        allowed=_ALLOWED,
-    )
-    found = connection.execute(text(statement), {"actor": actor, **parameters}).mappings()
+    statement = _statement(rows, to, reason, tuple(assign), tuple(returning))
+    found = connection.execute(statement, {"actor": actor, **parameters})
+    columns = list(found.keys())
     return [
-        Moved(row["id"], Status(row["from_status"]), Status(row["to_status"]), dict(row))
+        Moved(row[0], Status(row[1]), Status(row[2]), dict(zip(columns, row, strict=True)))
         for row in found
     ]
+
+
+@cache
+def _statement(
+    rows: str, to: str, reason: str, assign: tuple[str, ...], returning: tuple[str, ...]
+) -> TextClause:
+    return text(
+        _MOVE.format(
+            rows=rows,
+            to=to,
+            reason=reason,
+            assign="".join(f", {assignment}" for assignment in assign),
+            returning="".join(f", {column}" for column in returning),
+            allowed=_ALLOWED,
+        )
+    )
 
 
 def status_literal(status: Status) -> str:

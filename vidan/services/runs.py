@@ -80,16 +80,17 @@ def finish(connection: Connection, endings: Sequence[Ending], *, actor: str) -> 
     """
     if not endings:
         return set()
-    fences = [ending.fence for ending in endings]
-    mine = _still_mine(connection, fences)  # locks all of them, in the order of their ids
+    ended = _finish(connection, endings, actor)  # locks all of them, in the order of their ids
+    left = [one for one in endings if one.fence.scenario_id not in ended]
     # those that returned before their first frame: only what was `active` is `completed`
-    unstarted = [
-        one.fence
-        for one in endings
-        if one.status is Status.COMPLETED
-        and mine.get(one.fence.scenario_id) is Status.INIT_STARTUP_PROCESSING
-    ]
-    start(connection, unstarted, actor=actor)
+    unstarted = [one for one in left if one.status is Status.COMPLETED]
+    if unstarted and start(connection, [one.fence for one in unstarted], actor=actor):
+        ended |= _finish(connection, unstarted, actor)
+    return ended
+
+
+def _finish(connection: Connection, endings: Sequence[Ending], actor: str) -> set[int]:
+    fences = [ending.fence for ending in endings]
     moved = move(
         connection,
         rows=MINE.format(
