@@ -60,7 +60,7 @@ PROBE = 400
 """So many tasks, uncounted, tell how many take a system so long as a round should be."""
 ROUND_SECONDS = 2.0
 LIMIT_SECONDS = 60.0
-SLOTS = 2
+SLOTS = 8
 POOL = 2
 PREFETCH = 4
 CONCURRENCY = 30
