@@ -60,6 +60,8 @@ PROBE = 400
 """So many tasks, uncounted, tell how many take a system so long as a round should be."""
 ROUND_SECONDS = 2.0
 LIMIT_SECONDS = 60.0
+WARM_UP = 10
+"""Single tasks that are not counted: at first a consumer group still shares its partitions out."""
 SLOTS = 8
 POOL = 2
 PREFETCH = 4
@@ -119,8 +121,11 @@ class Rates:
         self._rounds = rounds
         self._counts: list[int] = []
         for system in systems:
-            probe = created_and_completed(system, PROBE)
-            self._counts.append(max(PROBE, round(PROBE / probe.working * ROUND_SECONDS)))
+            count = PROBE
+            for _ in range(2):  # the second time from what the first has shown: none is quick cold
+                probe = created_and_completed(system, count)
+                count = max(PROBE, round(count / probe.working * ROUND_SECONDS))
+            self._counts.append(count)
 
     def completed(self) -> None:
         """Compare from the first create to the last result."""
@@ -169,14 +174,15 @@ class Rates:
 def latencies(systems: Sequence[Timed], count: int) -> list[report.Row]:
     """Measure from before each create to each step, in turn, `count` times each."""
     found: dict[str, list[float]] = {}
-    for number in range(count):
+    for number in range(-WARM_UP, count):
         for system in systems if number % 2 == 0 else reversed(systems):
-            time.sleep(random.uniform(0.05, 0.2))
+            time.sleep(random.uniform(0.03, 0.15))
             began = time.time()
             steps = system.one()
-            time.sleep(0.1)
+            time.sleep(0.06)
             for step, at in steps().items():
-                found.setdefault(f"{step}: {system.name}", []).append(1000 * (at - began))
+                if number >= 0:
+                    found.setdefault(f"{step}: {system.name}", []).append(1000 * (at - began))
     return [
         report.Row(
             name,

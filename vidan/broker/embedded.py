@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _OPTIONS: Mapping[str, Any] = {
     "allow.auto.create.topics": "true",
-    "fetch.wait.max.ms": 20,  # the latency of a message, see above
+    "fetch.wait.max.ms": 10,  # the latency of a message, see above
     # A rebalance takes three seconds, see above. Not less: a member whose session ends before the
     # first rebalance does is thrown out each time, and never gets a partition.
     "session.timeout.ms": 4000,

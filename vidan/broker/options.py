@@ -21,7 +21,8 @@ COMMON: Mapping[str, Any] = {
 
 PRODUCER: Mapping[str, Any] = {
     "delivery.timeout.ms": 3000,
-    "linger.ms": 2,
+    # One announcement goes at once; of many, those that wait meanwhile go together all the same.
+    "linger.ms": 0,
 }
 
 CONSUMER: Mapping[str, Any] = {
