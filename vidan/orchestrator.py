@@ -126,7 +126,7 @@ class Orchestrator:
         )
         for one in released:
             with logs.bound(scenario_id=one.id):
-                log.warning("scenario %d: %s, now %s", one.id, one.row["reason"], one.to_status)
+                log.warning("scenario %d: %s, now %s", one.id, one.row.reason, one.to_status)
         return len(released)
 
     def restart(self, timeout: float) -> None:

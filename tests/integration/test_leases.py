@@ -552,7 +552,7 @@ def test_a_lost_lease_is_put_back_uncounted(database: Database) -> None:
     worker.store(range(4))
     worker.let_lease_end()
     released = expire(database)
-    assert released[scenario_id].row["died"] is False
+    assert released[scenario_id].row.died is False
     found = row(database, scenario_id)
     assert (found.status, found.crashes, found.attempts) == ("init_startup", 0, 0)
     assert (found.checkpoint, found.worker_id) == (4, None)
@@ -567,7 +567,7 @@ def test_a_worker_whose_row_is_gone_holds_nothing(database: Database) -> None:
     (scenario_id,) = create(database)
     PlayedWorker(database).claim()
     execute(database, "DELETE FROM workers")
-    assert expire(database, connected_since=long_ago(database))[scenario_id].row["died"] is False
+    assert expire(database, connected_since=long_ago(database))[scenario_id].row.died is False
     assert status(database, scenario_id) is Status.INIT_STARTUP
 
 
@@ -579,8 +579,8 @@ def test_a_witness_of_the_whole_lease_charges_what_was_active(database: Database
         runs.start(connection, [claimed[0].fence], actor="w")
     worker.let_lease_end()
     released = expire(database, connected_since=long_ago(database))
-    assert released[active].row["died"] is True
-    assert released[opening].row["died"] is False
+    assert released[active].row.died is True
+    assert released[opening].row.died is False
     found = row(database, active)
     assert (found.crashes, found.attempts) == (1, 0)
     assert found.due  # the first crash: at once
@@ -596,7 +596,7 @@ def test_who_connected_during_the_lease_is_no_witness(database: Database) -> Non
     worker.let_lease_end(seconds_ago=1.0)
     with database.begin() as connection:
         since = connection.execute(text("SELECT now() - interval '15 s'")).scalar_one()
-    assert expire(database, connected_since=since)[scenario_id].row["died"] is False
+    assert expire(database, connected_since=since)[scenario_id].row.died is False
     assert row(database, scenario_id).crashes == 0
 
 

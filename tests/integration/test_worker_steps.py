@@ -317,7 +317,7 @@ def test_a_renewal_that_landed_after_all_keeps_nothing_from_others(
     assert worker._lease is not former
     with database.begin() as connection:
         (released,) = expiry.expire(connection, actor="orchestrator")
-    assert (released.id, released.row["died"]) == (scenario_id, False)
+    assert (released.id, released.row.died) == (scenario_id, False)
 
 
 def test_a_run_that_outlives_its_lease_is_not_to_blame_for_the_end_of_its_process(

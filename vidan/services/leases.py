@@ -148,7 +148,7 @@ def claim(
             "ahead": ahead,
         },
     )
-    moved.sort(key=lambda taken: (-taken.row["priority"], taken.row["not_before"], taken.id))
+    moved.sort(key=lambda taken: (-taken.row.priority, taken.row.not_before, taken.id))
     return [_claimed(taken, claimant.worker_id) for taken in moved]
 
 
@@ -183,19 +183,19 @@ def _can_run(claimant: Claimant, without_source: bool) -> list[str]:
 def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
     row = moved.row
     return Claimed(
-        fence=Fence(moved.id, row["epoch"], worker_id),
-        task=row["task"],
-        source=row["source"] if row["needs_source"] else None,
-        needs_source=row["needs_source"],
-        params=row["params"],
-        checkpoint=row["checkpoint"],
-        checkpoint_pts=row["checkpoint_pts"],
-        state=row["state"],
-        label_names=tuple(row["label_names"]),
-        frames_total=row["frames_total"],
-        frames_done=row["frames_done"],
-        crashes=row["crashes"],
-        week=row["week"],
+        fence=Fence(moved.id, row.epoch, worker_id),
+        task=row.task,
+        source=row.source if row.needs_source else None,
+        needs_source=row.needs_source,
+        params=row.params,
+        checkpoint=row.checkpoint,
+        checkpoint_pts=row.checkpoint_pts,
+        state=row.state,
+        label_names=tuple(row.label_names),
+        frames_total=row.frames_total,
+        frames_done=row.frames_done,
+        crashes=row.crashes,
+        week=row.week,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Row, TextClause, text
 
 from vidan.domain import ALLOWED, RUNNING, Status
 
@@ -45,7 +45,7 @@ class Moved:
     id: int
     from_status: Status
     to_status: Status
-    row: Mapping[str, Any]
+    row: Row[Any]
 
 
 def move(
@@ -65,12 +65,8 @@ def move(
     becomes. A row whose status does not allow the move stays as it is and is not returned.
     """
     statement = _statement(rows, to, reason, tuple(assign), tuple(returning))
-    found = connection.execute(statement, {"actor": actor, **parameters})
-    columns = list(found.keys())
-    return [
-        Moved(row[0], Status(row[1]), Status(row[2]), dict(zip(columns, row, strict=True)))
-        for row in found
-    ]
+    found = connection.execute(statement, {"actor": actor, **parameters}).all()
+    return [Moved(row[0], Status(row[1]), Status(row[2]), row) for row in found]
 
 
 @cache

@@ -166,7 +166,7 @@ def fail(
         returning=("s.attempts",),
         parameters={"fences": fence_rows([fence]), "error": error, "delay": delay},
     )
-    return Failed(moved[0].to_status, moved[0].row["attempts"]) if moved else None
+    return Failed(moved[0].to_status, moved[0].row.attempts) if moved else None
 
 
 def _still_mine(connection: Connection, fences: Sequence[Fence]) -> dict[int, Status]:
