@@ -19,7 +19,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "python venv is missing: apt-get install python3-venv" >&2; exit 2; }
 	@echo "installing into $(VENV) (torch takes some minutes) ..." >&2
 	$(PIP) --constraint constraints.txt torch torchvision
-	$(PIP) --constraint constraints.txt --editable ".[local,api,dev]"
+	$(PIP) --constraint constraints.txt --editable ".[local,api,dev,bench]"
 	@touch $@
 
 install: $(INSTALLED)  ## build .venv with everything in it

@@ -131,7 +131,7 @@ class Side:
             fences = [one.fence for one in claimed]
             leases.hand_over(connection, fences, reason="measured", actor="bench")
         assert len(ask("announcement", announcements.take_due)) == CLAIMED
-        assert not ask("sweep", lambda c: leases.claim(c, self._idle, CLAIMED))
+        assert not ask("sweep", lambda c: leases.any_due(c, self._idle.queues))
         assert not ask("expiry", lambda c: expiry.expire(c, actor="bench"))
         ask("next due", announcements.next_due)
         assert not ask("suspects", lambda c: leases.suspects_due(c, [self._worker]))

@@ -35,10 +35,11 @@ class Claims:
         self._missing = missing
         self._ended: deque[float] = deque(maxlen=options.slots * AHEAD_PER_SLOT)
 
-    def take(self, lease: Lease) -> bool:
+    def take(self, lease: Lease, *, told: bool) -> bool:
         """Claim for the free slots, and ahead of them as many short tasks as lately ended.
 
-        Returns whether any without a source, which may end at once, are among what was claimed.
+        `told`: something says that there is work; else it is asked first whether there is. Returns
+        whether any without a source, which may end at once, are among what was claimed.
         """
         if self._slots.unwritten > AHEAD_PER_SLOT * self._options.slots:
             return False  # the database takes claims, but not what becomes of them
@@ -47,6 +48,10 @@ class Claims:
         ahead = max(0, lately - self._slots.waiting)
         if not free and not ahead:
             return False
+        if not told:
+            with lease.database.autocommit() as connection:
+                if not leases.any_due(connection, self._options.queues):
+                    return False
         claimant = Claimant(
             worker_id=lease.worker_id,
             name=self._options.name,

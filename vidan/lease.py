@@ -164,7 +164,7 @@ class Lease:
         sent, at = time.monotonic(), clock()
         state, fps = self._measure()
         count = self._beats % BEATS_A_COUNT == 0
-        with self._pulse.begin() as connection:
+        with self._pulse.autocommit() as connection:
             beat = workers.beat(connection, self.worker_id, state=state, fps=fps, count=count)
         if beat is None:
             return False

@@ -131,8 +131,9 @@ class Worker:
             reception.usable(lease.database, received)  # ids are hints: the claim asks the rows
             now = time.monotonic()
             if not leaving and (received or self._claim_now or now >= self._next_sweep):
+                told = bool(received) or self._claim_now
                 self._claim_now = False
-                self._short = self._claims.take(lease)
+                self._short = self._claims.take(lease, told=told)
                 interval = max(SWEEP_SECONDS, lease.live_workers / WORKERS_A_SWEEP_SECOND)
                 self._next_sweep = now + interval * random.uniform(0.75, 1.25)
             self._put_back_waiting(lease)

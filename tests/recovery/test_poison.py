@@ -94,7 +94,7 @@ def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
 def run_until_all_wait_to_be_concluded(worker: Worker, count: int) -> None:
     lease = worker._current_lease()
     assert lease is not None
-    worker._claims.take(lease)
+    worker._claims.take(lease, told=True)
     assert eventually(lambda: len(worker._slots.outcomes()) == count, 10)
 
 

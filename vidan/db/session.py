@@ -105,6 +105,7 @@ class Database:
             pool_timeout=TIMEOUT_SECONDS,
             pool_recycle=1800,
         )
+        self._statements = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self._engine, "do_connect", self._opened)
         event.listen(self._engine, "checkout", self._checked_out)
         event.listen(self._engine, "checkin", self._checked_in)
@@ -116,11 +117,27 @@ class Database:
         Raises DatabaseUnavailable when the server can't be reached, or was lost on the way: what
         the block did may then have been committed or not.
         """
+        with self._telling(), self._engine.begin() as connection:
+            if self._silent:
+                self._end_silent(connection)
+            yield connection
+
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """Open a connection on which each statement is a transaction: one round trip, not three.
+
+        Raises DatabaseUnavailable, as `begin` does.
+        """
+        with self._telling(), self._statements.connect() as connection:
+            if self._silent:
+                self._end_silent(connection)
+            yield connection
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raise what the driver raises as errors of vidan's."""
         try:
-            with self._engine.begin() as connection:
-                if self._silent:
-                    self._end_silent(connection)
-                yield connection
+            yield
         except (DBAPIError, sqlalchemy.exc.TimeoutError, psycopg.Error) as error:
             # psycopg's own come from COPY, which SQLAlchemy does not see
             if not _is_unavailable(error):

@@ -95,11 +95,19 @@ _DUE_AND_AHEAD = """
 """
 
 
-# a sweep mostly finds nothing, and the claim's statement takes longer to plan than to run
-_ANY_DUE = """
-    SELECT EXISTS (SELECT 1 FROM scenarios WHERE status = 'init_startup'
-                   AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now())
-"""
+def any_due(connection: Connection, queues: Sequence[str]) -> bool:
+    """Tell whether a claim might find something: a sweep mostly finds nothing, and asks this first.
+
+    The claim's own statement takes longer to plan than to run.
+    """
+    found = connection.execute(
+        text(
+            "SELECT EXISTS (SELECT 1 FROM scenarios WHERE status = 'init_startup'"
+            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now())"
+        ),
+        {"queues": list(queues)},
+    )
+    return bool(found.scalar())
 
 
 def claim(
@@ -117,8 +125,6 @@ def claim(
     others for now. Returned in the order of taking. Nothing is claimed once the worker's own lease
     has ended.
     """
-    if not connection.execute(text(_ANY_DUE), {"queues": list(claimant.queues)}).scalar():
-        return []
     moved = move(
         connection,
         rows=_claim_rows(claimant, free, ahead),
