@@ -5,6 +5,7 @@ There is no broker here: the sweep alone finds the work.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.support.processes import eventually
+from vidan import claiming
 from vidan import worker as worker_module
 from vidan.concluding import Conclusions
 from vidan.config import Settings
@@ -226,6 +228,30 @@ def test_a_database_that_is_away_while_it_puts_back_costs_no_slot(
     lease._beat()
     statuses = [get(database, one).status for one in ids]
     assert sorted(statuses) == ["active", "active", "init_startup", "init_startup"]
+
+
+def test_what_can_not_be_written_keeps_more_from_being_claimed(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "AHEAD_PER_SLOT", 2)
+    for value in range(4):  # it has finished so many lately: it claims ahead
+        step_until(worker, database, create(database, "echo", value=value), Status.COMPLETED)
+    ids = [create(database, "echo", value=value) for value in range(30)]
+
+    def away(*_: object) -> None:
+        raise DatabaseUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._conclusions, "write", away)
+        for _ in range(40):
+            worker._claim_now = True
+            with contextlib.suppress(DatabaseUnavailable):
+                worker.run_once()
+        assert eventually(lambda: worker._slots.waiting == 0)
+        waiting = [one for one in ids if get(database, one).status is Status.INIT_STARTUP]
+        assert len(waiting) > 10
+    for one in ids:
+        step_until(worker, database, one, Status.COMPLETED)
 
 
 def test_a_lost_answer_of_a_hand_over_does_not_take_the_next_run_of_it(
