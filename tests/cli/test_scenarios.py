@@ -16,8 +16,8 @@ from vidan.db.session import Database
 from vidan.domain import Gap, Status
 
 KEYS = set(
-    "id name key labels task source params queue priority status frames_done frames_total attempts"
-    " crashes worker result error created_at started_at ended_at".split()
+    "id name key labels task source params queue priority status frames_done frames_total pruned"
+    " attempts crashes worker result error created_at started_at ended_at".split()
 )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import text
 from tests.support.durable_postgres import DurablePostgres
 from tests.support.played_worker import PlayedWorker
 from tests.support.silent_proxy import SilentProxy
+from vidan.db import session
 from vidan.db.bounded import SILENCE_SECONDS
 from vidan.db.session import Database
 from vidan.errors import DatabaseUnavailable
@@ -41,7 +42,10 @@ def seconds_until_unavailable(work: Callable[[], None]) -> float:
     return time.monotonic() - started
 
 
-def test_each_wait_has_an_end(database_url: str, proxy: SilentProxy) -> None:
+def test_each_wait_has_an_end(
+    database_url: str, proxy: SilentProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "IDLE_SECONDS", 0.0)  # as if each connection had lain for a while
     with Database(database_url).begin() as connection:
         scenarios.create(connection, NewScenario(source="/a.mp4"))
     deaf = socket.create_server(("127.0.0.1", 0))  # it takes connections and never answers
