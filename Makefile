@@ -56,7 +56,7 @@ fuzz: $(INSTALLED)  ## damaged videos, bad messages: SEED=1 DAMAGED=500 MESSAGES
 	FUZZ_SEED=$(SEED) FUZZ_VIDEOS=$(DAMAGED) FUZZ_MESSAGES=$(MESSAGES) \
 	  $(BIN)/python -m pytest tests/fuzz
 
-# Each prints a table, and writes it to build/benchmarks with its JSON.
+# Each prints a table, and writes it to build/benchmarks with its JSON. tasks wants redis-server.
 BENCHMARKS := overhead slots tasks growth memory start recovery
 
 bench: $(INSTALLED)  ## all benchmarks, about an hour: make bench BENCHMARKS="overhead tasks"
