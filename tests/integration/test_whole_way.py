@@ -13,7 +13,9 @@ from confluent_kafka import Producer as RawProducer
 
 from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually, is_gone
+from vidan.broker import connect
 from vidan.domain import Status
+from vidan.messages import ORCHESTRATORS_GROUP, RUNNERS_GROUP
 from vidan.services import requests
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "nanodet_reference.json"
@@ -273,6 +275,10 @@ def test_foreign_events_and_garbage_do_no_harm(cluster: Cluster) -> None:
         cluster.log(),
     )
     assert cluster.get(done).status is Status.COMPLETED
+    # Their offsets are committed too: no later test receives this garbage.
+    topics = connect(cluster.settings)
+    assert eventually(lambda: topics.lag(RUNNERS_GROUP, "scenarios") == 0, 30)
+    assert eventually(lambda: topics.lag(ORCHESTRATORS_GROUP, "retry_topic") == 0, 30)
     assert len(cluster.statuses(done)) == 4
 
 
