@@ -52,7 +52,7 @@ MODELS = (
     "torchvision/ssdlite320_mobilenet_v3_large",
     "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn",
 )
-REJOIN_SECONDS = 5.0
+REJOIN_SECONDS = 8.0
 """So long a worker that was stopped has to register anew, and to get its partitions back."""
 SIZES = {"720p": (720, 1280), "1080p": (1080, 1920)}
 

@@ -32,7 +32,7 @@ ROUND_SECONDS = 1.0
 PACE_SECONDS = 0.05
 """At the soonest: what is due may be another's to announce, one that stands still."""
 HOUSEKEEPING_SECONDS = 600.0
-EXPIRY_SECONDS = 0.25
+EXPIRY_SECONDS = 0.5
 """How often leases are looked at. A row that a dying session still locks waits for another look."""
 BROKER_AWAY_SECONDS = 2.0
 """How long announcements wait that could not be delivered: each try takes seconds."""
@@ -168,7 +168,7 @@ class Orchestrator:
         A break is an error, or a pause between two looks: a host that slept has seen nobody die.
         """
         breaks = self._breaks
-        with self._connected().begin() as connection:
+        with self._connected().autocommit() as connection:
             now: datetime = connection.execute(text("SELECT now()")).scalar_one()
         with self._lock:  # an error that another thread has met meanwhile must not be forgotten
             since, last = (now, now) if breaks != self._breaks else self._watched or (now, now)
@@ -203,7 +203,7 @@ class Orchestrator:
     def _announce_and_keep_house(self) -> float:
         self.announce()
         self.keep_house()
-        with self._connected().begin() as connection:
+        with self._connected().autocommit() as connection:
             due = announcements.next_due(connection)
         if due is None:
             return ROUND_SECONDS

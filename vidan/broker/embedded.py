@@ -39,12 +39,13 @@ if TYPE_CHECKING:
 
 _OPTIONS: Mapping[str, Any] = {
     "allow.auto.create.topics": "true",
-    "fetch.wait.max.ms": 10,  # the latency of a message, see above
     # A rebalance takes three seconds, see above. Not less: a member whose session ends before the
     # first rebalance does is thrown out each time, and never gets a partition.
     "session.timeout.ms": 4000,
     "heartbeat.interval.ms": 500,
 }
+_LATENCY_MS = {messages.SCENARIOS_TOPIC: 10, messages.RETRY_TOPIC: 100}
+"""How long a fetch waits at most, see above. Retries are due in seconds: they may save the CPU."""
 
 
 class EmbeddedBroker:
@@ -60,7 +61,9 @@ class EmbeddedBroker:
 
     def consumer(self, group: str, topics: Sequence[str]) -> KafkaConsumer:
         """See `base.Broker`."""
-        return KafkaConsumer(Address(self._settings), group, topics, _OPTIONS)
+        wait = min(_LATENCY_MS.get(topic, 10) for topic in topics)
+        options = {**_OPTIONS, "fetch.wait.max.ms": wait}
+        return KafkaConsumer(Address(self._settings), group, topics, options)
 
     def topics(self) -> dict[str, int]:
         """See `base.Broker`."""
