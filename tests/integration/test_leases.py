@@ -17,7 +17,7 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import expiry, leases, predictions, requests, runs, scenarios, tasks
+from vidan.services import expiry, leases, partitions, predictions, requests, runs, scenarios, tasks
 from vidan.services.leases import Fence
 from vidan.services.moves import Moved
 from vidan.services.scenarios import NewScenario
@@ -747,7 +747,7 @@ def stopped_client(database: Database, database_url: str) -> Iterator[tuple[Play
     claimed = worker.take(2)
     with database.begin() as connection:
         runs.start(connection, [one.fence for one in claimed], actor="w")
-        week = claimed[0].week
+        week = partitions.this_week(connection)
     session = psycopg.connect(database_url, application_name=str(worker.id))
     session.execute("UPDATE scenarios SET checkpoint = 5 WHERE id = %s", [first])
     with session.cursor() as cursor:

@@ -78,6 +78,8 @@ scenarios = Table(
     Column("max_attempts", Integer, nullable=False, server_default=text("3")),
     Column("crashes", Integer, nullable=False, server_default=text("0")),
     Column("max_crashes", Integer, nullable=False, server_default=text("5")),
+    Column("time_limit", DOUBLE_PRECISION),  # seconds of one run; null: the task's own
+    Column("soft_time_limit", DOUBLE_PRECISION),
     Column("checkpoint", BigInteger, nullable=False, server_default=text("0")),
     Column("checkpoint_pts", BigInteger),
     Column("state", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
@@ -96,6 +98,7 @@ scenarios = Table(
     CheckConstraint("checkpoint >= 0", name="checkpoint"),
     CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
     CheckConstraint("crashes >= 0 AND max_crashes >= 0", name="crashes"),
+    CheckConstraint("time_limit > 0 AND soft_time_limit > 0", name="time_limits"),
     CheckConstraint(
         "jsonb_typeof(labels) = 'object' AND jsonb_typeof(params) = 'object'"
         " AND jsonb_typeof(state) = 'object'",
@@ -201,6 +204,10 @@ tasks = Table(
     Column("needs_source", Boolean, nullable=False, server_default=text("true")),
     Column("summary", Text),
     Column("max_attempts", Integer, nullable=False, server_default=text("3")),
+    Column("time_limit", DOUBLE_PRECISION),  # seconds of one run; null: none
+    Column("soft_time_limit", DOUBLE_PRECISION),
+    Column("concurrency", Integer),  # so many run at once in the whole cluster; null: any number
+    Column("rate_limit", Text),  # as in 10/m
     Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
 

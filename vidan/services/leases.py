@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 from uuid import UUID
 
@@ -58,7 +57,9 @@ class Claimed:
     frames_total: int | None
     frames_done: int
     crashes: int
-    week: date
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    """Seconds of this run; None: the task's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +142,8 @@ def claim(
         ),
         returning=(
             "s.epoch, s.task, s.source, s.needs_source, s.params, s.checkpoint, s.checkpoint_pts,"
-            " s.state, s.label_names, s.frames_total, s.frames_done, s.crashes, s.week,"
-            " s.priority, s.not_before",
+            " s.state, s.label_names, s.frames_total, s.frames_done, s.crashes,"
+            " s.time_limit, s.soft_time_limit, s.priority, s.not_before",
         ),
         parameters={
             "worker": claimant.worker_id,
@@ -201,7 +202,8 @@ def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
         frames_total=row.frames_total,
         frames_done=row.frames_done,
         crashes=row.crashes,
-        week=row.week,
+        time_limit=row.time_limit,
+        soft_time_limit=row.soft_time_limit,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -24,7 +25,8 @@ MAX_NAME_BYTES = 1_000
 class NewScenario:
     """A scenario to be created.
 
-    `max_attempts` is how often it is retried after an error; None takes the task's own.
+    `max_attempts` is how often it is retried after an error; the time limits are seconds of one
+    run. None takes the task's own.
     """
 
     source: str | None = None
@@ -38,6 +40,8 @@ class NewScenario:
     status: Status = Status.INIT_STARTUP
     not_before: datetime | None = None
     max_attempts: int | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
 
 
 _GIVEN = tuple(one.name for one in fields(NewScenario))
@@ -147,16 +151,19 @@ def create_many(
 _INSERT = """
 WITH inserted AS (
     INSERT INTO scenarios (id, name, key, labels, task, source, needs_source, params, queue,
-                           priority, status, not_before, announce_at, max_attempts, week, ended_at)
+                           priority, status, not_before, announce_at, max_attempts, time_limit,
+                           soft_time_limit, week, ended_at)
     SELECT n.id, n.name, n.key, n.labels, n.task, n.source, n.needs_source, n.params, n.queue,
            n.priority, n.status, coalesce(n.not_before, now()),
            CASE WHEN n.status = 'init_startup' THEN greatest(now(), n.not_before) END,
-           n.max_attempts, :week, CASE WHEN n.status = 'inactive' THEN now() END
+           n.max_attempts, n.time_limit, n.soft_time_limit, :week,
+           CASE WHEN n.status = 'inactive' THEN now() END
     FROM (SELECT nextval(pg_get_serial_sequence('scenarios', 'id')) AS id, r.*
           FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r
               (name text, key text, labels jsonb, task text, source text, needs_source boolean,
                params jsonb, queue text, priority integer, status text, not_before timestamptz,
-               max_attempts integer)) n
+               max_attempts integer, time_limit double precision,
+               soft_time_limit double precision)) n
     ORDER BY n.key, n.id
     ON CONFLICT (key) DO NOTHING
     RETURNING id, key, status
@@ -196,6 +203,9 @@ def _row(new: NewScenario, spec: tasks.TaskSpec) -> str:
         raise InputRejected(f"priority {new.priority} is out of range", hint="a 32-bit integer")
     if new.max_attempts is not None and not 0 <= new.max_attempts < 2**31:
         raise InputRejected(f"max_attempts {new.max_attempts} is out of range")
+    for name, limit in (("time_limit", new.time_limit), ("soft_time_limit", new.soft_time_limit)):
+        if limit is not None and not 0 < limit < math.inf:
+            raise InputRejected(f"{name} {limit} is out of range", hint="seconds, more than 0")
     tasks.validate(spec, new.params, new.source)
     row = {name: getattr(new, name) for name in _GIVEN}
     row["params"], row["labels"] = dict(new.params), dict(new.labels)

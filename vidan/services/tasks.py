@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -15,13 +15,21 @@ from vidan.errors import InputRejected, NotFoundError
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """What is known of a task without its code. `max_attempts` is how often it is retried."""
+    """What is known of a task without its code.
+
+    `max_attempts` is how often it is retried. The time limits are seconds of one run; `concurrency`
+    is how many run at once in the whole cluster, `rate_limit` how often one starts (`10/m`).
+    """
 
     name: str
     params_schema: dict[str, Any]
     needs_source: bool = True
     summary: str | None = None
     max_attempts: int = 3
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    concurrency: int | None = None
+    rate_limit: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
@@ -30,6 +38,10 @@ class TaskSpec:
             "needs_source": self.needs_source,
             "summary": self.summary,
             "max_attempts": self.max_attempts,
+            "time_limit": self.time_limit,
+            "soft_time_limit": self.soft_time_limit,
+            "concurrency": self.concurrency,
+            "rate_limit": self.rate_limit,
             "params": self.params_schema,
         }
 
@@ -42,45 +54,29 @@ DETECT = TaskSpec(
 """The built-in task, known before any worker has started."""
 
 
+_COLUMNS = tuple(one.name for one in fields(TaskSpec))
+_LIST = ", ".join(_COLUMNS)
+_PUBLISH = f"""
+    INSERT INTO tasks ({_LIST})
+    SELECT {_LIST} FROM jsonb_populate_recordset(CAST(NULL AS tasks), CAST(:specs AS jsonb))
+    ORDER BY name
+    ON CONFLICT (name) DO UPDATE SET published_at = now(),
+        {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
+    WHERE ({", ".join(f"tasks.{name}" for name in _COLUMNS)})
+        IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _COLUMNS)})
+"""
+
+
 def publish(connection: Connection, specs: Sequence[TaskSpec]) -> None:
     """Enter the tasks that a worker has, or bring them up to date."""
-    connection.execute(
-        text(
-            "INSERT INTO tasks (name, params_schema, needs_source, summary, max_attempts)"
-            " SELECT * FROM jsonb_to_recordset(CAST(:specs AS jsonb)) AS n (name text,"
-            " params_schema jsonb, needs_source boolean, summary text, max_attempts integer)"
-            " ORDER BY name ON CONFLICT (name) DO UPDATE SET"
-            " params_schema = excluded.params_schema, needs_source = excluded.needs_source,"
-            " summary = excluded.summary, max_attempts = excluded.max_attempts,"
-            " published_at = now() WHERE (tasks.params_schema, tasks.needs_source, tasks.summary,"
-            " tasks.max_attempts) IS DISTINCT FROM (excluded.params_schema,"
-            " excluded.needs_source, excluded.summary, excluded.max_attempts)"
-        ),
-        {
-            "specs": json.dumps(
-                [
-                    {
-                        "name": spec.name,
-                        "params_schema": spec.params_schema,
-                        "needs_source": spec.needs_source,
-                        "summary": spec.summary,
-                        "max_attempts": spec.max_attempts,
-                    }
-                    for spec in specs
-                    if spec.name != DETECT.name
-                ]
-            )
-        },
-    )
+    rows = [asdict(spec) for spec in specs if spec.name != DETECT.name]
+    connection.execute(text(_PUBLISH), {"specs": json.dumps(rows)})
 
 
 def find(connection: Connection) -> list[TaskSpec]:
     """Return the tasks that can be asked for, the built-in one among them."""
     found = connection.execute(
-        text(
-            "SELECT name, params_schema, needs_source, summary, max_attempts FROM tasks"
-            " WHERE name <> :builtin"
-        ),
+        text(f"SELECT {_LIST} FROM tasks WHERE name <> :builtin"),
         {"builtin": DETECT.name},
     ).mappings()
     return sorted([DETECT, *(TaskSpec(**row) for row in found)], key=lambda spec: spec.name)
