@@ -29,7 +29,6 @@ from vidan.broker import connect
 from vidan.config import Settings
 from vidan.db import schema
 from vidan.db.session import Database
-from vidan.domain import Status
 from vidan.home import KEEPER_LOCK, FileLock, StackState, write_state
 from vidan.services import scenarios
 from vidan.services.scenarios import NewScenario
@@ -275,13 +274,8 @@ class VidanTasks:
             of_this = f"scenarios WHERE id = {scenario_id} AND status = 'completed'"
             wait_until(lambda: self._count(of_this) == 1, "a single task")
             with self._database.begin() as connection:
-                found = scenarios.get(connection, scenario_id)
-                at = {
-                    step.to_status: step.at.timestamp()
-                    for step in scenarios.history(connection, scenario_id)
-                }
-            # the transaction that sets it active begins when the claim has been committed
-            return {"claimed": at[Status.ACTIVE], "started": found.result}
+                # the task's first line: it runs once its claim has been committed
+                return {"started": scenarios.get(connection, scenario_id).result}
 
         return steps
 

@@ -8,11 +8,9 @@ from collections import deque
 from collections.abc import Collection, Sequence
 
 from vidan.concluding import MissingSources
-from vidan.domain import STOPPING
-from vidan.errors import LeaseLost, RunStopped
 from vidan.lease import Lease
 from vidan.runner import Outcome
-from vidan.services import leases, runs
+from vidan.services import leases
 from vidan.services.leases import Claimant, Claimed
 from vidan.slots import Engagement, Slots
 from vidan.worker_options import WorkerOptions
@@ -65,7 +63,7 @@ class Claims:
         claimed = lease.database.retrying(
             lambda c: leases.claim(c, claimant, free, ahead=ahead, skip=skip)
         )
-        self._engage(lease, claimed)
+        self._engage(claimed)
         return any(not one.needs_source for one in claimed)
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
@@ -77,24 +75,11 @@ class Claims:
         limit = time.monotonic() - 1.0
         return sum(ended > limit for ended in self._ended)
 
-    def _engage(self, lease: Lease, claimed: list[Claimed]) -> None:
-        """Start those without a source, all at once, and hand everything to the slots."""
+    def _engage(self, claimed: list[Claimed]) -> None:
         engagements = [Engagement(one) for one in claimed]
         for engagement in engagements:
-            with engagement.about():
-                level = logging.INFO if engagement.claimed.needs_source else logging.DEBUG
-                log.log(level, "claimed: task %s", engagement.claimed.task)
-        self._start(lease, [one for one in engagements if not one.claimed.needs_source])
+            level = logging.INFO if engagement.claimed.needs_source else logging.DEBUG
+            if log.isEnabledFor(level):
+                with engagement.about():
+                    log.log(level, "claimed: task %s", engagement.claimed.task)
         self._slots.add(engagements)
-
-    def _start(self, lease: Lease, short: list[Engagement]) -> None:
-        if not short:
-            return
-        fences = [one.claimed.fence for one in short]
-        started = lease.database.retrying(lambda c: runs.start(c, fences, actor=self._options.name))
-        for engagement in short:
-            status = started.get(engagement.id)
-            if status is None:
-                engagement.control.interrupt(LeaseLost(f"scenario {engagement.id}"))
-            elif status in STOPPING:
-                engagement.control.interrupt(RunStopped("a stop was asked for"))

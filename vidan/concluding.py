@@ -7,7 +7,6 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
 from vidan.broker.base import Producer
 from vidan.db.session import Database
@@ -107,7 +106,7 @@ class Conclusions:
             log.error("scenario %d: its end can't be stored: %s", scenario_id, error)
             line = storable.line(f"its end can't be stored: {type(error).__name__}: {error}")
             try:
-                self._fail(database, replace(outcome, end=End.FAILED, error=line))
+                self._fail(database, outcome._replace(end=End.FAILED, error=line))
             except DatabaseUnavailable:
                 raise
             except Exception:  # the heartbeat finds a row without a run, and puts it back

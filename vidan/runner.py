@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from vidan.commits import RunControl
 from vidan.errors import (
@@ -41,8 +40,7 @@ class End(Enum):
     LOST = "lost"  # it is another's: nothing may be written
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a claimed scenario."""
 
     claimed: Claimed

@@ -111,10 +111,10 @@ def test_a_checkpoint_that_does_not_follow_is_refused(worker: PlayedWorker) -> N
 def test_another_epoch_or_worker_is_refused(worker: PlayedWorker) -> None:
     mine = fence_of(worker)
     for wrong in (
-        replace(mine, epoch=mine.epoch + 1),
-        replace(mine, epoch=mine.epoch - 1),
-        replace(mine, worker_id=PlayedWorker(worker.database).id),
-        replace(mine, scenario_id=mine.scenario_id + 1),
+        mine._replace(epoch=mine.epoch + 1),
+        mine._replace(epoch=mine.epoch - 1),
+        mine._replace(worker_id=PlayedWorker(worker.database).id),
+        mine._replace(scenario_id=mine.scenario_id + 1),
     ):
         with pytest.raises(LeaseLost):
             commit(worker, batch(0, 3), wrong)

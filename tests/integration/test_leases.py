@@ -217,6 +217,26 @@ def test_the_skip_list_is_left_to_others(database: Database) -> None:
     assert ids(PlayedWorker(database).take(9)) == [first]
 
 
+def test_a_task_without_a_source_is_active_with_its_claim_and_both_steps_are_logged(
+    database: Database,
+) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, [SHORT])
+    short, film = create(database, NewScenario(task="short"), NewScenario(source="/a.mp4"))
+    PlayedWorker(database, tasks=("short", "detect")).take(2)
+
+    steps = [Status.INIT_STARTUP, Status.INIT_STARTUP_PROCESSING, Status.ACTIVE]
+    for scenario_id, expected in ((short, steps), (film, steps[:2])):
+        with database.begin() as connection:
+            history = scenarios.history(connection, scenario_id)
+        assert [step.to_status for step in history] == expected
+        assert [step.from_status for step in history] == [None, *expected[:-1]]
+        assert [step.reason for step in history] == ["created", "claimed", None][: len(expected)]
+        assert row(database, scenario_id).status == expected[-1]
+    assert row(database, short).started_at is not None
+    assert row(database, film).started_at is None
+
+
 def test_a_scenario_without_a_source_is_bound_by_its_first_claim(database: Database) -> None:
     (scenario_id,) = create(database, NewScenario())
     anyone = PlayedWorker(database, "anyone")

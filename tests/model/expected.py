@@ -101,12 +101,14 @@ class Expected:
         return not suspect or (claimant.suspects and not without_source)
 
     def claim(self, claimant: Claimant) -> None:
-        """A worker takes it."""
+        """A worker takes it; without a source it is active at once."""
         self.epoch += 1
         if self.needs_source and self.source is None:
             self.source, self.bound = claimant.source, True
         self._move(Status.INIT_STARTUP_PROCESSING)
         self.worker = claimant.worker_id
+        if not self.needs_source:
+            self.activate()
 
     # --- a run
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
@@ -32,8 +32,7 @@ RENEW_SECONDS = 5.0
 """How often a worker renews its lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(NamedTuple):
     """What every write of a running scenario names: who claimed it, and under which epoch."""
 
     scenario_id: int
@@ -41,8 +40,7 @@ class Fence:
     worker_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A scenario that was claimed: all that a run needs to start or to go on."""
 
     fence: Fence
@@ -78,7 +76,7 @@ class Claimant:
 _DUE = """
     SELECT due.* FROM unnest(CAST(:queues AS text[])) AS q (queue)
     CROSS JOIN LATERAL (
-        SELECT s.id, s.status, s.priority, s.not_before FROM scenarios s
+        SELECT s.id, s.status, s.needs_source, s.priority, s.not_before FROM scenarios s
         WHERE s.status = 'init_startup' AND s.queue = q.queue AND s.not_before <= now()
           AND s.task = ANY(CAST(:tasks AS text[])) AND s.id <> ALL(CAST(:skip AS bigint[]))
           AND {can_run}
@@ -94,6 +92,8 @@ _DUE_AND_AHEAD = """
     WITH due_now AS ({now}), due_ahead AS ({ahead})
     SELECT * FROM due_now UNION ALL SELECT * FROM due_ahead
 """
+
+_CLAIMED = status_literal(Status.INIT_STARTUP_PROCESSING)
 
 
 def any_due(connection: Connection, queues: Sequence[str]) -> bool:
@@ -125,14 +125,19 @@ def claim(
     and no suspects, which are tried alone, one at a time. `skip` are ids that the worker leaves to
     others for now. Returned in the order of taking. Nothing is claimed once the worker's own lease
     has ended.
+
+    Those of tasks without a source have nothing to open, and are `active` at once: many are short.
     """
     moved = move(
         connection,
         rows=_claim_rows(claimant, free, ahead),
-        to=status_literal(Status.INIT_STARTUP_PROCESSING),
+        to=f"CASE WHEN r.needs_source THEN {_CLAIMED} ELSE 'active' END",
+        via=f"CASE WHEN NOT r.needs_source THEN {_CLAIMED} END",
         reason="CAST('claimed' AS text)",
         actor=claimant.name,
         assign=(
+            "started_at = CASE WHEN s.needs_source THEN s.started_at"
+            " ELSE coalesce(s.started_at, now()) END",
             "epoch = s.epoch + 1",
             "worker_id = :worker",
             "announce_at = NULL",

@@ -6,9 +6,8 @@ Every change of status in the system is made, and logged, by the one statement o
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, TextClause, text
 
@@ -18,19 +17,26 @@ from vidan.domain import ALLOWED, RUNNING, Status
 _MOVE = """
 WITH rows AS ({rows}),
 target AS (
-    SELECT r.*, {to} AS to_status, {reason} AS reason FROM rows r
+    SELECT r.*, {to} AS to_status, {reason} AS reason{via} FROM rows r
 ),
 moved AS (
     UPDATE scenarios s SET status = r.to_status{assign}
     FROM target r
-    WHERE s.id = r.id AND (r.status, r.to_status) IN ({allowed})
-    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason{returning}
+    WHERE s.id = r.id AND {may}
+    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason{via_too}{returning}
 ),
 logged AS (
     INSERT INTO transitions (scenario_id, from_status, to_status, reason, actor)
-    SELECT id, from_status, to_status, reason, CAST(:actor AS text) FROM moved
+    {steps}
 )
 SELECT * FROM moved ORDER BY id
+"""
+_STEP = "SELECT id, from_status, to_status, reason, CAST(:actor AS text) FROM moved"
+# the first steps of all, then the second ones: in the order of its ids, so is each one's history
+_STEPS = """
+    SELECT id, from_status, coalesce(via, to_status), reason, CAST(:actor AS text) FROM moved
+    UNION ALL
+    SELECT id, via, to_status, NULL, CAST(:actor AS text) FROM moved WHERE via IS NOT NULL
 """
 
 _ALLOWED = ", ".join(
@@ -38,8 +44,7 @@ _ALLOWED = ", ".join(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """A scenario whose status has changed, with what else the statement returned."""
 
     id: int
@@ -55,32 +60,51 @@ def move(
     to: str,
     actor: str,
     reason: str = "CAST(NULL AS text)",
+    via: str | None = None,
     assign: Sequence[str] = (),
     returning: Sequence[str] = (),
     parameters: Mapping[str, Any],
 ) -> list[Moved]:
     """Move the scenarios that `rows` selects and locks to `to`, and log each in `transitions`.
 
-    `rows`, `to`, `reason`, `assign` and `returning` are SQL; `r` is the row as it was, `s` as it
-    becomes. A row whose status does not allow the move stays as it is and is not returned.
+    `rows`, `to`, `reason`, `via`, `assign` and `returning` are SQL; `r` is the row as it was, `s`
+    as it becomes. `via` is a status that is passed on the way, or NULL: both steps are checked
+    and logged. A row whose status does not allow the move stays as it is and is not returned.
     """
-    statement = _statement(rows, to, reason, tuple(assign), tuple(returning))
+    statement = _statement(rows, to, reason, via, tuple(assign), tuple(returning))
     found = connection.execute(statement, {"actor": actor, **parameters}).all()
-    return [Moved(row[0], Status(row[1]), Status(row[2]), row) for row in found]
+    return [Moved(row[0], _STATUS[row[1]], _STATUS[row[2]], row) for row in found]
+
+
+_STATUS = {str(status): status for status in Status}
 
 
 @cache
 def _statement(
-    rows: str, to: str, reason: str, assign: tuple[str, ...], returning: tuple[str, ...]
+    rows: str,
+    to: str,
+    reason: str,
+    via: str | None,
+    assign: tuple[str, ...],
+    returning: tuple[str, ...],
 ) -> TextClause:
+    may = f"(r.status, r.to_status) IN ({_ALLOWED})"
+    if via is not None:
+        may = (
+            f"(r.status, coalesce(r.via, r.to_status)) IN ({_ALLOWED})"
+            f" AND (r.via IS NULL OR (r.via, r.to_status) IN ({_ALLOWED}))"
+        )
     return text(
         _MOVE.format(
             rows=rows,
             to=to,
             reason=reason,
+            via="" if via is None else f", {via} AS via",
+            via_too="" if via is None else ", r.via",
+            may=may,
+            steps=_STEP if via is None else _STEPS,
             assign="".join(f", {assignment}" for assignment in assign),
             returning="".join(f", {column}" for column in returning),
-            allowed=_ALLOWED,
         )
     )
 

@@ -13,6 +13,8 @@ MAX_LINE = 4_000
 # \\u0000 is a NUL; behind another backslash it is text that speaks of one
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)  # dumps would make one a call
+
 
 def json_text(value: Any) -> str:
     """Return a value as the JSON text that jsonb takes.
@@ -21,7 +23,7 @@ def json_text(value: Any) -> str:
     own included), holds a NUL or half a surrogate pair, or is larger than MAX_JSON_BYTES.
     """
     try:
-        found = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        found = _ENCODER.encode(value)
     except TypeError as error:
         raise ValueError(str(error)) from None
     except RecursionError:
