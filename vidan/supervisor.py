@@ -39,7 +39,7 @@ STALLS = {
 }
 SILENT_SECONDS = 12.0
 """A database that has been silent for this long excuses a stall."""
-ROUND_SECONDS = 0.05
+ROUND_SECONDS = 0.1
 RELEASE_SECONDS = 0.5
 """How often it tries again to give a lease up, while the database is away."""
 QUARANTINE_SECONDS = 2.0
