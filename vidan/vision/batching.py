@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 MAX_WALKED = 500
 """So many frames that were not wanted, and an empty batch moves the checkpoint."""
 
-MAX_WAIT_S = 0.5
-"""So long the first frame of a live source's batch waits for the others."""
+LIVE_WAIT_S = 0.035
+"""So long the first frame of a live source's batch waits for the others, then goes with the next.
+
+The detector fills its batches with those of other cameras.
+"""
 
 
 @dataclass(slots=True)
@@ -74,7 +77,7 @@ class Batching:
         if self._pixels is None:
             return self._walked >= MAX_WALKED
         full = len(self._entries) >= self.size or self._walked >= self.size + MAX_WALKED
-        return full or (self.live and time.monotonic() - self._since > MAX_WAIT_S)
+        return full or (self.live and time.monotonic() - self._since > LIVE_WAIT_S)
 
     def take(self, next_pts: int | None) -> FrameBatch:
         """The batch as it stands; a new one begins."""
