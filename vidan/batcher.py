@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import zip_longest
@@ -46,6 +47,8 @@ class Pending:
     width: int
     height: int
     since: float
+    context: Context = field(default_factory=copy_context)
+    """Of the thread that submits: what is logged in a call for it alone says whose it is."""
     inside: bool = False  # of a call of the detector
     found: list[list[Detection]] | None = None
     error: BaseException | None = None
@@ -215,7 +218,10 @@ class Batcher:
         """Settle a batch. What fails together is tried one by one: only the guilty fail."""
         try:
             prepare()
-            found = self._detect(batch)
+            if len({one.seat for one in batch}) == 1:
+                found = batch[0].context.run(self._detect, batch)
+            else:
+                found = self._detect(batch)
         except BaseException as error:  # raised again where the result is taken
             if len(batch) > 1:
                 for one in batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,7 @@ from vidan.slotboard import Call
 
 Pixels = NDArray[np.uint8]
 PATIENCE = 10.0
+ABOUT = ContextVar("about", default="nobody")
 
 
 @dataclass
@@ -37,11 +39,14 @@ class Gate:
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     shares: set[tuple[int, int]] = field(default_factory=set)
     closed: bool = False
+    about: list[str] = field(default_factory=list)
+    """What each call would say that it is about, were it to log something."""
 
     def detect(self, pixels: Pixels, width: int, height: int) -> list[list[Detection]]:
         values = [int(frame[0, 0, 0]) for frame in pixels]
         self.calls.append(values)
         self.shapes.append(pixels.shape)
+        self.about.append(ABOUT.get())
         assert self.open.acquire(timeout=PATIENCE)
         if 255 in values:
             raise ValueError(f"can't look at {values}")
@@ -97,6 +102,20 @@ def held(gate: Gate, batcher: Batcher) -> Pending:
     pending = submit(batcher.seat(no_clock), 99, gate.batch_size)
     assert eventually(lambda: len(gate.calls) == 1)
     return pending
+
+
+def test_a_call_for_one_scenario_alone_knows_whose_it_is(gate: Gate) -> None:
+    batcher = Batcher(gate)
+    first = held(gate, batcher)
+    one, two = batcher.seat(no_clock), batcher.seat(no_clock)
+    for seat, name, count in ((one, "one", 4), (one, "one", 2), (two, "two", 2)):
+        token = ABOUT.set(name)
+        submit(seat, 1, count)
+        ABOUT.reset(token)
+    gate.let(3)
+    assert eventually(lambda: len(gate.calls) == 3)
+    assert values(first) == [99] * 4
+    assert gate.about == ["nobody", "one", "nobody"]  # the last one has frames of both
 
 
 def test_results_go_to_whom_they_belong(gate: Gate) -> None:
