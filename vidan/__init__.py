@@ -8,13 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidan.errors import Reject, TimeLimitExceeded
+    from vidan.retries import Retry
     from vidan.run import Run
     from vidan.tasks import Vidan
 
 __version__ = "0.1.0"
-__all__ = ["Run", "Vidan", "__version__"]
+__all__ = ["Reject", "Retry", "Run", "TimeLimitExceeded", "Vidan", "__version__"]
 
-_HOMES = {"Run": "vidan.run", "Vidan": "vidan.tasks"}
+_HOMES = {
+    "Reject": "vidan.errors",
+    "Retry": "vidan.retries",
+    "Run": "vidan.run",
+    "TimeLimitExceeded": "vidan.errors",
+    "Vidan": "vidan.tasks",
+}
 
 
 def __getattr__(name: str) -> Any:

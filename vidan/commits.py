@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from vidan import logs
 from vidan.db.session import Database
 from vidan.domain import STOPPING, Detection, Gap, Status
+from vidan.durations import in_words
 from vidan.errors import (
     CommitFailed,
     DatabaseUnavailable,
@@ -19,6 +20,7 @@ from vidan.errors import (
     RejectedTask,
     RunInterrupted,
     RunStopped,
+    TimeLimitExceeded,
 )
 from vidan.services import predictions
 from vidan.services.leases import Claimed
@@ -44,9 +46,14 @@ LIVE_PROGRESS_SECONDS = 600.0
 
 
 class RunControl:
-    """What tells a run, from any thread, that it has to end. A lost lease outweighs the rest."""
+    """What tells a run, from any thread, that it has to end. A lost lease outweighs the rest.
+
+    The soft time limit is told by it too, but once, and the run may go on.
+    """
 
     def __init__(self) -> None:
+        self._time_is_up: float | None = None  # by the monotonic clock
+        self._soft_limit = 0.0
         self._interruption: RunInterrupted | None = None
         self._lock = threading.Lock()
         self._told = False
@@ -67,6 +74,21 @@ class RunControl:
         if self._interruption is not None:
             self._told = True
             raise self._interruption
+
+    def limit(self, seconds: float) -> None:
+        """Let the time of the run, by its soft limit, be up in so many seconds."""
+        self._soft_limit = seconds
+        self._time_is_up = time.monotonic() + seconds
+
+    def check_time(self) -> None:
+        """Raise what `check` raises, and TimeLimitExceeded once the run's time is up.
+
+        Called where the task waits for something and its code can be told.
+        """
+        self.check()
+        if self._time_is_up is not None and time.monotonic() > self._time_is_up:
+            self._time_is_up = None
+            raise TimeLimitExceeded(f"over its soft time limit of {in_words(self._soft_limit)}")
 
     def ask(self) -> bool:
         """Tell the task's code whether the run has to end."""
@@ -173,6 +195,11 @@ class Committer:
             target=logs.carried(self._run), name=f"commits-{self._fence.scenario_id}", daemon=True
         )
         self._thread.start()
+
+    @property
+    def proved(self) -> bool:
+        """Whether the run has proved progress: its scenario's budgets are unspent again."""
+        return self._told
 
     def add(self, done: Done) -> None:
         """Hand over frames to be stored; waits while too many wait already."""

@@ -106,7 +106,8 @@ class Conclusions:
             log.error("scenario %d: its end can't be stored: %s", scenario_id, error)
             line = storable.line(f"its end can't be stored: {type(error).__name__}: {error}")
             try:
-                self._fail(database, outcome._replace(end=End.FAILED, error=line))
+                unstored = outcome._replace(end=End.FAILED, error=line, delay=None)
+                self._fail(database, unstored)
             except DatabaseUnavailable:
                 raise
             except Exception:  # the heartbeat finds a row without a run, and puts it back
@@ -160,8 +161,9 @@ class Conclusions:
 
     def _fail(self, database: Database, outcome: Outcome) -> None:
         fence = outcome.claimed.fence
+        error = outcome.error or "failed"
         failed = database.retrying(
-            lambda c: runs.fail(c, fence, outcome.error or "failed", actor=self._name)
+            lambda c: runs.fail(c, fence, error, actor=self._name, delay=outcome.delay)
         )
         if failed is None:
             log.warning("scenario %d is another's now", fence.scenario_id)

@@ -82,6 +82,17 @@ class RejectedTask(VidanError):
     exit_code = 10
 
 
+class Reject(RejectedTask):
+    """A task's own word that no retry can mend it: `raise Reject("no such camera")`."""
+
+
+class TimeLimitExceeded(VidanError):
+    """A run has gone on for longer than its soft limit: told once, at the next frame.
+
+    A task may catch it and return what it has; else it is an error of the run.
+    """
+
+
 class SourceMissing(VidanError):
     """This host lacks the local file that a scenario wants: others may have it."""
 

@@ -51,8 +51,8 @@ class Pipeline:
     def batches(self) -> Iterator[tuple[FrameBatch, list[list[Detection]]]]:
         """Yield batches with what was found in them (nothing, without a detector).
 
-        Raises what the run was interrupted with, RejectedTask for a source that can't be read, and
-        what the detector raises.
+        Raises what the run was interrupted with, TimeLimitExceeded, RejectedTask for a source that
+        can't be read, and what the detector raises.
         """
         ahead = _ReadAhead(self.source, self.batch_size, self.guard)
         try:
@@ -109,7 +109,8 @@ class Pipeline:
                 batch = next(batches, None)
             except Exception as error:  # what came before is stored all the same
                 batch, failure = None, error
-            self.control.check()
+            if batch is not None or waiting:  # at the end there is nothing left to be limited
+                self.control.check_time()
             if batch is not None:
                 waiting.append((batch, self._submit(batch)))
             while len(waiting) > (0 if batch is None else ahead):
@@ -144,7 +145,7 @@ class _ReadAhead:
             try:
                 item = self._queue.get(timeout=0.5)
             except queue.Empty:
-                control.check()  # a source may be silent for long
+                control.check_time()  # a source may be silent for long
                 continue
             if item is None:
                 return

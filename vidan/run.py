@@ -45,6 +45,11 @@ class Surroundings:
     board: SlotBoard | None = None
     slot: int = 0
 
+    def limit(self, seconds: float) -> None:
+        """Let the supervisor end the process if the run still goes on in so many seconds."""
+        if self.board is not None:
+            self.board.limit(self.slot, seconds)
+
     def guard(self, call: Call) -> AbstractContextManager[None]:
         """Run the stall clock of a call while the block lasts."""
         return nullcontext() if self.board is None else self.board.inside(self.slot, call)
@@ -86,9 +91,10 @@ class Run:
     def progress(self) -> None:
         """Say that the task gets on; ends the run here if it has been asked to.
 
-        Once a task has called it, 60 s without another call count as a stall.
+        Once a task has called it, 60 s without another call count as a stall. Raises
+        TimeLimitExceeded, once, when the soft time limit is over.
         """
-        self._control.check()
+        self._control.check_time()
         if self._around.board is not None:
             self._around.board.mark(self._around.slot, Call.PROGRESS)
 
@@ -109,8 +115,11 @@ class Run:
         """Yield batches of frames with the detections in each, and store them.
 
         A batch is stored once the loop has asked for the next one, or the task has returned; the
-        run goes on at its checkpoint. `size` is the model's input (H, W), by default its own.
-        `every` takes each n-th frame, `fps` so many a second of the video's time.
+        run goes on at its checkpoint. Once the soft time limit is over, TimeLimitExceeded is raised
+        instead of the next batch; a later pass goes on there.
+
+        `size` is the model's input (H, W), by default its own. `every` takes each n-th frame, `fps`
+        so many a second of the video's time.
 
         Boxes are in pixels of the source. The `pixels` of a batch may have been scaled down to the
         model's input by the decoder (`FrameBatch.scale` tells); `full_size` keeps them as they are.
@@ -119,7 +128,7 @@ class Run:
             raise RejectedTask(f"batch_size {batch_size} is below 1")
         detector = self._around.detectors.get(
             self._around.guard,
-            self._control.check,
+            self._control.check_time,
             alone=self._claimed.crashes > 0,
             model=model,
             weights=weights,
@@ -219,6 +228,12 @@ class Run:
             pipeline.settle()
             self._position = pipeline.position or self._position
 
+    @property
+    def attempts(self) -> int:
+        """How many errors the scenario is charged with by now. Asked by the runner."""
+        proved = self._committer is not None and self._committer.proved
+        return 0 if proved else self._claimed.attempts
+
     def returned(self) -> None:
         """The task has returned: store what it had done. Called by the runner.
 
@@ -232,7 +247,7 @@ class Run:
             self._committer.flush()
 
     def interrupted(self) -> None:
-        """The task was ended between two batches: store what it had done. Called by the runner."""
+        """The task ended between two batches: store what it had done. Called by the runner."""
         if self._committer is not None:
             self._committer.flush()
 

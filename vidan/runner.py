@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from vidan.commits import RunControl
 from vidan.errors import (
     BrokerUnavailable,
+    CommitFailed,
     DatabaseUnavailable,
     HandOver,
     InputRejected,
@@ -18,8 +19,10 @@ from vidan.errors import (
     RejectedTask,
     RunStopped,
     SourceMissing,
+    TimeLimitExceeded,
     UsageError,
 )
+from vidan.retries import Retry, RetryPolicy
 from vidan.run import Run, Surroundings
 from vidan.services import storable
 from vidan.services.leases import Claimed
@@ -48,6 +51,8 @@ class Outcome(NamedTuple):
     result: Any = None
     state: dict[str, Any] | None = None
     error: str | None = None
+    delay: float | None = None
+    """After an error: the seconds until the retry. None leaves it to the database's back-off."""
 
 
 def run_scenario(
@@ -67,7 +72,13 @@ def run_scenario(
         _control=control,
         _around=around,
     )
-    outcome = _call(run, tasks[claimed.task], claimed, control)
+    task = tasks[claimed.task]
+    limits = task.limits.outweighed_by(claimed.time_limit, claimed.soft_time_limit)
+    if limits.soft is not None:
+        control.limit(limits.soft)
+    if limits.hard is not None:
+        around.limit(limits.hard)
+    outcome = _call(run, task, claimed, control)
     log.log(
         logging.INFO if claimed.needs_source or outcome.error else logging.DEBUG,
         "%s after %.1f s%s",
@@ -85,16 +96,18 @@ def _call(run: Run, task: Task, claimed: Claimed, control: RunControl) -> Outcom
             result = task(run, claimed.params)
             run.returned()
             return Outcome(claimed, End.COMPLETED, result=result, state=run.state)
-        except (RunStopped, HandOver):
+        except (RunStopped, HandOver, TimeLimitExceeded, Retry):
             run.interrupted()
             raise
         finally:
             run.close()
     except BaseException as error:
-        return _outcome_of(error, claimed)
+        return _outcome_of(error, claimed, task.policy, run.attempts)
 
 
-def _outcome_of(error: BaseException, claimed: Claimed) -> Outcome:
+def _outcome_of(
+    error: BaseException, claimed: Claimed, policy: RetryPolicy, attempts: int
+) -> Outcome:
     """Tell by the exception's type what happens: stop, hand over, retry, reject."""
     line = storable.line(error) or type(error).__name__
     match error:
@@ -110,6 +123,15 @@ def _outcome_of(error: BaseException, claimed: Claimed) -> Outcome:
             return Outcome(claimed, End.HANDED_OVER, error=line)
         case RejectedTask() | InputRejected() | UsageError():
             return Outcome(claimed, End.REJECTED, error=line)
+        case Retry() if not str(error) and error.__cause__ is not None:
+            line = f"{type(error.__cause__).__name__}: {storable.line(error.__cause__)}"
+        case Retry() if not str(error):
+            line = "it asked for a retry"
         case _:  # the task's own code, a detector, a commit; SystemExit from a task, too
             log.debug("it raised", exc_info=error)
-            return Outcome(claimed, End.FAILED, error=f"{type(error).__name__}: {line}")
+            line = f"{type(error).__name__}: {line}"
+    # a commit that failed says nothing of the task's code: its policy is not asked
+    if not isinstance(error, CommitFailed) and not policy.mends(error):
+        return Outcome(claimed, End.REJECTED, error=line)
+    delay = policy.delay_after(error, attempts)
+    return Outcome(claimed, End.FAILED, error=line, delay=delay)

@@ -21,7 +21,9 @@ _UUID = struct.Struct("16s")
 _INTEGER = struct.Struct("q")
 _TIME = struct.Struct("d")
 _HEADER = 32  # worker id, then when the database last answered
-_SLOT = 32  # scenario id, then a clock for each kind of call
+_SLOT = 48  # scenario id, a clock for each kind of call, then the run's time limit and its end
+_LIMIT, _DEADLINE = 32, 40
+_NONE = bytes(_SLOT - 8)
 
 
 class Call(IntEnum):
@@ -33,9 +35,10 @@ class Call(IntEnum):
 
 
 class SlotBoard:
-    """A page of shared memory: the worker's id and, for each slot, a scenario and three clocks.
+    """A page of shared memory: the worker's id and, for each slot, a scenario and its clocks.
 
-    Times are `time.monotonic()`, which all processes of a host share; 0 means: not inside of one.
+    Three are of calls, one is of the run: when its time is up, if it has a limit. Times are
+    `time.monotonic()`, which all processes of a host share; 0 means: not inside of one, no limit.
     """
 
     def __init__(self, fd: int, slots: int) -> None:
@@ -116,12 +119,37 @@ class SlotBoard:
         since, scenario_id, call = min(calls, default=(math.inf, 0, Call.DECODER))
         return (scenario_id, call) if scenario_id and time.monotonic() - since > limit else None
 
+    def limit(self, slot: int, seconds: float) -> None:
+        """Let the time of the slot's run be up in so many seconds."""
+        place = _HEADER + _SLOT * slot
+        _TIME.pack_into(self._memory, place + _LIMIT, seconds)
+        _TIME.pack_into(self._memory, place + _DEADLINE, time.monotonic() + seconds)
+
+    def overdue(self) -> tuple[int, float] | None:
+        """Return a scenario whose time is up, and its limit in seconds."""
+        now = time.monotonic()
+        for slot in range(self.slots):
+            before = self._run(slot)
+            scenario_id, limit, deadline = before
+            # twice the same: else one that ended just now would be taken for the next of its slot
+            if scenario_id and 0 < deadline < now and before == self._run(slot):
+                return scenario_id, limit
+        return None
+
+    def _run(self, slot: int) -> tuple[int, float, float]:
+        place = _HEADER + _SLOT * slot
+        return (
+            self._scenario(slot),
+            float(_TIME.unpack_from(self._memory, place + _LIMIT)[0]),
+            float(_TIME.unpack_from(self._memory, place + _DEADLINE)[0]),
+        )
+
     def _scenario(self, slot: int) -> int:
         return int(_INTEGER.unpack_from(self._memory, _HEADER + _SLOT * slot)[0])
 
     def _clear(self, slot: int) -> None:
-        for call in Call:
-            _TIME.pack_into(self._memory, self._clock(slot, call), 0.0)
+        place = _HEADER + _SLOT * slot + 8
+        self._memory[place : place + len(_NONE)] = _NONE
 
     @staticmethod
     def _clock(slot: int, call: Call) -> int:

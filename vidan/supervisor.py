@@ -22,6 +22,7 @@ from vidan import config, lifeline, logs
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import DesiredState
+from vidan.durations import in_words
 from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, DatabaseUnavailable, VidanError
 from vidan.lifeline import Child
 from vidan.services import expiry, leases, workers
@@ -65,7 +66,7 @@ MALLOC = {
 
 
 @dataclass(frozen=True, slots=True)
-class Stall:
+class EndedFor:
     """The scenario that a process was ended for, and why."""
 
     scenario_id: int
@@ -80,7 +81,7 @@ class Post:
     child: Child | None = None
     board: SlotBoard | None = None
     asked: bool = False  # the child has been asked to end
-    ended_for: Stall | None = None  # the child has been killed for it
+    ended_for: EndedFor | None = None  # the child has been killed for it
     started: float = 0.0
     deaths: int = 0  # in a row, each soon after its start
     not_before: float = 0.0
@@ -133,10 +134,10 @@ class Supervisor:
         return self._exit_code
 
     def run_once(self) -> None:
-        """Reap, release, restart, look for stalls and suspects: one step."""
+        """Reap, release, restart, look for overruns, stalls and suspects: one step."""
         for post in self._all_posts():
             self._reap(post)
-            self._end_stalled(post)
+            self._end_stuck(post)
         self._release()
         if self.signals or self._exit_code:
             return
@@ -218,19 +219,25 @@ class Supervisor:
         pause = min(RESTART_PAUSE_SECONDS, 0.1 * 2**post.deaths) if post.deaths > 1 else 0.0
         post.not_before = time.monotonic() + pause
 
-    def _end_stalled(self, post: Post) -> None:
-        """End a process for the scenario that has been inside of one call for too long."""
-        if post.child is None or post.board is None or post.ended_for or self.signals:
+    def _end_stuck(self, post: Post) -> None:
+        """End a process for a scenario that is over its time limit, or stalled in one call.
+
+        A stall is excused while the database is silent, which it may be waiting for. A time limit
+        is by the wall clock: code that lets no other thread run keeps its process silent, too.
+        """
+        if post.child is None or post.board is None or post.ended_for:
+            return
+        if (overdue := post.board.overdue()) is not None:
+            scenario_id, limit = overdue
+            _end_for(post, scenario_id, f"it ran over its time limit of {in_words(limit)}")
+            return
+        if self.signals:
             return
         stalled = post.board.stalled(STALL_SECONDS)
         if stalled is None or post.board.database_silent_for() > SILENT_SECONDS:
             return
         scenario_id, call = stalled
-        cause = f"it stalled: over {STALL_SECONDS:.0f} s {STALLS[call]}"
-        with logs.bound(scenario_id=scenario_id, worker_id=post.board.worker_id):
-            log.error("%s: ending its process", cause)
-        post.ended_for = Stall(scenario_id, cause)
-        post.child.kill()  # it is reaped when it is gone: stuck in the kernel, that may take long
+        _end_for(post, scenario_id, f"it stalled: over {STALL_SECONDS:.0f} s {STALLS[call]}")
 
     def _end_children(self, *, now: bool) -> None:
         for post in self._all_posts():
@@ -321,6 +328,16 @@ def _ask(post: Post) -> None:
     if post.child is not None and not post.asked:
         post.asked = True
         post.child.terminate()
+
+
+def _end_for(post: Post, scenario_id: int, cause: str) -> None:
+    """Kill a child for one scenario, which alone is charged when it is reaped."""
+    assert post.child is not None
+    assert post.board is not None
+    with logs.bound(scenario_id=scenario_id, worker_id=post.board.worker_id):
+        log.error("%s: ending its process", cause)
+    post.ended_for = EndedFor(scenario_id, cause)
+    post.child.kill()  # it is reaped when it is gone: stuck in the kernel, that may take long
 
 
 def main(argv: list[str] | None = None) -> int:

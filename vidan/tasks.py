@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints, overload
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from vidan import catalogue
 from vidan.errors import InputRejected, RejectedTask, VidanError
+from vidan.limits import TimeLimits
+from vidan.retries import Errors, RetryPolicy
 from vidan.run import Run
 from vidan.services import storable
 from vidan.services.tasks import DETECT, TaskSpec
@@ -24,8 +27,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Task:
     """A registered function: its parameters as a schema, and how to call it."""
 
-    def __init__(self, function: Callable[..., Any], name: str, retries: int, source: bool) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        retries: int,
+        source: bool,
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        limits: TimeLimits = TimeLimits(),  # noqa: B008
+    ) -> None:
         self.name = name
+        self.policy = policy
+        self.limits = limits
         self.function = function
         self.params = _params_of(function)
         documentation = (inspect.getdoc(function) or "").strip()
@@ -35,6 +48,8 @@ class Task:
             needs_source=source,
             summary=documentation.splitlines()[0] if documentation else None,
             max_attempts=retries,
+            time_limit=limits.hard,
+            soft_time_limit=limits.soft,
         )
 
     def __call__(self, run: Run, params: Mapping[str, Any]) -> Any:
@@ -89,7 +104,18 @@ class Vidan:
 
     @overload
     def task(
-        self, *, name: str | None = None, retries: int = 3, source: bool = True
+        self,
+        *,
+        name: str | None = None,
+        retries: int = 3,
+        source: bool = True,
+        retry_on: Errors = Exception,
+        reject_on: Errors = (),
+        retry_backoff: float | timedelta = 1.0,
+        retry_backoff_max: float | timedelta = 300.0,
+        retry_jitter: bool = True,
+        time_limit: float | timedelta | None = None,
+        soft_time_limit: float | timedelta | None = None,
     ) -> Callable[[F], F]: ...
 
     def task(
@@ -99,12 +125,28 @@ class Vidan:
         name: str | None = None,
         retries: int = 3,
         source: bool = True,
+        retry_on: Errors = Exception,
+        reject_on: Errors = (),
+        retry_backoff: float | timedelta = 1.0,
+        retry_backoff_max: float | timedelta = 300.0,
+        retry_jitter: bool = True,
+        time_limit: float | timedelta | None = None,
+        soft_time_limit: float | timedelta | None = None,
     ) -> F | Callable[[F], F]:
         """Register a function `f(run: Run, …typed parameters) -> JSON` as a task.
 
         It is named `module.function` unless `name` is given. After an error it is tried again
         `retries` times. `source=False`: it needs no video. Plain `@app.task` works too.
+
+        Only errors of the types `retry_on` are tried again, none of `reject_on`. The pause before a
+        retry doubles from `retry_backoff` on, up to `retry_backoff_max`, and with `retry_jitter` it
+        is up to a half shorter. `soft_time_limit` raises TimeLimitExceeded in the task's code, at
+        `time_limit` its process is ended; both are of one run. Seconds or timedeltas.
+
+        Raises InputRejected for what is out of range.
         """
+        policy = RetryPolicy.of(retry_on, reject_on, retry_backoff, retry_backoff_max, retry_jitter)
+        limits = TimeLimits.of(time_limit, soft_time_limit)
         if not 0 <= retries < 2**31:
             raise InputRejected(f"retries={retries} is out of range", hint="0 or more")
 
@@ -112,7 +154,7 @@ class Vidan:
             task_name = name or f"{function.__module__}.{function.__qualname__}"
             if task_name in self.tasks or task_name == DETECT.name:
                 raise InputRejected(f"task {task_name!r} is registered twice")
-            self.tasks[task_name] = Task(function, task_name, retries, source)
+            self.tasks[task_name] = Task(function, task_name, retries, source, policy, limits)
             return function
 
         return register if function is None else register(function)

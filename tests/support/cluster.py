@@ -52,13 +52,15 @@ class Cluster:
         """Start an orchestrator."""
         return self._spawn("vidan.orchestrator", [])
 
-    def supervisor(self, name: str = "w", *, workers: int = 1, **options: Any) -> Child:
+    def supervisor(
+        self, name: str = "w", *, workers: int = 1, app: str = "trial:app", **options: Any
+    ) -> Child:
         """Start a supervisor; returns once its workers have registered.
 
         Of several each has a number after the name: w-0, w-1, …
         """
         names = [name] if workers == 1 else [f"{name}-{place}" for place in range(workers)]
-        posts = [WorkerOptions(name=one, app="trial:app", threads=1, **options) for one in names]
+        posts = [WorkerOptions(name=one, app=app, threads=1, **options) for one in names]
         child = self._spawn(
             "vidan.supervisor", ["--posts", json.dumps([json.loads(p.to_json()) for p in posts])]
         )

@@ -15,7 +15,7 @@ from tests.support.processes import eventually
 from vidan.batcher import Batcher, Seat
 from vidan.commits import Committer, Done, LabelNames, RunControl
 from vidan.domain import Detection
-from vidan.errors import HandOver, VidanError
+from vidan.errors import HandOver, TimeLimitExceeded, VidanError
 from vidan.pipeline import Pipeline
 from vidan.vision.frames import FrameBatch
 
@@ -125,6 +125,29 @@ def test_an_interruption_leaves_the_detector() -> None:
     assert stored.frames == [0]
     assert set(detector.frames) <= {0, 1}
     assert not seat.batcher._seats
+
+
+def test_the_soft_limit_is_told_instead_of_the_next_batch() -> None:
+    control = RunControl()
+    made, stored, seat = pipeline(Source(9), Seen(), control)
+    batches = made.batches()
+    next(batches)
+    control.limit(-1)
+    with pytest.raises(TimeLimitExceeded):
+        next(batches)
+    assert stored.frames == [0]
+    assert made.position == (1, None)
+    assert not seat.batcher._seats
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_at_the_end_there_is_nothing_left_to_be_limited(live: bool) -> None:
+    control = RunControl()
+    made, stored, _ = pipeline(Source(3, live=live), Seen(), control)
+    for batch, _ in made.batches():
+        if batch.indices[0] == 2:
+            control.limit(-1)
+    assert stored.frames == [0, 1, 2]
 
 
 def test_a_task_that_breaks_off_leaves_the_detector() -> None:

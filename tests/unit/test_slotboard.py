@@ -96,3 +96,27 @@ def test_slots_do_not_touch_each_other(board: SlotBoard) -> None:
     board.leave(1)
     assert board.executing() == [1, 3]
     assert board.worker_id is None
+
+
+def test_a_run_is_overdue_once_its_time_is_up(board: SlotBoard) -> None:
+    board.take(1, 42)
+    assert board.overdue() is None
+    board.limit(1, 0.02)
+    assert board.overdue() is None
+    time.sleep(0.03)
+    assert board.overdue() == (42, 0.02)
+    assert board.stalled(0.0) is None
+
+
+def test_a_time_limit_ends_with_its_run(board: SlotBoard) -> None:
+    board.take(0, 1)
+    board.limit(0, 1e-9)
+    board.take(2, 3)
+    board.leave(0)
+    assert board.overdue() is None
+    board.take(0, 2)
+    time.sleep(0.001)
+    assert board.overdue() is None
+    board.limit(0, 1e-9)
+    time.sleep(0.001)
+    assert board.overdue() == (2, 1e-9)

@@ -10,6 +10,7 @@ from vidan.cli import connect, scenario_create, scenario_steer
 from vidan.cli.command import Commands
 from vidan.cli.output import Output
 from vidan.cli.params import Id, LabelOption, LimitOption, StatusOption, TaskOption, unique
+from vidan.durations import in_words
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -98,6 +99,10 @@ def show(out: Output, settings: Settings, scenario_id: Id) -> None:
     ]
     if not out.json:
         record["gaps"] = [f"{gap.from_frame}-{gap.to_frame} ({gap.reason})" for gap in gaps]
+        for name in ("time_limit", "soft_time_limit"):
+            limit = record.pop(name)
+            if limit is not None:  # else it is the task's, if that has one
+                record[name] = in_words(limit)
     out.details(record, id=scenario.id)
 
 

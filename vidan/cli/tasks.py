@@ -9,6 +9,7 @@ import typer
 from vidan.cli import connect
 from vidan.cli.command import Commands
 from vidan.cli.output import Output, plain, to_json
+from vidan.durations import in_words
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -73,6 +74,8 @@ def show(
     record = found.as_json()
     if not out.json:
         properties = record.pop("params").get("properties", {})
+        for name in ("time_limit", "soft_time_limit"):
+            record[name] = record[name] and in_words(record[name])
         record.update((f"param {name}", _in_words(schema)) for name, schema in properties.items())
     out.details(record, id=found.name)
 

@@ -58,6 +58,7 @@ class Claimed(NamedTuple):
     time_limit: float | None = None
     soft_time_limit: float | None = None
     """Seconds of this run; None: the task's own."""
+    attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def claim(
         returning=(
             "s.epoch, s.task, s.source, s.needs_source, s.params, s.checkpoint, s.checkpoint_pts,"
             " s.state, s.label_names, s.frames_total, s.frames_done, s.crashes,"
-            " s.time_limit, s.soft_time_limit, s.priority, s.not_before",
+            " s.attempts, s.time_limit, s.soft_time_limit, s.priority, s.not_before",
         ),
         parameters={
             "worker": claimant.worker_id,
@@ -209,6 +210,7 @@ def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
         crashes=row.crashes,
         time_limit=row.time_limit,
         soft_time_limit=row.soft_time_limit,
+        attempts=row.attempts,
     )
 
 

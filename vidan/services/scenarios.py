@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, Row, text
 from vidan.db.session import DatabaseConflict
 from vidan.domain import Gap, Status
 from vidan.errors import InputRejected, NotFoundError
+from vidan.limits import TimeLimits
 from vidan.services import announcements, partitions, storable, tasks
 
 MAX_ID = 2**63 - 1
@@ -86,6 +86,8 @@ class Scenario:
     started_at: datetime | None
     ended_at: datetime | None
     pruned: bool
+    time_limit: float | None
+    soft_time_limit: float | None
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
@@ -99,7 +101,7 @@ class Scenario:
 _JSON_KEYS = (
     "id name key labels task source params queue priority status frames_done frames_total"
     " attempts crashes worker result error created_at started_at ended_at"
-    " pruned"
+    " pruned time_limit soft_time_limit"
 ).split()
 _COLUMNS = ", ".join(
     f"s.{name}" if name != "worker" else "w.name AS worker"
@@ -203,9 +205,10 @@ def _row(new: NewScenario, spec: tasks.TaskSpec) -> str:
         raise InputRejected(f"priority {new.priority} is out of range", hint="a 32-bit integer")
     if new.max_attempts is not None and not 0 <= new.max_attempts < 2**31:
         raise InputRejected(f"max_attempts {new.max_attempts} is out of range")
-    for name, limit in (("time_limit", new.time_limit), ("soft_time_limit", new.soft_time_limit)):
-        if limit is not None and not 0 < limit < math.inf:
-            raise InputRejected(f"{name} {limit} is out of range", hint="seconds, more than 0")
+    if new.time_limit is not None or new.soft_time_limit is not None:
+        TimeLimits.of(new.time_limit, new.soft_time_limit)
+        of_task = TimeLimits(spec.time_limit, spec.soft_time_limit)
+        of_task.outweighed_by(new.time_limit, new.soft_time_limit).check()
     tasks.validate(spec, new.params, new.source)
     row = {name: getattr(new, name) for name in _GIVEN}
     row["params"], row["labels"] = dict(new.params), dict(new.labels)
