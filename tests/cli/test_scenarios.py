@@ -14,10 +14,13 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.domain import Gap, Status
+from vidan.services import scenarios
+from vidan.services.scenarios import NewScenario
 
 KEYS = set(
     "id name key labels task source params queue priority status frames_done frames_total pruned"
-    " attempts crashes worker result error created_at started_at ended_at".split()
+    " attempts crashes worker result error created_at started_at ended_at time_limit"
+    " soft_time_limit".split()
 )
 
 
@@ -147,6 +150,16 @@ def test_list_filters_and_prints_a_line_a_scenario(vidan: Shell) -> None:
     assert all(set(row) == KEYS for row in rows(vidan))
 
 
+def test_show_has_a_scenarios_own_limits(vidan: Shell, database: Database) -> None:
+    with database.begin() as connection:
+        new = NewScenario(source="/a.mp4", time_limit=7_200, soft_time_limit=90)
+        scenarios.create(connection, new)
+    record = vidan("scenario", "show", 1, "--json").json()
+    assert (record["time_limit"], record["soft_time_limit"]) == (7_200, 90)
+    shown = vidan("scenario", "show", 1).out
+    assert "\ntime_limit\t2 h\nsoft_time_limit\t1 min 30 s\n" in shown
+
+
 def test_show_and_history(vidan: Shell, worker: PlayedWorker) -> None:
     create(vidan)
     worker.claim()
@@ -156,7 +169,9 @@ def test_show_and_history(vidan: Shell, worker: PlayedWorker) -> None:
     assert set(record) == KEYS | {"gaps"}
     assert (record["status"], record["error"]) == ("failed", "the video can't be read")
     assert record["gaps"] == [{"from_frame": 7, "to_frame": 9, "reason": "damaged"}]
-    assert "status\tfailed\n" in vidan("scenario", "show", 1).out
+    shown = vidan("scenario", "show", 1).out
+    assert "status\tfailed\n" in shown
+    assert "time_limit" not in shown  # it has none of its own
     steps = vidan("scenario", "history", 1, "--json").json()
     assert [step["to"] for step in steps] == [
         "init_startup", "init_startup_processing", "active", "failed",
