@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vidan.run import Run
+    from vidan.scheduling import Schedule
+    from vidan.signature import Signature
     from vidan.tasks import Vidan
 
 __version__ = "0.1.0"
-__all__ = ["Run", "Vidan", "__version__"]
+__all__ = ["Run", "Schedule", "Signature", "Vidan", "__version__"]
 
-_HOMES = {"Run": "vidan.run", "Vidan": "vidan.tasks"}
+_HOMES = {
+    "Run": "vidan.run",
+    "Schedule": "vidan.scheduling",
+    "Signature": "vidan.signature",
+    "Vidan": "vidan.tasks",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_type_hints, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from vidan import catalogue
+from vidan import catalogue, scheduling
 from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.run import Run
-from vidan.services import storable
+from vidan.scheduling import Schedule
+from vidan.services import schedules, storable
 from vidan.services.tasks import DETECT, TaskSpec
+from vidan.signature import Signature
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,6 +30,7 @@ class Task:
         self.name = name
         self.function = function
         self.params = _params_of(function)
+        self.schedules: list[Schedule] = []
         documentation = (inspect.getdoc(function) or "").strip()
         self.spec = TaskSpec(
             name=name,
@@ -36,6 +39,10 @@ class Task:
             summary=documentation.splitlines()[0] if documentation else None,
             max_attempts=retries,
         )
+
+    def signature(self, *, source: str | None = None, **params: Any) -> Signature:
+        """Return a call that is to be made later, such as by `then=`; `.set(…)` its options."""
+        return Signature(self.name, params, source)
 
     def __call__(self, run: Run, params: Mapping[str, Any]) -> Any:
         """Call the function with checked parameters.
@@ -89,7 +96,12 @@ class Vidan:
 
     @overload
     def task(
-        self, *, name: str | None = None, retries: int = 3, source: bool = True
+        self,
+        *,
+        name: str | None = None,
+        retries: int = 3,
+        source: bool = True,
+        schedule: str | Schedule | Sequence[str | Schedule] | None = None,
     ) -> Callable[[F], F]: ...
 
     def task(
@@ -99,11 +111,13 @@ class Vidan:
         name: str | None = None,
         retries: int = 3,
         source: bool = True,
+        schedule: str | Schedule | Sequence[str | Schedule] | None = None,
     ) -> F | Callable[[F], F]:
         """Register a function `f(run: Run, …typed parameters) -> JSON` as a task.
 
         It is named `module.function` unless `name` is given. After an error it is tried again
-        `retries` times. `source=False`: it needs no video. Plain `@app.task` works too.
+        `retries` times. `source=False`: it needs no video. `schedule="0 6 * * *"` runs it by the
+        clock, in UTC; a `Schedule` says more. Plain `@app.task` works too.
         """
         if not 0 <= retries < 2**31:
             raise InputRejected(f"retries={retries} is out of range", hint="0 or more")
@@ -112,7 +126,11 @@ class Vidan:
             task_name = name or f"{function.__module__}.{function.__qualname__}"
             if task_name in self.tasks or task_name == DETECT.name:
                 raise InputRejected(f"task {task_name!r} is registered twice")
-            self.tasks[task_name] = Task(function, task_name, retries, source)
+            made = Task(function, task_name, retries, source)
+            made.schedules = scheduling.named(schedule, task_name)
+            for one in made.schedules:
+                schedules.check(made.spec, one)
+            self.tasks[task_name] = made
             return function
 
         return register if function is None else register(function)

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, TextClause, text
 
 from vidan.domain import ALLOWED, RUNNING, Status
+from vidan.services import followups
 
 # `rows` finds and locks the rows (id, status, what `assign` reads as r.…), ordered by id
 _MOVE = """
@@ -24,7 +25,8 @@ moved AS (
     UPDATE scenarios s SET status = r.to_status{assign}
     FROM target r
     WHERE s.id = r.id AND (r.status, r.to_status) IN ({allowed})
-    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason{returning}
+    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason,
+        s.followed{returning}
 ),
 logged AS (
     INSERT INTO transitions (scenario_id, from_status, to_status, reason, actor)
@@ -62,10 +64,14 @@ def move(
     """Move the scenarios that `rows` selects and locks to `to`, and log each in `transitions`.
 
     `rows`, `to`, `reason`, `assign` and `returning` are SQL; `r` is the row as it was, `s` as it
-    becomes. A row whose status does not allow the move stays as it is and is not returned.
+    becomes. A row whose status does not allow the move stays as it is and is not returned. What
+    follows on those that have ended is created with it.
     """
     statement = _statement(rows, to, reason, tuple(assign), tuple(returning))
     found = connection.execute(statement, {"actor": actor, **parameters}).all()
+    followed = [(row[0], Status(row[2])) for row in found if row[4]]
+    if followed:
+        followups.create_after(connection, followed, actor=actor)
     return [Moved(row[0], Status(row[1]), Status(row[2]), row) for row in found]
 
 
