@@ -11,15 +11,28 @@ if TYPE_CHECKING:
     from vidan.errors import Reject, TimeLimitExceeded
     from vidan.retries import Retry
     from vidan.run import Run
+    from vidan.scheduling import Schedule
+    from vidan.signature import Signature
     from vidan.tasks import Vidan
 
 __version__ = "0.1.0"
-__all__ = ["Reject", "Retry", "Run", "TimeLimitExceeded", "Vidan", "__version__"]
+__all__ = [
+    "Reject",
+    "Retry",
+    "Run",
+    "Schedule",
+    "Signature",
+    "TimeLimitExceeded",
+    "Vidan",
+    "__version__",
+]
 
 _HOMES = {
     "Reject": "vidan.errors",
     "Retry": "vidan.retries",
     "Run": "vidan.run",
+    "Schedule": "vidan.scheduling",
+    "Signature": "vidan.signature",
     "TimeLimitExceeded": "vidan.errors",
     "Vidan": "vidan.tasks",
 }

@@ -23,7 +23,7 @@ from vidan.db.session import Database
 from vidan.domain import Status
 from vidan.errors import DatabaseUnavailable, VidanError
 from vidan.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, SCENARIOS_TOPIC
-from vidan.services import announcements, expiry, partitions, workers
+from vidan.services import announcements, expiry, partitions, schedules, workers
 
 log = logging.getLogger("vidan.orchestrator")
 
@@ -81,6 +81,7 @@ class Orchestrator:
 
     def run_once(self) -> None:
         """Do one round of everything. Raises DatabaseUnavailable."""
+        self.fire()
         self.announce()
         self.expire()
         self.keep_house()
@@ -117,6 +118,19 @@ class Orchestrator:
         self._connected().retrying(
             lambda c: announcements.announce_again(c, failed, delay=BROKER_AWAY_SECONDS)
         )
+
+    def fire(self) -> float:
+        """Create the scenarios of schedules that are due; returns in how many seconds to look."""
+        with self._connected().autocommit() as connection:
+            due = schedules.next_due(connection)
+        if due is None or due.total_seconds() > 0:
+            return ROUND_SECONDS if due is None else due.total_seconds()
+        for one in self._connected().retrying(lambda c: schedules.fire(c, actor=self.actor)):
+            if one.error is None:
+                log.info("schedule %s: scenarios %s", one.name, list(one.ids))
+            else:
+                log.error("schedule %s: %s", one.name, one.error)
+        return 0.0
 
     def expire(self) -> int:
         """Release what workers held whose lease has ended; returns how many scenarios."""
@@ -201,13 +215,14 @@ class Orchestrator:
             wait(pause)
 
     def _announce_and_keep_house(self) -> float:
+        wait = self.fire()
         self.announce()
         self.keep_house()
         with self._connected().autocommit() as connection:
             due = announcements.next_due(connection)
-        if due is None:
-            return ROUND_SECONDS
-        return min(ROUND_SECONDS, max(PACE_SECONDS, due.total_seconds()))
+        if due is not None:
+            wait = min(wait, due.total_seconds())
+        return min(ROUND_SECONDS, max(PACE_SECONDS, wait))
 
     def _look_at_leases(self) -> float:
         return 0.0 if self.expire() else EXPIRY_SECONDS

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from vidan import former
 from vidan.batcher import Seat
 from vidan.commits import Committer, RunControl
 from vidan.db.session import Database
@@ -16,6 +17,7 @@ from vidan.domain import Detection
 from vidan.errors import RejectedTask, SourceMissing
 from vidan.pipeline import Pipeline, unguarded
 from vidan.services import storable
+from vidan.services.followups import Former
 from vidan.services.leases import Claimed
 from vidan.slotboard import Call, SlotBoard
 from vidan.vision import frames as vision_frames
@@ -78,6 +80,16 @@ class Run:
 
     def __post_init__(self) -> None:
         self._position = (self._claimed.checkpoint, self._claimed.checkpoint_pts)
+
+    @property
+    def parent(self) -> Former | None:
+        """The scenario that this one follows on (`then`, `on_failure`), read now; None without."""
+        return former.parent(self._around.database, self.scenario_id)
+
+    @property
+    def group(self) -> former.Members:
+        """The members of the group whose callback this is, read as one goes over them."""
+        return former.Members(self._around.database, self.scenario_id)
 
     @property
     def stopping(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +13,15 @@ from typing import Any, TypeVar, get_type_hints, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from vidan import catalogue
+from vidan import catalogue, scheduling
 from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.limits import TimeLimits
 from vidan.retries import Errors, RetryPolicy
 from vidan.run import Run
-from vidan.services import storable
+from vidan.scheduling import Schedule
+from vidan.services import schedules, storable
 from vidan.services.tasks import DETECT, TaskSpec
+from vidan.signature import Signature
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +43,7 @@ class Task:
         self.limits = limits
         self.function = function
         self.params = _params_of(function)
+        self.schedules: list[Schedule] = []
         documentation = (inspect.getdoc(function) or "").strip()
         self.spec = TaskSpec(
             name=name,
@@ -51,6 +54,10 @@ class Task:
             time_limit=limits.hard,
             soft_time_limit=limits.soft,
         )
+
+    def signature(self, *, source: str | None = None, **params: Any) -> Signature:
+        """Return a call that is to be made later, such as by `then=`; `.set(…)` its options."""
+        return Signature(self.name, params, source)
 
     def __call__(self, run: Run, params: Mapping[str, Any]) -> Any:
         """Call the function with checked parameters.
@@ -116,6 +123,7 @@ class Vidan:
         retry_jitter: bool = True,
         time_limit: float | timedelta | None = None,
         soft_time_limit: float | timedelta | None = None,
+        schedule: str | Schedule | Sequence[str | Schedule] | None = None,
     ) -> Callable[[F], F]: ...
 
     def task(
@@ -132,6 +140,7 @@ class Vidan:
         retry_jitter: bool = True,
         time_limit: float | timedelta | None = None,
         soft_time_limit: float | timedelta | None = None,
+        schedule: str | Schedule | Sequence[str | Schedule] | None = None,
     ) -> F | Callable[[F], F]:
         """Register a function `f(run: Run, …typed parameters) -> JSON` as a task.
 
@@ -142,6 +151,8 @@ class Vidan:
         retry doubles from `retry_backoff` on, up to `retry_backoff_max`, and with `retry_jitter` it
         is up to a half shorter. `soft_time_limit` raises TimeLimitExceeded in the task's code, at
         `time_limit` its process is ended; both are of one run. Seconds or timedeltas.
+
+        `schedule="0 6 * * *"` runs it by the clock, in UTC; a `Schedule` says more.
 
         Raises InputRejected for what is out of range.
         """
@@ -154,7 +165,11 @@ class Vidan:
             task_name = name or f"{function.__module__}.{function.__qualname__}"
             if task_name in self.tasks or task_name == DETECT.name:
                 raise InputRejected(f"task {task_name!r} is registered twice")
-            self.tasks[task_name] = Task(function, task_name, retries, source, policy, limits)
+            made = Task(function, task_name, retries, source, policy, limits)
+            made.schedules = scheduling.named(schedule, task_name)
+            for one in made.schedules:
+                schedules.check(made.spec, one)
+            self.tasks[task_name] = made
             return function
 
         return register if function is None else register(function)

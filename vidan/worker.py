@@ -38,7 +38,7 @@ from vidan.lease import Lease
 from vidan.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
 from vidan.run import Surroundings
 from vidan.runner import Outcome, run_scenario
-from vidan.services import leases, runs, tasks
+from vidan.services import leases, runs, schedules, tasks
 from vidan.services.leases import Held
 from vidan.slotboard import SlotBoard
 from vidan.slots import Engagement, FrameRate, Slots
@@ -166,6 +166,8 @@ class Worker:
         specs = [task.spec for task in self._registry.values()]
         try:
             lease.database.retrying(lambda c: tasks.publish(c, specs))
+            if self._former is None:  # of two versions, that which was started last
+                self._publish_schedules(lease)
             lease.begin()
         except BaseException:
             lease.close()
@@ -175,6 +177,11 @@ class Worker:
         self._former = lease.worker_id
         self._claim_now = True
         return lease
+
+    def _publish_schedules(self, lease: Lease) -> None:
+        if (app := self._options.app) is not None:
+            found = [(one.name, s) for one in self._registry.values() for s in one.schedules]
+            lease.database.retrying(lambda c: schedules.publish(c, app, found))
 
     def _abandon(self, lease: Lease) -> None:
         """Wait until the runs of an ended lease have stopped; nothing of theirs may be written.

@@ -24,6 +24,7 @@ scenario:create,list,show,history,wait,start,stop,retry,transition,delete
 predictions:show,watch,export,render
 dead:list,show,replay,purge
 tasks:list,show
+schedules:list,show,pause,resume
 models:list,show
 """
 
@@ -110,6 +111,7 @@ def test_help_lists_the_commands_and_hides_aliases(bare: Shell) -> None:
         (["prediction", "show"], "vidan predictions show"),
         (["topic", "create"], "vidan topics create"),
         (["task", "show"], "vidan tasks show"),
+        (["schedule", "pause"], "vidan schedules pause"),
         (["model", "list"], "vidan models list"),
     ],
 )

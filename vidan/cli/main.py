@@ -48,6 +48,7 @@ COMMANDS = {
     "doctor": Entry(LOOK, "Say what works here, what doesn't, and how to mend it.", "doctor"),
     "workers": Entry(LOOK, "Show the workers, let them leave.", "workers"),
     "tasks": Entry(LOOK, "Show the tasks and their parameters.", "tasks"),
+    "schedules": Entry(LOOK, "Show the tasks that run by the clock, pause them.", "schedules"),
     "models": Entry(LOOK, "Show the detection models.", "models"),
     "dead": Entry(LOOK, "Show what came to nothing, send messages again.", "dead"),
     "up": Entry(SERVE, "Run the whole stack on this machine, without any service.", "up"),
@@ -64,6 +65,7 @@ ALIASES = {
     "scenarios": "scenario",
     "prediction": "predictions",
     "task": "tasks",
+    "schedule": "schedules",
     "model": "models",
     "topic": "topics",
 }

@@ -94,6 +94,9 @@ scenarios = Table(
     Column("ended_at", DateTime(timezone=True)),
     # what it had stored went with its week
     Column("pruned", Boolean, nullable=False, server_default=text("false")),
+    Column("parent_id", BigInteger),  # the scenario whose follow-up it is; that may be gone
+    # something follows when it ends: rows in followups or group_members
+    Column("followed", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint(_one_of("status", Status), name="status"),
     CheckConstraint("checkpoint >= 0", name="checkpoint"),
     CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
@@ -210,6 +213,59 @@ tasks = Table(
     Column("rate_limit", Text),  # as in 10/m
     Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
+
+# what is to be created when a scenario has ended; each row goes as it is created
+followups = Table(
+    "followups",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("scenario_id", BigInteger, nullable=False, index=True),
+    Column("on_status", Text, nullable=False),
+    Column("new", JSONB, nullable=False),  # checked: what services.scenarios.insert takes
+    CheckConstraint(_one_of("on_status", ["completed", "failed"]), name="on_status"),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("pending", Integer, nullable=False),  # members that have not ended
+    Column("callback", JSONB, nullable=False),
+    Column("callback_id", BigInteger, index=True),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    CheckConstraint("pending >= 0", name="pending"),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("scenario_id", BigInteger, nullable=False, index=True),
+    Column("ended", Boolean, nullable=False, server_default=text("false")),  # it was counted
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("app", Text, nullable=False),  # whose workers publish it
+    Column("task", Text, nullable=False),
+    Column("cron", Text, nullable=False),
+    Column("timezone", Text, nullable=False, server_default=text("'UTC'")),
+    Column("params", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
+    Column("source", Text),
+    Column("queue", Text, nullable=False, server_default=text("'default'")),
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("catch_up", Text, nullable=False, server_default=text("'latest'")),
+    Column("enabled", Boolean, nullable=False, server_default=text("true")),
+    Column("next_at", DateTime(timezone=True), nullable=False),
+    Column("last_at", DateTime(timezone=True)),
+    Column("last_id", BigInteger),
+    Column("error", Text),  # why the last one could not be created
+    CheckConstraint(_one_of("catch_up", ["skip", "latest", "all"]), name="catch_up"),
+)
+Index("ix_schedules_next_at", schedules.c.next_at, postgresql_where=schedules.c.enabled)
 
 dead_letters = Table(
     "dead_letters",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, TextClause, text
 
 from vidan.domain import ALLOWED, RUNNING, Status
+from vidan.services import followups
 
 # `rows` finds and locks the rows (id, status, what `assign` reads as r.…), ordered by id
 _MOVE = """
@@ -23,7 +24,8 @@ moved AS (
     UPDATE scenarios s SET status = r.to_status{assign}
     FROM target r
     WHERE s.id = r.id AND {may}
-    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason{via_too}{returning}
+    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason,
+        s.followed{via_too}{returning}
 ),
 logged AS (
     INSERT INTO transitions (scenario_id, from_status, to_status, reason, actor)
@@ -69,10 +71,14 @@ def move(
 
     `rows`, `to`, `reason`, `via`, `assign` and `returning` are SQL; `r` is the row as it was, `s`
     as it becomes. `via` is a status that is passed on the way, or NULL: both steps are checked
-    and logged. A row whose status does not allow the move stays as it is and is not returned.
+    and logged. A row whose status does not allow the move stays as it is and is not returned. What
+    follows on those that have ended is created with it.
     """
     statement = _statement(rows, to, reason, via, tuple(assign), tuple(returning))
     found = connection.execute(statement, {"actor": actor, **parameters}).all()
+    followed = [(row[0], _STATUS[row[2]]) for row in found if row[4]]
+    if followed:
+        followups.create_after(connection, followed, actor=actor)
     return [Moved(row[0], _STATUS[row[1]], _STATUS[row[2]], row) for row in found]
 
 

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, text
 
 from vidan.domain import ENDED, HELD, RUNNING, STOPPING, Status
 from vidan.errors import NotAllowedError
-from vidan.services import announcements, partitions
+from vidan.services import announcements, followups, partitions
 from vidan.services.moves import move, status_literal
 from vidan.services.scenarios import MAX_ID, no_such_scenario
 
@@ -127,6 +127,7 @@ def delete(connection: Connection, scenario_id: int) -> None:
             hint=f"`vidan scenario stop {scenario_id}` first",
         )
     _drop_predictions(connection, scenario_id)
+    followups.forget(connection, scenario_id, actor="delete")
     for statement in (
         "DELETE FROM transitions WHERE scenario_id = :id",
         "DELETE FROM scenarios WHERE id = :id",

@@ -26,7 +26,8 @@ class NewScenario:
     """A scenario to be created.
 
     `max_attempts` is how often it is retried after an error; the time limits are seconds of one
-    run. None takes the task's own.
+    run. None takes the task's own. `then` are created when it completes, `on_failure` when it
+    fails, each once.
     """
 
     source: str | None = None
@@ -42,6 +43,8 @@ class NewScenario:
     max_attempts: int | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    then: Sequence[NewScenario] = ()
+    on_failure: Sequence[NewScenario] = ()
 
 
 _GIVEN = tuple(one.name for one in fields(NewScenario))
@@ -88,6 +91,7 @@ class Scenario:
     pruned: bool
     time_limit: float | None
     soft_time_limit: float | None
+    parent_id: int | None
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
@@ -101,7 +105,7 @@ class Scenario:
 _JSON_KEYS = (
     "id name key labels task source params queue priority status frames_done frames_total"
     " attempts crashes worker result error created_at started_at ended_at"
-    " pruned time_limit soft_time_limit"
+    " pruned time_limit soft_time_limit parent_id"
 ).split()
 _COLUMNS = ", ".join(
     f"s.{name}" if name != "worker" else "w.name AS worker"
@@ -116,18 +120,24 @@ def create(connection: Connection, new: NewScenario, *, actor: str = "user") -> 
 
 
 def create_many(
-    connection: Connection, news: Sequence[NewScenario], *, actor: str = "user"
+    connection: Connection,
+    news: Sequence[NewScenario],
+    *,
+    actor: str = "user",
+    followed: bool = False,
 ) -> list[Created]:
     """Create scenarios, in the order given; a key that exists returns the scenario that has it.
+
+    `followed` marks the new ones as those on whose end something follows (see `groups`).
 
     Raises InputRejected (params, source, status, labels) or NotFoundError (task) before any row is
     written, DatabaseConflict when a scenario with such a key was deleted just now.
     """
-    specs = tasks.known(connection, {new.task for new in news})
-    rows = [(new.key, _row(new, specs[new.task])) for new in news]
+    specs = tasks.known(connection, _tasks_of(news))
+    rows = [(new.key, _row(new, specs, followed)) for new in news]
     # looked up first: an insert would wait for whoever is changing the scenario that has the key
     by_key = _ids_of_keys(connection, [new.key for new in news if new.key is not None])
-    inserted = _insert(connection, [row for key, row in rows if key not in by_key], actor)
+    inserted = insert(connection, [row for key, row in rows if key not in by_key], actor=actor)
     fresh = {row.id for row in inserted if row.key is not None}
     unkeyed = iter(sorted(row.id for row in inserted if row.key is None))
     by_key.update({row.key: row.id for row in inserted if row.key is not None})
@@ -151,21 +161,24 @@ def create_many(
 # ids follow the order given, but rows are inserted in the order of their keys: two that create the
 # same ones wait for each other, and never in a circle
 _INSERT = """
-WITH inserted AS (
+WITH given AS MATERIALIZED (
+    SELECT nextval(pg_get_serial_sequence('scenarios', 'id')) AS id, r.*
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r
+        (name text, key text, labels jsonb, task text, source text, needs_source boolean,
+         params jsonb, queue text, priority integer, status text, not_before timestamptz,
+         max_attempts integer, time_limit double precision, soft_time_limit double precision,
+         parent_id bigint, followed boolean, "then" jsonb, on_failure jsonb)
+),
+inserted AS (
     INSERT INTO scenarios (id, name, key, labels, task, source, needs_source, params, queue,
                            priority, status, not_before, announce_at, max_attempts, time_limit,
-                           soft_time_limit, week, ended_at)
+                           soft_time_limit, week, ended_at, parent_id, followed)
     SELECT n.id, n.name, n.key, n.labels, n.task, n.source, n.needs_source, n.params, n.queue,
            n.priority, n.status, coalesce(n.not_before, now()),
            CASE WHEN n.status = 'init_startup' THEN greatest(now(), n.not_before) END,
            n.max_attempts, n.time_limit, n.soft_time_limit, :week,
-           CASE WHEN n.status = 'inactive' THEN now() END
-    FROM (SELECT nextval(pg_get_serial_sequence('scenarios', 'id')) AS id, r.*
-          FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r
-              (name text, key text, labels jsonb, task text, source text, needs_source boolean,
-               params jsonb, queue text, priority integer, status text, not_before timestamptz,
-               max_attempts integer, time_limit double precision,
-               soft_time_limit double precision)) n
+           CASE WHEN n.status = 'inactive' THEN now() END, n.parent_id, n.followed
+    FROM given n
     ORDER BY n.key, n.id
     ON CONFLICT (key) DO NOTHING
     RETURNING id, key, status
@@ -173,23 +186,63 @@ WITH inserted AS (
 logged AS (
     INSERT INTO transitions (scenario_id, to_status, reason, actor)
     SELECT id, status, 'created', :actor FROM inserted
-)
+){followups}
 SELECT id, key FROM inserted
+"""
+_FOLLOWUPS = """,
+following AS (
+    INSERT INTO followups (scenario_id, on_status, new)
+    SELECT n.id, f.on_status, f.new FROM given n JOIN inserted ON inserted.id = n.id
+    CROSS JOIN LATERAL (
+        SELECT 'completed' AS on_status, value AS new FROM jsonb_array_elements(n."then")
+        UNION ALL SELECT 'failed', value FROM jsonb_array_elements(n.on_failure)
+    ) f
+)
 """
 
 
-def _insert(connection: Connection, rows: Sequence[str], actor: str) -> Sequence[Row[Any]]:
+def insert(connection: Connection, rows: Sequence[str], *, actor: str) -> Sequence[Row[Any]]:
+    """Insert scenarios that were checked (`row_of`). Returns (id, key) of those that are new."""
     if not rows:
         return []
     week = partitions.this_week(connection)
     partitions.ensure_week(connection, week)
+    # a param may hold the word too: then the longer statement is taken, and finds nothing more
+    followups = _FOLLOWUPS if any('"then":' in row for row in rows) else ""
     return connection.execute(
-        text(_INSERT), {"rows": f"[{', '.join(rows)}]", "week": week, "actor": actor}
+        text(_INSERT.format(followups=followups)),
+        {"rows": f"[{', '.join(rows)}]", "week": week, "actor": actor},
     ).all()
 
 
-def _row(new: NewScenario, spec: tasks.TaskSpec) -> str:
+def row_of(connection: Connection, new: NewScenario) -> str:
+    """Check a scenario that is to be created later, and return what `insert` takes then.
+
+    Raises InputRejected or NotFoundError.
+    """
+    return _row(new, tasks.known(connection, _tasks_of([new])))
+
+
+def _tasks_of(news: Sequence[NewScenario]) -> set[str]:
+    found = {new.task for new in news}
+    for new in news:
+        if new.then or new.on_failure:
+            found |= _tasks_of([*new.then, *new.on_failure])
+    return found
+
+
+def _row(new: NewScenario, specs: Mapping[str, tasks.TaskSpec], followed: bool = False) -> str:
     """Return a new scenario's row as JSON. Raises InputRejected."""
+    try:
+        return storable.json_text(_columns(new, specs, followed))
+    except ValueError as error:
+        raise InputRejected(f"the scenario can't be stored: {error}") from None
+
+
+def _columns(
+    new: NewScenario, specs: Mapping[str, tasks.TaskSpec], followed: bool
+) -> dict[str, Any]:
+    spec = specs[new.task]
     if new.status not in (Status.INIT_STARTUP, Status.INACTIVE):
         raise InputRejected(
             f"a scenario can't be created as {new.status}", hint="init_startup or inactive"
@@ -216,10 +269,13 @@ def _row(new: NewScenario, spec: tasks.TaskSpec) -> str:
     row["needs_source"] = spec.needs_source
     if new.max_attempts is None:
         row["max_attempts"] = spec.max_attempts
-    try:
-        return storable.json_text(row)
-    except ValueError as error:
-        raise InputRejected(f"the scenario can't be stored: {error}") from None
+    del row["then"], row["on_failure"]
+    row["followed"] = followed
+    if new.then or new.on_failure:
+        row["followed"] = True
+        row["then"] = [_columns(one, specs, False) for one in new.then]
+        row["on_failure"] = [_columns(one, specs, False) for one in new.on_failure]
+    return row
 
 
 def _ids_of_keys(connection: Connection, keys: Collection[str]) -> dict[str, int]:

@@ -1,0 +1,105 @@
+"""Schedules: when a task is to be run, told in cron's words and in the clock of a time zone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import islice
+from typing import Any, Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+from vidan.errors import InputRejected
+
+CatchUp = Literal["skip", "latest", "all"]
+
+GRACE = timedelta(minutes=1)
+"""With catch_up="skip", what is later than this was missed."""
+AT_ONCE = 1000
+"""So many missed times are made up for in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a task is to be run: `cron` has five fields (or six, seconds first), as Debian's has.
+
+    When the clocks change, a time that the day lacks comes right after the gap, one that it has
+    twice comes once; what comes every hour or oftener keeps its pace. `catch_up` says what becomes
+    of times when no orchestrator ran: `latest` makes up for the last one, `all` for each, `skip`
+    for none. `name` is the task's unless given; it has to be, for a second one of the same task.
+    Raises InputRejected.
+    """
+
+    cron: str
+    timezone: str = "UTC"
+    catch_up: CatchUp = "latest"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    queue: str = "default"
+    priority: int = 0
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.catch_up not in get_args(CatchUp):
+            raise InputRejected(
+                f"catch_up={self.catch_up!r} is unknown", hint="skip, latest or all"
+            )
+        next_after(self.cron, self.timezone, datetime.now(UTC))
+
+
+def named(given: str | Schedule | Sequence[str | Schedule] | None, task: str) -> list[Schedule]:
+    """Return a task's schedules, each with a name. Raises InputRejected."""
+    several = [given] if isinstance(given, str | Schedule) else given or []
+    found = [Schedule(one) if isinstance(one, str) else one for one in several]
+    found = [replace(one, name=task if one.name is None else one.name) for one in found]
+    if len({one.name for one in found}) < len(found):
+        raise InputRejected(
+            f"task {task}: two schedules of one name", hint='Schedule("0 6 * * *", name="morning")'
+        )
+    return found
+
+
+def next_after(cron: str, timezone: str, moment: datetime) -> datetime:
+    """Return the first time after a moment, in UTC. Raises InputRejected."""
+    try:
+        return next(_times(cron, timezone, moment)).astimezone(UTC)
+    except StopIteration:
+        raise InputRejected(f"schedule {cron!r} never comes") from None
+
+
+def due(
+    cron: str, timezone: str, catch_up: str, since: datetime, now: datetime
+) -> tuple[list[datetime], datetime]:
+    """Return the times from `since` to `now` that are to be run, and the one to wait for then.
+
+    That one is past when there are more than can be made up for at once.
+    """
+    if catch_up == "all":
+        times: list[datetime] = []
+        for time in islice(_times(cron, timezone, since - timedelta(seconds=1)), AT_ONCE + 1):
+            if time > now or len(times) == AT_ONCE:
+                return times, time.astimezone(UTC)
+            times.append(time.astimezone(UTC))
+        return times, next_after(cron, timezone, now)
+    latest = next(_times(cron, timezone, now + timedelta(seconds=1), back=True)).astimezone(UTC)
+    if latest > now:  # within that second
+        latest = next(_times(cron, timezone, latest, back=True)).astimezone(UTC)
+    wanted = since <= latest and (catch_up == "latest" or now - latest <= GRACE)
+    return [latest] if wanted else [], next_after(cron, timezone, now)
+
+
+def _times(cron: str, timezone: str, moment: datetime, *, back: bool = False) -> CronSim:
+    try:
+        zone: tzinfo = UTC if timezone == "UTC" else ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InputRejected(
+            f"no time zone {timezone!r}", hint="a name such as Europe/Berlin"
+        ) from None
+    try:
+        return CronSim(cron, moment.astimezone(zone), reverse=back)
+    except CronSimError as error:
+        raise InputRejected(
+            f"schedule {cron!r}: {error}", hint="such as 0 6 * * * (minute hour day month weekday)"
+        ) from None

@@ -1,0 +1,222 @@
+"""Schedules as the database keeps them: published by workers, fired by whichever orchestrator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from vidan.errors import InputRejected, NotFoundError
+from vidan.scheduling import Schedule, due, next_after
+from vidan.services import announcements, scenarios, storable, tasks
+from vidan.services.scenarios import NewScenario
+from vidan.services.tasks import TaskSpec
+
+MAX_NAME_BYTES = 900
+"""Of a name: it is part of the keys of scenarios."""
+
+
+def check(spec: TaskSpec, schedule: Schedule) -> None:
+    """Check a schedule against its task. Raises InputRejected."""
+    size = len((schedule.name or "").encode(errors="replace"))
+    if not 0 < size <= MAX_NAME_BYTES or not storable.is_text(schedule.name or ""):
+        raise InputRejected(f"a schedule's name has 1 to {MAX_NAME_BYTES} bytes")
+    tasks.validate(spec, schedule.params, schedule.source)
+
+
+_PUBLISH = """
+    INSERT INTO schedules AS s (name, app, task, cron, timezone, params, source, queue, priority,
+                                catch_up, next_at)
+    SELECT name, :app, task, cron, timezone, params, source, queue, priority, catch_up, next_at
+    FROM jsonb_populate_recordset(CAST(NULL AS schedules), CAST(:rows AS jsonb)) ORDER BY name
+    ON CONFLICT (name) DO UPDATE SET app = excluded.app, task = excluded.task,
+        cron = excluded.cron, timezone = excluded.timezone, params = excluded.params,
+        source = excluded.source, queue = excluded.queue, priority = excluded.priority,
+        catch_up = excluded.catch_up,
+        next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone)
+                       THEN s.next_at ELSE excluded.next_at END
+"""
+
+
+def publish(connection: Connection, app: str, schedules: Sequence[tuple[str, Schedule]]) -> None:
+    """Enter all schedules (task, schedule) of an app; those that it has no more go.
+
+    A changed cron or time zone counts from now, whatever was missed before; a paused one stays
+    paused.
+    """
+    known = connection.execute(
+        text("SELECT now() AS now, name FROM schedules WHERE app = :app ORDER BY name FOR UPDATE"),
+        {"app": app},
+    ).all()
+    if not known and not schedules:
+        return
+    now = connection.execute(text("SELECT now()")).scalar_one()
+    rows = [
+        {
+            "name": one.name,
+            "task": task,
+            "cron": one.cron,
+            "timezone": one.timezone,
+            "params": dict(one.params),
+            "source": one.source,
+            "queue": one.queue,
+            "priority": one.priority,
+            "catch_up": one.catch_up,
+            "next_at": next_after(one.cron, one.timezone, now).isoformat(),
+        }
+        for task, one in schedules
+    ]
+    connection.execute(
+        text("DELETE FROM schedules WHERE app = :app AND name <> ALL(CAST(:names AS text[]))"),
+        {"app": app, "names": [one.name for _, one in schedules]},
+    )
+    connection.execute(text(_PUBLISH), {"app": app, "rows": json.dumps(rows)})
+    announcements.wake(connection)
+
+
+def next_due(connection: Connection) -> timedelta | None:
+    """Return how long it is until a schedule is due, None if there is none."""
+    found: timedelta | None = connection.execute(
+        text("SELECT min(next_at) - now() FROM schedules WHERE enabled")
+    ).scalar()
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """What became of a schedule that was due: the scenarios created, or why they could not be."""
+
+    name: str
+    ids: tuple[int, ...]
+    error: str | None = None
+
+
+def fire(connection: Connection, *, actor: str, limit: int = 100) -> list[Fired]:
+    """Create the scenarios of schedules that are due and set their next times, in one transaction.
+
+    Any number of orchestrators may call it at once: each schedule goes to one of them. The key
+    `schedule:NAME:TIME` keeps a time from being run twice even if its row was tampered with.
+    """
+    rows = connection.execute(
+        text(
+            "SELECT *, now() AS now FROM schedules WHERE enabled AND next_at <= now()"
+            " ORDER BY next_at, name LIMIT :limit FOR UPDATE SKIP LOCKED"
+        ),
+        {"limit": limit},
+    ).all()
+    return [_fire(connection, row, actor) for row in rows]
+
+
+def _fire(connection: Connection, row: Any, actor: str) -> Fired:
+    times, next_at = due(row.cron, row.timezone, row.catch_up, row.next_at, row.now)
+    news = [
+        NewScenario(
+            task=row.task,
+            source=row.source,
+            params=row.params,
+            queue=row.queue,
+            priority=row.priority,
+            key=f"schedule:{row.name}:{time.isoformat()}",
+            labels={"schedule": row.name},
+        )
+        for time in times
+    ]
+    ids: tuple[int, ...] = ()
+    error = None
+    try:
+        ids = tuple(one.id for one in scenarios.create_many(connection, news, actor=actor))
+    except (InputRejected, NotFoundError) as refused:  # before any row is written
+        error = storable.line(refused)
+    connection.execute(
+        text(
+            "UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at),"
+            " last_id = coalesce(:last_id, last_id), error = :error WHERE name = :name"
+        ),
+        {
+            "name": row.name,
+            "next_at": next_at,
+            "last_at": times[-1] if ids else None,
+            "last_id": ids[-1] if ids else None,
+            "error": error,
+        },
+    )
+    return Fired(row.name, ids, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A schedule as it stands. `last_id` is the scenario that it created last."""
+
+    name: str
+    task: str
+    cron: str
+    timezone: str
+    params: dict[str, Any]
+    source: str | None
+    queue: str
+    priority: int
+    catch_up: str
+    enabled: bool
+    next_at: datetime
+    last_at: datetime | None
+    last_id: int | None
+    error: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON that scripts may rely on."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        found["next_at"] = self.next_at.isoformat() if self.enabled else None
+        found["last_at"] = self.last_at and self.last_at.isoformat()
+        return found
+
+
+_COLUMNS = ", ".join(Scheduled.__dataclass_fields__)
+
+
+def find(connection: Connection) -> list[Scheduled]:
+    """Return all schedules, by name."""
+    found = connection.execute(text(f"SELECT {_COLUMNS} FROM schedules ORDER BY name"))
+    return [Scheduled(**row) for row in found.mappings()]
+
+
+def get(connection: Connection, name: str) -> Scheduled:
+    """Return a schedule. Raises NotFoundError that names those that exist."""
+    known = find(connection)
+    for one in known:
+        if one.name == name:
+            return one
+    raise NotFoundError(
+        f"no schedule {name!r}; there are: {', '.join(one.name for one in known) or 'none'}",
+        hint="a worker started with --app publishes its tasks' schedules",
+    )
+
+
+def pause(connection: Connection, name: str) -> bool:
+    """Fire a schedule no more. Returns False if it is paused already. Raises NotFoundError."""
+    if not get(connection, name).enabled:
+        return False
+    connection.execute(
+        text("UPDATE schedules SET enabled = false WHERE name = :name"), {"name": name}
+    )
+    return True
+
+
+def resume(connection: Connection, name: str) -> bool:
+    """Fire a paused schedule again, from now on: what fell in the pause is not made up for.
+
+    Returns False if it is not paused. Raises NotFoundError.
+    """
+    known = get(connection, name)
+    if known.enabled:
+        return False
+    now = connection.execute(text("SELECT now()")).scalar_one()
+    connection.execute(
+        text("UPDATE schedules SET enabled = true, next_at = :next_at WHERE name = :name"),
+        {"name": name, "next_at": next_after(known.cron, known.timezone, now)},
+    )
+    announcements.wake(connection)
+    return True
