@@ -68,7 +68,7 @@ class Bench:
 
     def __init__(self, stack: ExitStack) -> None:
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidan-bench-")))
-        self._postgres: DurablePostgres = stack.enter_context(durable_postgres())
+        self._postgres: DurablePostgres = stack.enter_context(durable_postgres({}))
         self._broker = HostedBroker(self.folder / "broker.address")
         self._broker.start()
         stack.callback(self._broker.stop)

@@ -129,10 +129,13 @@ class Bare:
 class Framework:
     """vidan with some workers of one thread each."""
 
-    def __init__(self, cluster: Cluster, work: Work, postgres: psutil.Process) -> None:
+    def __init__(
+        self, cluster: Cluster, work: Work, postgres: psutil.Process, broker: psutil.Process
+    ) -> None:
         self._cluster = cluster
         self._work = work
         self._postgres = postgres
+        self._broker = broker
         self.start = 0.0
 
     def begin(self, workers: int) -> None:
@@ -190,7 +193,7 @@ class Framework:
             return [one.id for one in scenarios.create_many(connection, [new] * count)]
 
     def _processes(self) -> list[psutil.Process]:
-        found = []
+        found = [self._broker]
         for child in self._cluster.children():
             found += [child, *child.children(recursive=True)]
         return found
@@ -211,7 +214,7 @@ class Bench:
         self._rounds = rounds
         self._seconds = seconds
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidan-bench-")))
-        self._postgres: DurablePostgres = stack.enter_context(durable_postgres())
+        self._postgres: DurablePostgres = stack.enter_context(durable_postgres({}))
         self._broker = HostedBroker(self._folder / "broker.address")
         self._broker.start()
         stack.callback(self._broker.stop)
@@ -253,7 +256,8 @@ class Bench:
         cluster = Cluster(url, Settings(home=folder, kafka=address), folder)
         try:
             assert self._postgres.pid is not None
-            made = Framework(cluster, work, psutil.Process(self._postgres.pid))
+            servers = [psutil.Process(one.pid) for one in (self._postgres, self._broker)]
+            made = Framework(cluster, work, *servers)
             made.begin(workers)
             yield made
         finally:

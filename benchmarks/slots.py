@@ -2,7 +2,7 @@
 
     python benchmarks/slots.py [--short] [--threads N] [--frames N] [--json FILE]
 
-Starts a PostgreSQL (synchronous_commit on) and the embedded broker of its own, makes a 720p video
+Starts a PostgreSQL with its defaults and the embedded broker of its own, makes a 720p video
 out of the sample, and runs in turn, A B B A, each time in a fresh process:
 
 - the worker: eight scenarios at once, one model, everything stored; from the first frame decoded to
@@ -78,7 +78,7 @@ class Bench:
         self.threads = threads
         self.frames = frames
         self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidan-bench-")))
-        url = stack.enter_context(durable_postgres()).create_database("slots")
+        url = stack.enter_context(durable_postgres({})).create_database("slots")
         schema.upgrade(url)
         self._database = Database(url)
         stack.callback(self._database.close)

@@ -79,10 +79,10 @@ class DurablePostgres(PostgresServer):
 
 
 @contextmanager
-def durable_postgres() -> Iterator[DurablePostgres]:
+def durable_postgres(options: Mapping[str, str] = DURABLE) -> Iterator[DurablePostgres]:
     """A server in a temporary folder, for the block."""
     folder = new_folder()
-    server = DurablePostgres(folder)
+    server = DurablePostgres(folder, options)
     try:
         server.start()
         yield server

@@ -25,8 +25,11 @@ T = TypeVar("T")
 TIMEOUT_SECONDS = 5
 """Connect, statement, lock and idle time-out of workers and orchestrators."""
 
-IDLE_SECONDS = 0.5
-"""A pooled connection that has lain for so long is asked whether it is still there."""
+IDLE_SECONDS = 10.0
+"""A pooled connection that has lain for so long is asked whether it is still there.
+
+Longer than a heartbeat's pause, or a sweep's: of a thousand workers each question counts.
+"""
 
 STOPPED_SECONDS = 60
 """So long a transaction of anybody else may lie idle, such as one of a command under Ctrl-Z."""
