@@ -103,7 +103,7 @@ def view(found: Overview, rates: Rates, width: int, *, height: int | None) -> Gr
     ]
     shown: list[Any] = [_headline(found)]
     for (title, things, columns), room in zip(parts, rooms, strict=True):
-        shown += [Text(), _table(title, things, columns, room)]
+        shown += [Text(), _table(title, things, columns, room, width)]
     return Group(*shown)
 
 
@@ -194,22 +194,35 @@ def _scenario_columns(rates: Rates, width: int) -> list[Column]:
     return columns
 
 
-def _table(title: str, things: Sequence[Any], columns: list[Column], room: int | None) -> Any:
+def _table(
+    title: str, things: Sequence[Any], columns: list[Column], room: int | None, width: int
+) -> Any:
     if not things:
         nothing = {"WORKERS": "no workers", "QUEUES": "no queues", "SCENARIOS": "nothing runs"}
         return Text(nothing[title], style="dim")
     shown = things if room is None or len(things) <= room else things[: max(0, room - 1)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     rows = [[plain(value(thing)) for _, _, value in columns] for thing in shown]
-    for place, (heading, number, _) in enumerate(columns):
+    widths = _widths([heading for heading, _, _ in columns], rows, width)
+    for (heading, number, _), columns_wide in zip(columns, widths, strict=True):
         justify: Any = "right" if number else "left"
-        needed = max([len(heading), *(len(row[place]) for row in rows)])
-        least = None if heading in _MAY_SHRINK else min(needed, 20)
         table.add_column(
-            heading, justify=justify, no_wrap=True, overflow="ellipsis", min_width=least
+            heading, justify=justify, no_wrap=True, overflow="ellipsis", width=columns_wide
         )
     for row in rows:
         # Text, not markup: a source may be called `[red].mp4`
         table.add_row(*map(Text, row))
     left = len(things) - len(shown)
     return table if not left else Group(table, Text(f"… and {left} more", style="dim"))
+
+
+def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """How wide each column is: as it needs, names less if it has to be, numbers never."""
+    needed = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    names = [place for place, heading in enumerate(headings) if heading in _MAY_SHRINK]
+    while names and sum(needed) + 2 * (len(needed) - 1) + 1 > width:
+        widest = max(names, key=lambda place: needed[place])
+        if needed[widest] <= len(headings[widest]):
+            break
+        needed[widest] -= 1
+    return needed
