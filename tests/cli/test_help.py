@@ -16,7 +16,7 @@ from vidan.cli import command
 from vidan.cli.main import ALIASES, COMMANDS, app
 
 EXPECTED = """
-run up doctor orchestrator worker api
+run up doctor orchestrator worker api events top
 db:upgrade,downgrade,history,current,check,prune
 topics:create,list
 workers:list,show,drain,stop
@@ -120,6 +120,10 @@ def test_singular_and_plural_work(bare: Shell, alias: list[str], path: str) -> N
     assert shown.code == 0
     assert shown.out.startswith(("Usage: " + path, "Usage: vidan " + " ".join(alias[:1])))
     assert path.rsplit(maxsplit=1)[-1] in shown.out.splitlines()[0]
+
+
+def test_the_singular_of_events_works(bare: Shell) -> None:
+    assert bare("event", "--help").out.startswith("Usage: vidan event [OPTIONS]")
 
 
 def test_version(bare: Shell) -> None:

@@ -13,7 +13,8 @@ from tests.support.played_worker import PlayedWorker
 from vidan import catalogue
 from vidan.cli import checks
 from vidan.db.session import Database
-from vidan.services import dead_letters
+from vidan.domain import DesiredState
+from vidan.services import dead_letters, tasks, workers
 
 
 def test_workers(vidan: Shell, worker: PlayedWorker) -> None:
@@ -53,6 +54,28 @@ def test_tasks(vidan: Shell) -> None:
     shown = vidan("task", "show", "detect").out
     assert "param min_score\tnumber, 0 to 1, default 0.35" in shown
     assert vidan("tasks", "show", "shop").code == 3
+
+
+def test_tasks_say_which_workers_have_them(vidan: Shell, database: Database) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, [tasks.TaskSpec("shop.count", {}), tasks.TaskSpec("old", {})])
+    PlayedWorker(database, "a@test", tasks=("detect", "shop.count"))
+    leaving = PlayedWorker(database, "b@test", tasks=("detect", "old"))
+    PlayedWorker(database, "c@test", tasks=("detect", "old")).let_lease_end()
+    with database.begin() as connection:
+        workers.retire(connection, [leaving.name], DesiredState.DRAINED)
+    records = vidan("tasks", "list", "--json").json()
+    assert {record["name"]: record["workers"] for record in records} == {
+        "detect": ["a@test"],
+        "old": [],
+        "shop.count": ["a@test"],
+    }
+    lines = [line.split("\t") for line in vidan("tasks", "list").out.splitlines()]
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("detect", "1"), ("old", "0"), ("shop.count", "1"),
+    ]  # fmt: skip
+    assert vidan("tasks", "show", "shop.count", "--json").json()["workers"] == ["a@test"]
+    assert "no living worker" in vidan("tasks", "show", "old").err
 
 
 def test_models_need_no_database(bare: Shell) -> None:

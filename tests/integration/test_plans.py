@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.services import announcements, expiry, leases, scenarios
+from vidan.services import announcements, events, expiry, leases, overview, scenarios
 from vidan.services.leases import Claimant
 from vidan.services.scenarios import NewScenario
 
@@ -64,6 +64,8 @@ STEPS: dict[str, Callable[[Connection], object]] = {
     "next due": announcements.next_due,
     "expiry": lambda c: expiry.expire(c, actor="test"),
     "suspects": lambda c: leases.suspects_due(c, [WORKER]),
+    "overview": overview.look,
+    "events": lambda c: events.read(c, events.now(c), events.Wanted(task="detect")),
     "held": lambda c: leases.held(c, WORKER),
 }
 

@@ -84,6 +84,13 @@ def waits(run: Run) -> str:
     return "went on"
 
 
+@app.task(name="looks", source=False)
+def looks(run: Run) -> str:
+    while not run.stopping:
+        go_on.wait(0.01)
+    return "left off"
+
+
 @app.task(name="lingers", source=False)
 def lingers(run: Run) -> None:
     try:
@@ -171,10 +178,11 @@ def test_a_failed_run_waits_and_is_tried_again(worker: Worker, database: Databas
     assert changes.count(Status.ACTIVE) == 2
 
 
+@pytest.mark.parametrize("task", ["waits", "looks"])
 def test_a_stop_reaches_a_task_without_frames_by_the_heartbeat(
-    worker: Worker, database: Database
+    worker: Worker, database: Database, task: str
 ) -> None:
-    scenario_id = create(database, "waits")
+    scenario_id = create(database, task)
     step_until(worker, database, scenario_id, Status.ACTIVE)
     with database.begin() as connection:
         requests.stop(connection, scenario_id)

@@ -45,6 +45,8 @@ COMMANDS = {
     "run": Entry(ANALYSE, "Analyse a video on this machine and show the result.", "run"),
     "scenario": Entry(ANALYSE, "Create, follow and steer scenarios.", "scenario"),
     "predictions": Entry(ANALYSE, "Show, follow, export and draw what was found.", "predictions"),
+    "top": Entry(LOOK, "Show live what runs: workers, queues, scenarios.", "top"),
+    "events": Entry(LOOK, "Follow what happens to scenarios, as lines of JSON.", "events"),
     "doctor": Entry(LOOK, "Say what works here, what doesn't, and how to mend it.", "doctor"),
     "workers": Entry(LOOK, "Show the workers, let them leave.", "workers"),
     "tasks": Entry(LOOK, "Show the tasks and their parameters.", "tasks"),
@@ -68,6 +70,7 @@ ALIASES = {
     "schedule": "schedules",
     "model": "models",
     "topic": "topics",
+    "event": "events",
 }
 """The singular works where a plural does, and the other way round; hidden."""
 

@@ -29,17 +29,25 @@ commands = Commands(
     examples="""
         vidan tasks list
         vidan tasks list --quiet
+        vidan tasks list --json | jq -r '.[] | select(.workers == []) | .name'
     """,
 )
 def list_tasks(out: Output, settings: Settings) -> None:
-    """List the tasks.
+    """List the tasks, and how many living workers take each on; `none` marks one that waits.
 
-    In a pipe: name, whether it needs a source, its parameters, summary, separated by tabs.
+    In a pipe: name, whether it needs a source, its parameters, summary, number of workers,
+    separated by tabs. With --json `workers` are their names.
     """
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
-        from vidan.services import tasks
+        from vidan.services import tasks, workers
 
         found = tasks.find(connection)
+        having = workers.by_task(connection)
+
+    def count(name: str) -> object:
+        there = len(having.get(name, []))
+        return "none" if out.terminal and not there else there
+
     out.listing(
         found,
         {
@@ -47,8 +55,9 @@ def list_tasks(out: Output, settings: Settings) -> None:
             "SOURCE": lambda t: "required" if t.needs_source else "none",
             "PARAMS": lambda t: list(t.params_schema.get("properties", {})),
             "SUMMARY": lambda t: t.summary,
+            "WORKERS": lambda t: count(t.name),
         },
-        record=lambda t: t.as_json(),
+        record=lambda t: t.as_json() | {"workers": having.get(t.name, [])},
         id=lambda t: t.name,
         name="tasks",
     )
@@ -66,18 +75,21 @@ def show(
     settings: Settings,
     task: Annotated[str, typer.Argument(metavar="TASK", help="Its name.")],
 ) -> None:
-    """Show one task and what each of its parameters may be."""
+    """Show one task, what each of its parameters may be, and which living workers take it on."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
-        from vidan.services import tasks
+        from vidan.services import tasks, workers
 
         found = tasks.get(connection, task)
-    record = found.as_json()
+        there = workers.by_task(connection).get(found.name, [])
+    record = found.as_json() | {"workers": there}
     if not out.json:
         properties = record.pop("params").get("properties", {})
         for name in ("time_limit", "soft_time_limit"):
             record[name] = record[name] and in_words(record[name])
         record.update((f"param {name}", _in_words(schema)) for name, schema in properties.items())
     out.details(record, id=found.name)
+    if not there:
+        out.note(f"no living worker takes on {found.name}: its scenarios wait for one")
 
 
 def _in_words(schema: dict[str, Any]) -> str:

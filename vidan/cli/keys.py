@@ -1,0 +1,56 @@
+"""Single keys from a terminal, while something else is on its screen."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from types import TracebackType
+
+
+class Keys:
+    """While the block lasts, keys come without Enter and aren't echoed; Ctrl-C is as ever.
+
+    Without a terminal on stdin no key is ever pressed.
+    """
+
+    def __enter__(self) -> Keys:
+        """Prepare the terminal."""
+        self._before = None
+        self._open = sys.stdin is not None and sys.stdin.isatty()
+        if self._open:
+            import termios
+            import tty
+
+            self._before = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin)
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """Give the terminal back as it was."""
+        if self._before is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def pressed(self, key: str, *, within: float) -> bool:
+        """Wait for so many seconds; whether the key was pressed, which is told at once."""
+        until = time.monotonic() + within
+        while (left := until - time.monotonic()) > 0:
+            if not self._open:
+                time.sleep(left)
+                continue
+            ready, _, _ = select.select([sys.stdin], [], [], left)
+            if ready:
+                typed = os.read(sys.stdin.fileno(), 64)
+                if not typed:
+                    self._open = False  # the terminal is gone
+                if key.encode() in typed.lower():
+                    return True
+        return False

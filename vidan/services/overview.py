@@ -1,0 +1,138 @@
+"""What runs and what waits, at a glance: looked at every second or two, among very many rows.
+
+Each statement reads a bounded number of rows by an index, however many scenarios there are; what is
+counted is counted up to `MANY`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from vidan.domain import HELD, Status
+from vidan.services import workers
+
+MANY = 10_000
+"""Counts end here: so many, or more."""
+QUEUES = 100
+FAILED_LATELY = 1_000
+"""Of the failed scenarios so many are looked at, the newest."""
+LATELY_SECONDS = 3_600
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue: how many scenarios wait in it, run, and have failed within the last hour."""
+
+    name: str
+    waiting: int
+    running: int
+    failed: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON that scripts may rely on."""
+        return {
+            "name": self.name,
+            "waiting": self.waiting,
+            "running": self.running,
+            "failed_lately": self.failed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A scenario that a worker holds."""
+
+    id: int
+    task: str
+    source: str | None
+    name: str | None
+    queue: str
+    status: Status
+    frames_done: int
+    frames_total: int | None
+    worker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How things stand. `running` are the first of those that run."""
+
+    at: datetime
+    workers: list[workers.WorkerRow]
+    queues: list[Queue]
+    running: list[Running]
+
+
+def look(connection: Connection, *, limit: int = 100) -> Overview:
+    """Return the living workers, the queues, and up to `limit` of the scenarios that run."""
+    at = connection.execute(text("SELECT now()")).scalar_one()
+    there = workers.find(connection)
+    served = sorted({queue for worker in there for queue in worker.queues})
+    found = connection.execute(
+        text(_QUEUES),
+        {
+            "served": served[:QUEUES],
+            "queues": QUEUES,
+            "many": MANY,
+            "failed": FAILED_LATELY,
+            "lately": LATELY_SECONDS,
+        },
+    )
+    queues = [Queue(row.queue, row.waiting, row.running, row.failed) for row in found]
+    rows = connection.execute(text(_RUNNING), {"limit": limit}).mappings()
+    running = [Running(**{**row, "status": Status(row["status"])}) for row in rows]
+    return Overview(at, there, queues, running)
+
+
+# BETWEEN, and sorted by the status too: only the index (status, id) has that order. For `=` a
+# planner whose statistics are old reads all ids from the first on until it has found enough
+
+# the queues in which something waits are found one after the other: each is a look into the index
+_QUEUES = """
+WITH RECURSIVE waiting_in (queue, place) AS (
+    (SELECT queue, 1 FROM scenarios WHERE status = 'init_startup' ORDER BY queue LIMIT 1)
+    UNION ALL
+    SELECT next.queue, w.place + 1 FROM waiting_in w CROSS JOIN LATERAL (
+        SELECT queue FROM scenarios WHERE status = 'init_startup' AND queue > w.queue
+        ORDER BY queue LIMIT 1
+    ) next WHERE w.place < :queues
+),
+running AS (
+    SELECT queue, count(*) AS n FROM (
+        SELECT queue FROM scenarios WHERE worker_id IS NOT NULL LIMIT :many
+    ) held GROUP BY queue
+),
+failed AS (
+    SELECT queue, count(*) AS n FROM (
+        SELECT queue, ended_at FROM scenarios WHERE status BETWEEN 'failed' AND 'failed'
+        ORDER BY status DESC, id DESC LIMIT :failed
+    ) newest WHERE ended_at > now() - make_interval(secs => :lately) GROUP BY queue
+),
+named AS (
+    SELECT queue FROM waiting_in UNION SELECT queue FROM running UNION SELECT queue FROM failed
+    UNION SELECT unnest(CAST(:served AS text[]))
+)
+SELECT n.queue, coalesce(r.n, 0) AS running, coalesce(f.n, 0) AS failed,
+       (SELECT count(*) FROM (
+           SELECT 1 FROM scenarios s WHERE s.status = 'init_startup' AND s.queue = n.queue
+           LIMIT :many
+       ) due) AS waiting
+FROM named n LEFT JOIN running r USING (queue) LEFT JOIN failed f USING (queue)
+ORDER BY n.queue LIMIT :queues
+"""
+_RUNNING = """
+SELECT s.id, s.task, s.source, s.name, s.queue, s.status, s.frames_done, s.frames_total,
+       w.name AS worker
+FROM ({held}) h JOIN scenarios s ON s.id = h.id LEFT JOIN workers w ON w.id = s.worker_id
+ORDER BY s.id LIMIT :limit
+""".format(
+    held=" UNION ALL ".join(
+        f"(SELECT id FROM scenarios WHERE status BETWEEN '{one}' AND '{one}'"
+        " ORDER BY status, id LIMIT :limit)"
+        for one in sorted(HELD)
+    )
+)
