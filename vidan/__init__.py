@@ -8,13 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidan.calls import ScenarioHandle
+    from vidan.domain import Detection
     from vidan.run import Run
     from vidan.tasks import Vidan
 
 __version__ = "0.1.0"
-__all__ = ["Run", "Vidan", "__version__"]
+__all__ = ["Detection", "Run", "ScenarioHandle", "Vidan", "__version__"]
 
-_HOMES = {"Run": "vidan.run", "Vidan": "vidan.tasks"}
+_HOMES = {
+    "Detection": "vidan.domain",
+    "Run": "vidan.run",
+    "ScenarioHandle": "vidan.calls",
+    "Vidan": "vidan.tasks",
+}
 
 
 def __getattr__(name: str) -> Any:

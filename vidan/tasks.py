@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from os import PathLike
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, TypeVar, get_type_hints, overload
+from typing import (
+    Any,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
-from vidan import catalogue
+from vidan import calls, catalogue, signatures
+from vidan.calls import Caller, Duration, ScenarioHandle
 from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.run import Run
 from vidan.services import storable
+from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import DETECT, TaskSpec
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class Task:
-    """A registered function: its parameters as a schema, and how to call it."""
+class Task(Generic[P, R]):
+    """A registered function, which can still be called as such: `task(run, n=1)`.
 
-    def __init__(self, function: Callable[..., Any], name: str, retries: int, source: bool) -> None:
+    `delay`, `apply` and `create_many` create scenarios of it. A worker uses `perform`.
+    """
+
+    def __init__(
+        self, function: Callable[P, R], name: str, retries: int, source: bool, caller: Caller
+    ) -> None:
+        functools.update_wrapper(self, function)
         self.name = name
         self.function = function
-        self.params = _params_of(function)
+        self.params = signatures.params_of(function)
         documentation = (inspect.getdoc(function) or "").strip()
         self.spec = TaskSpec(
             name=name,
@@ -36,70 +55,167 @@ class Task:
             summary=documentation.splitlines()[0] if documentation else None,
             max_attempts=retries,
         )
+        self._caller = caller
+        self._returns = signatures.result_of(function)
 
-    def __call__(self, run: Run, params: Mapping[str, Any]) -> Any:
-        """Call the function with checked parameters.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, here and now."""
+        return self.function(*args, **kwargs)
 
-        Returns its result, which has to be JSON. Raises RejectedTask for either that isn't.
+    def __reduce__(self) -> str:
+        return str(getattr(self, "__qualname__", self.name))  # pickled as a function is: by name
+
+    # --- calling
+
+    def delay(self, *, source: str | PathLike[str] | None = None, **params: Any) -> ScenarioHandle:
+        """Create a scenario of this task; `apply` with nothing but its source and params."""
+        return self.apply(params, source=source)
+
+    def new(
+        self,
+        /,
+        params: Mapping[str, Any] | None = None,
+        *,
+        source: str | PathLike[str] | None = None,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        key: str | None = None,
+        retries: int | None = None,
+        time_limit: Duration | None = None,
+        soft_time_limit: Duration | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        check: bool = True,
+        **more: Any,
+    ) -> NewScenario:
+        """Return what `apply` would create.
+
+        Params are given by name, or as a mapping if one has the name of an option. A local source
+        is made absolute and, with `check`, looked at; without one, it waits for a worker that was
+        started with a source. `at` is a time with its zone, `after` a delay; a `key` that exists
+        leads to the scenario that has it. Limits are of one run; None takes the task's own.
+        Raises InputRejected.
         """
+        if at is not None and after is not None:
+            raise InputRejected("at and after exclude each other", hint="give one of them")
+        limit = functools.partial(_seconds, self.name)
+        return NewScenario(
+            source=calls.stored_source(source, check=check),
+            task=self.name,
+            params=self._checked(calls.merged(params, more)),
+            name=name,
+            key=key,
+            labels=labels or {},
+            queue=queue,
+            priority=priority,
+            not_before=at,
+            after=limit("after", after),
+            max_attempts=retries,
+            time_limit=limit("time_limit", time_limit),
+            soft_time_limit=limit("soft_time_limit", soft_time_limit),
+        )
+
+    @signatures.like(new)
+    def apply(self, *args: Any, **kwargs: Any) -> ScenarioHandle:
+        """Create a scenario of this task: see `new` for what is taken.
+
+        Raises InputRejected before anything is queued, DatabaseUnavailable, SchemaMismatch.
+        """
+        return self._caller.create([self.new(*args, **kwargs)], self.spec)[0]
+
+    def create_many(self, each: Iterable[Mapping[str, Any]]) -> list[ScenarioHandle]:
+        """Create many scenarios in one transaction, all or none.
+
+        Each is what `apply` would be called with: `{"source": "a.mp4", "min_score": 0.6}`.
+        """
+        return self._caller.create([self.new(**one) for one in each], self.spec)
+
+    def _checked(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return params as JSON has them. Raises InputRejected."""
+        try:
+            checked = self.params.model_validate(dict(params))
+            return checked.model_dump(mode="json", exclude_unset=True)
+        except ValidationError as error:
+            known = ", ".join(self.params.model_fields) or "none"
+            raise InputRejected(_said(self.name, error), hint=f"its params: {known}") from None
+        except PydanticSerializationError as error:
+            raise InputRejected(
+                f"task {self.name}: a param is not JSON: {storable.line(error)}"
+            ) from None
+
+    # --- running
+
+    def perform(self, run: Run, params: Mapping[str, Any]) -> Any:
+        """Call the function with checked parameters. Raises RejectedTask for wrong ones."""
         try:
             checked = self.params.model_validate(dict(params))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise RejectedTask(f"task {self.name}: param {where}: {first['msg']}") from None
+            raise RejectedTask(_said(self.name, error)) from None
         arguments = {name: getattr(checked, name) for name in type(checked).model_fields}
-        result = self.function(run, **arguments)
+        return cast("Callable[..., Any]", self.function)(run, **arguments)
+
+    def result(self, returned: Any) -> Any:
+        """Return what the function returned as JSON has it, checked against its annotation.
+
+        Raises RejectedTask.
+        """
+        result = returned
         try:
+            if self._returns is not None:
+                valid = self._returns.validate_python(returned)
+                result = self._returns.dump_python(valid, mode="json")
             storable.json_text(result)
-        except ValueError as error:
-            raise RejectedTask(f"task {self.name}: its result is not JSON: {error}") from None
+        except ValidationError as error:
+            raise RejectedTask(_said(self.name, error, "its result")) from None
+        except (ValueError, PydanticSerializationError) as error:
+            raise RejectedTask(
+                f"task {self.name}: its result is not JSON: {storable.line(error)}"
+            ) from None
         return result
 
 
-def _params_of(function: Callable[..., Any]) -> type[BaseModel]:
-    """Return a model of the function's parameters after the first, which is the Run."""
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    hints = get_type_hints(
-        # only of these: the Run and the result may be named for type checkers alone
-        SimpleNamespace(__annotations__={one.name: one.annotation for one in parameters}),
-        globalns=function.__globals__,
-        include_extras=True,
-    )
-    fields: dict[str, Any] = {}
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise InputRejected(f"{function.__qualname__}: *args and **kwargs can't be parameters")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        unknown = parameter.annotation is parameter.empty
-        fields[parameter.name] = (Any if unknown else hints[parameter.name], default)
-    return create_model(
-        function.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
-    )
+def _said(task: str, error: ValidationError, what: str = "param") -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"task {task}: {what}{f' {where}' if where else ''}: {storable.line(first['msg'])}"
+
+
+def _seconds(task: str, name: str, value: Duration | None) -> float | None:
+    return None if value is None else calls.seconds_of(f"task {task}: {name}", value)
 
 
 class Vidan:
-    """An app: the tasks that its module registers. Load it with `vidan worker --app module:app`."""
+    """An app: the tasks that its module registers. Load it with `vidan worker --app module:app`.
 
-    def __init__(self) -> None:
-        self.tasks: dict[str, Task] = {}
+    Calls of its tasks go to `database_url`; without one to where the command line would go.
+    """
+
+    def __init__(self, database_url: str | None = None) -> None:
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._caller = Caller(database_url)
+
+    def scenario(self, scenario_id: int) -> ScenarioHandle:
+        """Return a handle on a scenario that was created elsewhere; nothing is read yet."""
+        return ScenarioHandle(self._caller, scenario_id)
 
     @overload
-    def task(self, function: F) -> F: ...
+    def task(self, function: Callable[P, R]) -> Task[P, R]: ...
 
     @overload
     def task(
         self, *, name: str | None = None, retries: int = 3, source: bool = True
-    ) -> Callable[[F], F]: ...
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(
         self,
-        function: F | None = None,
+        function: Callable[P, R] | None = None,
         *,
         name: str | None = None,
         retries: int = 3,
         source: bool = True,
-    ) -> F | Callable[[F], F]:
+    ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
         """Register a function `f(run: Run, …typed parameters) -> JSON` as a task.
 
         It is named `module.function` unless `name` is given. After an error it is tried again
@@ -108,12 +224,13 @@ class Vidan:
         if not 0 <= retries < 2**31:
             raise InputRejected(f"retries={retries} is out of range", hint="0 or more")
 
-        def register(function: F) -> F:
-            task_name = name or f"{function.__module__}.{function.__qualname__}"
+        def register(function: Callable[P, R]) -> Task[P, R]:
+            task_name = name or f"{signatures.module_of(function)}.{function.__qualname__}"
             if task_name in self.tasks or task_name == DETECT.name:
                 raise InputRejected(f"task {task_name!r} is registered twice")
-            self.tasks[task_name] = Task(function, task_name, retries, source)
-            return function
+            made = Task(function, task_name, retries, source, self._caller)
+            self.tasks[task_name] = made
+            return made
 
         return register if function is None else register(function)
 
@@ -143,13 +260,13 @@ def detect(
         pass  # what was found is stored as it comes
 
 
-def load_tasks(app: str | None) -> dict[str, Task]:
+def load_tasks(app: str | None) -> dict[str, Task[..., Any]]:
     """Return the built-in task and those of `module:app`; the current directory is importable.
 
     Raises InputRejected when there is no such app.
     """
-    builtin = Task(detect, DETECT.name, DETECT.max_attempts, source=True)
-    tasks = {DETECT.name: builtin}
+    builtin = Task(detect, DETECT.name, DETECT.max_attempts, source=True, caller=Caller())
+    tasks: dict[str, Task[..., Any]] = {DETECT.name: builtin}
     if app is not None:
         tasks.update(_load_app(app).tasks)
     return tasks

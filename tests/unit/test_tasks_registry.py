@@ -19,9 +19,15 @@ from vidan.tasks import Task, Vidan, load_tasks
 RUN = cast("Run", None)  # none of these tasks looks at it
 
 
-def registered(app: Vidan) -> Task:
+def registered(app: Vidan) -> Task[..., Any]:
     (task,) = app.tasks.values()
     return task
+
+
+def called(app: Vidan, params: dict[str, Any]) -> Any:
+    """What becomes of a call in a worker."""
+    task = registered(app)
+    return task.result(task.perform(RUN, params))
 
 
 def returning(result: object) -> Callable[[Run], object]:
@@ -48,7 +54,7 @@ def test_a_task_is_described_by_its_function() -> None:
     assert spec.params_schema["required"] == ["upto"]
     assert spec.params_schema["properties"]["step"]["default"] == 2
     assert spec.params_schema["additionalProperties"] is False
-    assert registered(app)(RUN, {"upto": 9}) == 4
+    assert called(app, {"upto": 9}) == 4
     assert count(RUN, 8) == 4  # still a function
 
 
@@ -67,7 +73,7 @@ def test_wrong_params_are_rejected(params: dict[str, Any]) -> None:
         raise AssertionError("it must not be called")
 
     with pytest.raises(RejectedTask, match="task t: param"):
-        registered(app)(RUN, params)
+        called(app, params)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +85,7 @@ def test_a_result_that_cannot_be_stored_is_rejected(result: Any) -> None:
     app = Vidan()
     app.task(name="t")(returning(result))
     with pytest.raises(RejectedTask, match="its result is not JSON"):
-        registered(app)(RUN, {})
+        called(app, {})
 
 
 def test_a_result_that_nests_without_end_is_rejected() -> None:
@@ -89,13 +95,13 @@ def test_a_result_that_nests_without_end_is_rejected() -> None:
     app = Vidan()
     app.task(name="t")(returning(endless))
     with pytest.raises(RejectedTask, match="nested too deeply"):
-        registered(app)(RUN, {})
+        called(app, {})
 
 
 def test_text_that_speaks_of_a_nul_is_no_nul() -> None:
     app = Vidan()
     app.task(name="t")(returning(r"\u0000"))
-    assert registered(app)(RUN, {}) == r"\u0000"
+    assert called(app, {}) == r"\u0000"
 
 
 def test_a_name_is_registered_once() -> None:
