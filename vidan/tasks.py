@@ -165,7 +165,7 @@ class Task(Generic[P, R]):
         try:
             if self._returns is not None:
                 valid = self._returns.validate_python(returned)
-                result = self._returns.dump_python(valid, mode="json")
+                result = self._returns.dump_python(valid, mode="json", warnings="error")
             storable.json_text(result)
         except ValidationError as error:
             raise RejectedTask(_said(self.name, error, "its result")) from None

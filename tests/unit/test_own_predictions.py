@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,14 +12,18 @@ from vidan.errors import RejectedTask
 from vidan.own_predictions import OwnPredictions
 
 GOOD = Detection((1.0, 2.0, 3.0, 4.0), "car", 0.5)
+SHORT: Any = (1.0, 2.0, 3.0)
+WORD: Any = "one"
 
 
 def test_what_is_stored_is_as_it_was_then_in_plain_numbers() -> None:
     own = OwnPredictions([4, 5])
     extra: dict[str, Any] = {"n": 1}
-    own.store(5, [Detection(tuple(np.float32([1, 2, 3, 4])), "car", np.float32(0.5))], extra)
+    box: Any = np.array([1, 2, 3, 4], np.float32)
+    half, four = cast(Any, np.float32(0.5)), cast(Any, np.int64(4))
+    own.store(5, [Detection(box, "car", half)], extra)
     extra["n"] = 2
-    own.store(np.int64(4), None, {"é": None})
+    own.store(four, None, {"é": None})
     assert own.detections == {5: [GOOD]}
     assert own.extra == {5: '{"n": 1}', 4: '{"é": null}'}
     own.store(5, [], None)
@@ -41,14 +45,14 @@ def test_without_a_batch_nothing_is_stored() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        GOOD._replace(box=(1.0, 2.0, 3.0)),
+        GOOD._replace(box=SHORT),
         GOOD._replace(box=(1.0, 2.0, 3.0, float("nan"))),
         GOOD._replace(box=(1.0, 2.0, 3.0, 1e39)),
         GOOD._replace(score=1.5),
         GOOD._replace(score=float("nan")),
         GOOD._replace(label=""),
         GOOD._replace(label="a\x00"),
-        GOOD._replace(track_id="one"),
+        GOOD._replace(track_id=WORD),
         "car",
         None,
     ],
