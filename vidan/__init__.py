@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vidan.calls import ScenarioHandle
+    from vidan.domain import Detection
     from vidan.errors import Reject, TimeLimitExceeded
     from vidan.retries import Retry
     from vidan.run import Run
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Detection",
     "Reject",
     "Retry",
     "Run",
+    "ScenarioHandle",
     "Schedule",
     "Signature",
     "TimeLimitExceeded",
@@ -28,9 +32,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Detection": "vidan.domain",
     "Reject": "vidan.errors",
     "Retry": "vidan.retries",
     "Run": "vidan.run",
+    "ScenarioHandle": "vidan.calls",
     "Schedule": "vidan.scheduling",
     "Signature": "vidan.signature",
     "TimeLimitExceeded": "vidan.errors",

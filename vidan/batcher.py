@@ -19,13 +19,12 @@ from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vidan.domain import Detection
 from vidan.slotboard import Call
 from vidan.vision.detector import Detector
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # an app's module is also imported where tasks are only called
+    import numpy as np
     from numpy.typing import NDArray
 
 FILE_WAIT_S, LIVE_WAIT_S = 0.002, 0.035
@@ -236,6 +235,8 @@ class Batcher:
     def _detect(self, batch: Sequence[Pending]) -> list[list[Detection]]:
         pixels = batch[0].pixels
         if len(batch) > 1:
+            import numpy as np
+
             pixels = np.concatenate([one.pixels for one in batch])
         sources = [(one.width, one.height) for one in batch for _ in one.pixels]
         same = len(set(sources)) == 1

@@ -19,6 +19,8 @@ log = logging.getLogger("vidan.worker")
 
 AHEAD_PER_SLOT = 64
 """At most so many scenarios of tasks without a source are claimed ahead, a slot."""
+LOOK_SECONDS = 5.0
+"""How often it is asked at most which tasks wait that this worker lacks."""
 
 
 class Claims:
@@ -31,6 +33,8 @@ class Claims:
         self._tasks = tuple(tasks)
         self._slots = slots
         self._missing = missing
+        self._left: set[str] = set()  # tasks that others have, told of once
+        self._next_look = 0.0
         self._ended: deque[float] = deque(maxlen=options.slots * AHEAD_PER_SLOT)
 
     def take(self, lease: Lease, *, told: bool) -> bool:
@@ -63,8 +67,24 @@ class Claims:
         claimed = lease.database.retrying(
             lambda c: leases.claim(c, claimant, free, ahead=ahead, skip=skip)
         )
+        if not (claimed or told or self._options.quarantine):
+            self._tell_of_others_tasks(lease)
         self._engage(claimed)
         return any(not one.needs_source for one in claimed)
+
+    def _tell_of_others_tasks(self, lease: Lease) -> None:
+        """Say once of each task that waits here and that this worker lacks."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_SECONDS
+        with lease.database.autocommit() as connection:
+            waiting = leases.lacking(connection, self._options.queues, self._tasks)
+        for task in sorted(waiting - self._left):
+            self._left.add(task)
+            log.warning(
+                "task %s waits for a worker that has it: this one leaves it to others", task
+            )
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Note what has ended: so many short tasks may be claimed ahead for a while."""

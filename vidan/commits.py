@@ -119,7 +119,8 @@ class Done:
     def size(self) -> int:
         """Return how many bytes they take in memory, about."""
         detections = sum(len(row.label_ids) for row in self.rows)
-        return ROW_BYTES * len(self.rows) + DETECTION_BYTES * detections + len(self.state)
+        extra = sum(len(row.extra) for row in self.rows if row.extra is not None)
+        return ROW_BYTES * len(self.rows) + DETECTION_BYTES * detections + len(self.state) + extra
 
 
 class LabelNames:
@@ -129,8 +130,14 @@ class LabelNames:
         self.names = list(names)
         self._ids = {name: place for place, name in enumerate(self.names)}
 
-    def row(self, frame: int, time_ms: int, detections: Sequence[Detection]) -> predictions.Row:
-        """Return a frame's detections as they are stored.
+    def row(
+        self,
+        frame: int,
+        time_ms: int,
+        detections: Sequence[Detection],
+        extra: str | None = None,
+    ) -> predictions.Row:
+        """Return a frame's detections as they are stored; `extra` is JSON text of an object.
 
         Raises RejectedTask for what the columns can't hold: psycopg would store it truncated.
         """
@@ -148,6 +155,7 @@ class LabelNames:
                 if any(found.track_id is not None for found in detections)
                 else None
             ),
+            extra=extra,
         )
 
     def _id(self, name: str) -> int:

@@ -7,13 +7,16 @@ from datetime import timedelta
 
 from vidan.errors import InputRejected
 
+Duration = timedelta | float
+"""A length of time: a timedelta, or seconds."""
+
 MAX_SECONDS = 10 * 365 * 86_400.0
 """Ten years. What is due far later is out of the range of a database's timestamps."""
 
 _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
-def seconds(value: float | timedelta, name: str, *, may_be_zero: bool = False) -> float:
+def seconds(value: Duration, name: str, *, may_be_zero: bool = False) -> float:
     """Return a duration in seconds. Raises InputRejected that names it, for one out of range."""
     found = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(found, int | float) or isinstance(found, bool) or math.isnan(found):

@@ -76,6 +76,18 @@ class MissingExtra(InputRejected):
     """A command needs an optional part of the package that is not installed."""
 
 
+class NotCompleted(VidanError):
+    """A scenario that was waited for has failed, or was stopped."""
+
+    exit_code = 5
+
+
+class TimedOut(VidanError):
+    """What was waited for has not come in time."""
+
+    exit_code = 7
+
+
 class RejectedTask(VidanError):
     """A run met something that no retry can mend: the scenario becomes `failed` at once."""
 

@@ -13,6 +13,7 @@ from vidan import logs
 from vidan.batcher import Pending, Seat
 from vidan.commits import Committer, Done, RunControl
 from vidan.domain import Detection
+from vidan.own_predictions import OwnPredictions
 from vidan.slotboard import Call
 from vidan.vision.frames import FrameBatch, FrameSource
 
@@ -46,6 +47,8 @@ class Pipeline:
     on_frames: Callable[[int], None] = lambda _: None
     position: tuple[int, int | None] | None = field(default=None, init=False)
     """Where the next pass goes on: the frame and its timestamp, None before the first batch."""
+    own: OwnPredictions = field(default_factory=OwnPredictions, init=False)
+    """What the task stores of its own for the batch that it works on; it moves with that batch."""
     _open: tuple[FrameBatch, list[list[Detection]]] | None = field(default=None, init=False)
 
     def batches(self) -> Iterator[tuple[FrameBatch, list[list[Detection]]]]:
@@ -59,6 +62,7 @@ class Pipeline:
             for batch, pending in self._submitted(ahead.batches(self.control)):
                 detections = [[] for _ in batch.indices] if pending is None else pending.result()
                 self._open = (batch, detections)
+                self.own = OwnPredictions(batch.indices.tolist())
                 if len(batch.indices):
                     yield batch, detections
                 self.settle()
@@ -73,14 +77,15 @@ class Pipeline:
         if self._open is None:
             return
         (batch, detections), self._open = self._open, None
+        own, self.own = self.own, OwnPredictions()
         self.position = (batch.next_frame, batch.next_pts)
         row = self.committer.labels.row
         self.committer.add(
             Done(
                 rows=[
-                    row(int(frame), int(time_ms), found)
+                    row(frame, time_ms, own.detections.get(frame, found), own.extra.get(frame))
                     for frame, time_ms, found in zip(
-                        batch.indices, batch.times, detections, strict=True
+                        batch.indices.tolist(), batch.times.tolist(), detections, strict=True
                     )
                 ],
                 gaps=batch.gaps,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from vidan.db.session import Database
 from vidan.detectors import DetectorCache
 from vidan.domain import Detection
 from vidan.errors import RejectedTask, SourceMissing
+from vidan.own_predictions import OwnPredictions
 from vidan.pipeline import Pipeline, unguarded
 from vidan.services import storable
 from vidan.services.followups import Former
@@ -164,6 +165,23 @@ class Run:
         sampling = {"every": every, "fps": fps, "decoder": decoder}
         for batch, _ in self._iterate(sampling, None, batch_size):
             yield batch
+
+    def store(
+        self,
+        frame: int,
+        *,
+        detections: Iterable[Detection] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store predictions of the task's own for a frame of the batch that it works on.
+
+        They move in one transaction with that batch, so exactly once. `detections` take the place
+        of what the detector found, boxes in pixels of the source; `extra` is JSON that is kept
+        beside them, 1 MiB at most. What is None stays as it was. Raises RejectedTask for another
+        frame, or what can't be stored.
+        """
+        own = OwnPredictions() if self._pipeline is None else self._pipeline.own
+        own.store(frame, detections, extra)
 
     def _iterate(
         self,

@@ -56,7 +56,7 @@ class Outcome(NamedTuple):
 
 
 def run_scenario(
-    claimed: Claimed, tasks: Mapping[str, Task], control: RunControl, around: Surroundings
+    claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, around: Surroundings
 ) -> Outcome:
     """Run a claimed scenario to its end. Never raises: the outcome says what to do next."""
     started = time.monotonic()
@@ -89,11 +89,13 @@ def run_scenario(
     return outcome
 
 
-def _call(run: Run, task: Task, claimed: Claimed, control: RunControl) -> Outcome:
+def _call(run: Run, task: Task[..., Any], claimed: Claimed, control: RunControl) -> Outcome:
     try:
         try:
             control.check()  # it may have been interrupted while it waited for its slot
-            result = task(run, claimed.params)
+            returned = task.perform(run, claimed.params)
+            control.check_told()  # what it returned then is no result
+            result = task.result(returned)
             run.returned()
             return Outcome(claimed, End.COMPLETED, result=result, state=run.state)
         except (RunStopped, HandOver, TimeLimitExceeded, Retry):

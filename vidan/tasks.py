@@ -2,47 +2,65 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from os import PathLike
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, TypeVar, get_type_hints, overload
+from typing import (
+    Any,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
-from vidan import catalogue, scheduling
+from vidan import calls, catalogue, durations, functions, scheduling, signature
+from vidan.calls import Caller, ScenarioHandle
+from vidan.durations import Duration
 from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.limits import TimeLimits
 from vidan.retries import Errors, RetryPolicy
 from vidan.run import Run
 from vidan.scheduling import Schedule
 from vidan.services import schedules, storable
+from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import DETECT, TaskSpec
 from vidan.signature import Signature
 
-F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class Task:
-    """A registered function: its parameters as a schema, and how to call it."""
+class Task(Generic[P, R]):
+    """A registered function, which can still be called as such: `task(run, n=1)`.
+
+    `delay`, `apply` and `create_many` create scenarios of it. A worker uses `perform`.
+    """
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[P, R],
         name: str,
         retries: int,
         source: bool,
+        caller: Caller,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         limits: TimeLimits = TimeLimits(),  # noqa: B008
     ) -> None:
+        functools.update_wrapper(self, function)
         self.name = name
         self.policy = policy
         self.limits = limits
         self.function = function
-        self.params = _params_of(function)
+        self.params = functions.params_of(function)
         self.schedules: list[Schedule] = []
         documentation = (inspect.getdoc(function) or "").strip()
         self.spec = TaskSpec(
@@ -54,60 +72,169 @@ class Task:
             time_limit=limits.hard,
             soft_time_limit=limits.soft,
         )
+        self._caller = caller
+        self._returns = functions.result_of(function)
 
-    def signature(self, *, source: str | None = None, **params: Any) -> Signature:
-        """Return a call that is to be made later, such as by `then=`; `.set(…)` its options."""
-        return Signature(self.name, params, source)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, here and now."""
+        return self.function(*args, **kwargs)
 
-    def __call__(self, run: Run, params: Mapping[str, Any]) -> Any:
-        """Call the function with checked parameters.
+    def __reduce__(self) -> str:
+        return str(getattr(self, "__qualname__", self.name))  # pickled as a function is: by name
 
-        Returns its result, which has to be JSON. Raises RejectedTask for either that isn't.
+    # --- calling
+
+    def delay(self, *, source: str | PathLike[str] | None = None, **params: Any) -> ScenarioHandle:
+        """Create a scenario of this task; `apply` with nothing but its source and params."""
+        return self.apply(params, source=source)
+
+    def new(
+        self,
+        /,
+        params: Mapping[str, Any] | None = None,
+        *,
+        source: str | PathLike[str] | None = None,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        key: str | None = None,
+        retries: int | None = None,
+        time_limit: Duration | None = None,
+        soft_time_limit: Duration | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        then: Signature | Sequence[Signature] = (),
+        on_failure: Signature | Sequence[Signature] = (),
+        check: bool = True,
+        **more: Any,
+    ) -> NewScenario:
+        """Return what `apply` would create.
+
+        Params are given by name, or as a mapping if one has the name of an option. A local source
+        is made absolute and, with `check`, looked at; without one, it waits for a worker that was
+        started with a source. `at` is a time with its zone, `after` a delay; a `key` that exists
+        leads to the scenario that has it. Limits are of one run; None takes the task's own. `then`
+        is created when it completes, `on_failure` when it fails. Raises InputRejected.
         """
+        if at is not None and after is not None:
+            raise InputRejected("at and after exclude each other", hint="give one of them")
+        limit = functools.partial(_seconds, self.name)
+        return NewScenario(
+            source=calls.stored_source(source, check=check),
+            task=self.name,
+            params=self._checked(calls.merged(params, more)),
+            name=name,
+            key=key,
+            labels=labels or {},
+            queue=queue,
+            priority=priority,
+            not_before=at,
+            after=limit("after", after),
+            max_attempts=retries,
+            time_limit=limit("time_limit", time_limit),
+            soft_time_limit=limit("soft_time_limit", soft_time_limit),
+            then=signature.news(then),
+            on_failure=signature.news(on_failure),
+        )
+
+    @functions.like(new)
+    def apply(self, *args: Any, **kwargs: Any) -> ScenarioHandle:
+        """Create a scenario of this task: see `new` for what is taken.
+
+        Raises InputRejected before anything is queued, DatabaseUnavailable, SchemaMismatch.
+        """
+        return self._caller.create([self.new(*args, **kwargs)])[0]
+
+    def create_many(self, each: Iterable[Mapping[str, Any]]) -> list[ScenarioHandle]:
+        """Create many scenarios in one transaction, all or none.
+
+        Each is what `apply` would be called with: `{"source": "a.mp4", "min_score": 0.6}`.
+        """
+        return self._caller.create([self.new(**one) for one in each])
+
+    def signature(
+        self, *, source: str | PathLike[str] | None = None, check: bool = True, **params: Any
+    ) -> Signature:
+        """Return a call that is to be made later, such as by `then=`; `.set(…)` its options.
+
+        Raises InputRejected.
+        """
+        place = calls.stored_source(source, check=check)
+        return Signature(self.name, self._checked(params), place)
+
+    def _checked(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return params as JSON has them. Raises InputRejected."""
+        try:
+            checked = self.params.model_validate(dict(params))
+            return checked.model_dump(mode="json", exclude_unset=True)
+        except ValidationError as error:
+            known = ", ".join(self.params.model_fields) or "none"
+            raise InputRejected(_said(self.name, error), hint=f"its params: {known}") from None
+        except PydanticSerializationError as error:
+            raise InputRejected(
+                f"task {self.name}: a param is not JSON: {storable.line(error)}"
+            ) from None
+
+    # --- running
+
+    def perform(self, run: Run, params: Mapping[str, Any]) -> Any:
+        """Call the function with checked parameters. Raises RejectedTask for wrong ones."""
         try:
             checked = self.params.model_validate(dict(params))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise RejectedTask(f"task {self.name}: param {where}: {first['msg']}") from None
+            raise RejectedTask(_said(self.name, error)) from None
         arguments = {name: getattr(checked, name) for name in type(checked).model_fields}
-        result = self.function(run, **arguments)
+        return cast("Callable[..., Any]", self.function)(run, **arguments)
+
+    def result(self, returned: Any) -> Any:
+        """Return what the function returned as JSON has it, checked against its annotation.
+
+        Raises RejectedTask.
+        """
+        result = returned
         try:
+            if self._returns is not None:
+                valid = self._returns.validate_python(returned)
+                result = self._returns.dump_python(valid, mode="json", warnings="error")
             storable.json_text(result)
-        except ValueError as error:
-            raise RejectedTask(f"task {self.name}: its result is not JSON: {error}") from None
+        except ValidationError as error:
+            raise RejectedTask(_said(self.name, error, "its result")) from None
+        except (ValueError, PydanticSerializationError) as error:
+            raise RejectedTask(
+                f"task {self.name}: its result is not JSON: {storable.line(error)}"
+            ) from None
         return result
 
 
-def _params_of(function: Callable[..., Any]) -> type[BaseModel]:
-    """Return a model of the function's parameters after the first, which is the Run."""
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    hints = get_type_hints(
-        # only of these: the Run and the result may be named for type checkers alone
-        SimpleNamespace(__annotations__={one.name: one.annotation for one in parameters}),
-        globalns=function.__globals__,
-        include_extras=True,
-    )
-    fields: dict[str, Any] = {}
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            raise InputRejected(f"{function.__qualname__}: *args and **kwargs can't be parameters")
-        default = ... if parameter.default is parameter.empty else parameter.default
-        unknown = parameter.annotation is parameter.empty
-        fields[parameter.name] = (Any if unknown else hints[parameter.name], default)
-    return create_model(
-        function.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
-    )
+def _said(task: str, error: ValidationError, what: str = "param") -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"task {task}: {what}{f' {where}' if where else ''}: {storable.line(first['msg'])}"
+
+
+def _seconds(task: str, name: str, value: Duration | None) -> float | None:
+    if value is None:
+        return None
+    return durations.seconds(value, f"task {task}: {name}", may_be_zero=name == "after")
 
 
 class Vidan:
-    """An app: the tasks that its module registers. Load it with `vidan worker --app module:app`."""
+    """An app: the tasks that its module registers. Load it with `vidan worker --app module:app`.
 
-    def __init__(self) -> None:
-        self.tasks: dict[str, Task] = {}
+    Calls of its tasks go to `database_url`; without one to where the command line would go.
+    """
+
+    def __init__(self, database_url: str | None = None) -> None:
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._caller = Caller(database_url, lambda: [task.spec for task in self.tasks.values()])
+
+    def scenario(self, scenario_id: int) -> ScenarioHandle:
+        """Return a handle on a scenario that was created elsewhere; nothing is read yet."""
+        return ScenarioHandle(self._caller, scenario_id)
 
     @overload
-    def task(self, function: F) -> F: ...
+    def task(self, function: Callable[P, R]) -> Task[P, R]: ...
 
     @overload
     def task(
@@ -118,30 +245,30 @@ class Vidan:
         source: bool = True,
         retry_on: Errors = Exception,
         reject_on: Errors = (),
-        retry_backoff: float | timedelta = 1.0,
-        retry_backoff_max: float | timedelta = 300.0,
+        retry_backoff: Duration = 1.0,
+        retry_backoff_max: Duration = 300.0,
         retry_jitter: bool = True,
-        time_limit: float | timedelta | None = None,
-        soft_time_limit: float | timedelta | None = None,
+        time_limit: Duration | None = None,
+        soft_time_limit: Duration | None = None,
         schedule: str | Schedule | Sequence[str | Schedule] | None = None,
-    ) -> Callable[[F], F]: ...
+    ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(
         self,
-        function: F | None = None,
+        function: Callable[P, R] | None = None,
         *,
         name: str | None = None,
         retries: int = 3,
         source: bool = True,
         retry_on: Errors = Exception,
         reject_on: Errors = (),
-        retry_backoff: float | timedelta = 1.0,
-        retry_backoff_max: float | timedelta = 300.0,
+        retry_backoff: Duration = 1.0,
+        retry_backoff_max: Duration = 300.0,
         retry_jitter: bool = True,
-        time_limit: float | timedelta | None = None,
-        soft_time_limit: float | timedelta | None = None,
+        time_limit: Duration | None = None,
+        soft_time_limit: Duration | None = None,
         schedule: str | Schedule | Sequence[str | Schedule] | None = None,
-    ) -> F | Callable[[F], F]:
+    ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
         """Register a function `f(run: Run, …typed parameters) -> JSON` as a task.
 
         It is named `module.function` unless `name` is given. After an error it is tried again
@@ -161,16 +288,16 @@ class Vidan:
         if not 0 <= retries < 2**31:
             raise InputRejected(f"retries={retries} is out of range", hint="0 or more")
 
-        def register(function: F) -> F:
-            task_name = name or f"{function.__module__}.{function.__qualname__}"
+        def register(function: Callable[P, R]) -> Task[P, R]:
+            task_name = name or f"{functions.module_of(function)}.{function.__qualname__}"
             if task_name in self.tasks or task_name == DETECT.name:
                 raise InputRejected(f"task {task_name!r} is registered twice")
-            made = Task(function, task_name, retries, source, policy, limits)
+            made = Task(function, task_name, retries, source, self._caller, policy, limits)
             made.schedules = scheduling.named(schedule, task_name)
             for one in made.schedules:
                 schedules.check(made.spec, one)
             self.tasks[task_name] = made
-            return function
+            return made
 
         return register if function is None else register(function)
 
@@ -200,13 +327,13 @@ def detect(
         pass  # what was found is stored as it comes
 
 
-def load_tasks(app: str | None) -> dict[str, Task]:
+def load_tasks(app: str | None) -> dict[str, Task[..., Any]]:
     """Return the built-in task and those of `module:app`; the current directory is importable.
 
     Raises InputRejected when there is no such app.
     """
-    builtin = Task(detect, DETECT.name, DETECT.max_attempts, source=True)
-    tasks = {DETECT.name: builtin}
+    builtin = Task(detect, DETECT.name, DETECT.max_attempts, source=True, caller=Caller())
+    tasks: dict[str, Task[..., Any]] = {DETECT.name: builtin}
     if app is not None:
         tasks.update(_load_app(app).tasks)
     return tasks

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from types import FrameType
+from typing import Any
 from uuid import UUID
 
 from vidan import broker, config, lifeline, logs, reception
@@ -73,7 +74,7 @@ class Worker:
         self,
         settings: Settings,
         options: WorkerOptions,
-        registry: Mapping[str, Task],
+        registry: Mapping[str, Task[..., Any]],
         board: SlotBoard | None = None,
         former: UUID | None = None,
     ) -> None:

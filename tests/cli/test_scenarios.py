@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from tests.cli.conftest import Ended, Shell
 from tests.support.played_worker import PlayedWorker
@@ -46,6 +48,26 @@ def test_create_prints_ids_on_stdout_and_the_confirmation_on_stderr(
     assert ended.out == "1\n2\n"
     assert "2 scenarios queued" in ended.err
     assert [row["source"] for row in rows(vidan)] == [str(video)] * 2
+
+
+def test_create_takes_when_and_how_long(vidan: Shell, database: Database) -> None:
+    create(vidan, "--after", "2h", "--retries", "9", "--time-limit", "10m",
+           "--soft-time-limit", "9m")  # fmt: skip
+    create(vidan, "--at", "2030-11-01T06:00+00:00")
+    with database.begin() as connection:
+        later, fixed = connection.execute(
+            text(
+                "SELECT extract(epoch FROM not_before - created_at) AS after, max_attempts,"
+                " time_limit, soft_time_limit, not_before FROM scenarios ORDER BY id"
+            )
+        ).all()
+    assert tuple(later)[:4] == (7200, 9, 600, 540)
+    assert fixed.not_before == datetime(2030, 11, 1, 6, tzinfo=UTC)
+    for wrong in (["--at", "soon"], ["--after", "soon"], ["--retries", "-1"],
+                  ["--after", "1h", "--at", "2030-11-01"]):  # fmt: skip
+        assert vidan("scenario", "create", "rtsp://camera/1", *wrong).code == 2
+    assert vidan("scenario", "create", "rtsp://camera/1", "--time-limit", "0").code == 10
+    assert len(rows(vidan)) == 2
 
 
 def test_create_takes_all_that_a_scenario_has(vidan: Shell) -> None:

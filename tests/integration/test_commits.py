@@ -342,7 +342,7 @@ def test_pages_follow_each_other(worker: PlayedWorker) -> None:
 
 
 def test_a_frame_is_read_as_it_was_stored(worker: PlayedWorker) -> None:
-    row = Row(0, 5, [1], [0.25], [1.5, 2.0, 3.0, 4.25], [9], {"speed": [1, None]})
+    row = Row(0, 5, [1], [0.25], [1.5, 2.0, 3.0, 4.25], [9], '{"speed": [1, null]}')
     commit(worker, Batch(0, 2, None, "{}", LABELS, [row, Row(1, 45, [], [], [])]))
     scenario_id = fence_of(worker).scenario_id
     with worker.database.begin() as connection:

@@ -354,3 +354,23 @@ def test_a_file_that_this_host_lacks_is_left_to_others(embedded_cluster: Cluster
     scenario = embedded_cluster.get(scenario_id)
     assert scenario.status is Status.INIT_STARTUP
     assert len(embedded_cluster.statuses(scenario_id)) == 3  # claimed once, put back once
+
+
+def test_predictions_of_a_tasks_own_are_stored_exactly_once_over_a_kill(
+    embedded_cluster: Cluster,
+) -> None:
+    embedded_cluster.orchestrator()
+    embedded_cluster.supervisor()
+    scenario_id = embedded_cluster.create(task="own", params={"pause": 0.05})
+    embedded_cluster.wait_for_frames(scenario_id, 30)
+
+    os.kill(embedded_cluster.worker_pid(), signal.SIGKILL)
+    scenario = embedded_cluster.wait(scenario_id)
+
+    assert scenario.status is Status.COMPLETED, scenario.error
+    stored = embedded_cluster.frames(scenario_id)
+    assert [one.frame for one in stored] == list(range(SAMPLE_FRAMES))
+    for one in stored:
+        assert one.extra == {"twice": one.frame * 2}
+        (found,) = one.detections
+        assert (found.label, found.box) == ("mine", (0, 0, one.frame + 1, 2))

@@ -28,6 +28,7 @@ from vidan.run import Run
 from vidan.runner import Outcome
 from vidan.services import expiry, requests, scenarios, tasks
 from vidan.services.scenarios import NewScenario
+from vidan.services.tasks import TaskSpec
 from vidan.slotboard import SlotBoard
 from vidan.tasks import Vidan
 from vidan.worker import Worker
@@ -402,3 +403,23 @@ def test_a_rejected_task_is_not_tried_again(
     scenario_id = create(database, "breaks", how="nul")
     ended = step_until(worker, database, scenario_id, *ENDED)
     assert (ended.status, ended.error, ended.attempts) == (Status.FAILED, "it never will", 0)
+
+
+def test_a_task_that_the_worker_lacks_is_left_to_others_and_told_once(
+    worker: Worker, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, [TaskSpec("elsewhere", {}, needs_source=False)])
+    ids = [create(database, "elsewhere") for _ in range(2)]
+
+    def told() -> list[str]:
+        worker._claims._next_look = 0.0  # it looks at each sweep
+        worker.run_once()
+        return [one for one in caplog.messages if "elsewhere" in one]
+
+    assert eventually(lambda: bool(told()), 15)
+    for _ in range(20):
+        worker._next_sweep = 0.0
+        told()
+    assert told() == ["task elsewhere is left to others: this worker does not have it"]
+    assert {get(database, one).status for one in ids} == {Status.INIT_STARTUP}

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,9 +24,15 @@ from vidan.tasks import Task, Vidan, load_tasks
 RUN = cast("Run", None)  # none of these tasks looks at it
 
 
-def registered(app: Vidan) -> Task:
+def registered(app: Vidan) -> Task[..., Any]:
     (task,) = app.tasks.values()
     return task
+
+
+def called(app: Vidan, params: dict[str, Any]) -> Any:
+    """What becomes of a call in a worker."""
+    task = registered(app)
+    return task.result(task.perform(RUN, params))
 
 
 def returning(result: object) -> Callable[[Run], object]:
@@ -48,7 +59,7 @@ def test_a_task_is_described_by_its_function() -> None:
     assert spec.params_schema["required"] == ["upto"]
     assert spec.params_schema["properties"]["step"]["default"] == 2
     assert spec.params_schema["additionalProperties"] is False
-    assert registered(app)(RUN, {"upto": 9}) == 4
+    assert called(app, {"upto": 9}) == 4
     assert count(RUN, 8) == 4  # still a function
 
 
@@ -67,7 +78,7 @@ def test_wrong_params_are_rejected(params: dict[str, Any]) -> None:
         raise AssertionError("it must not be called")
 
     with pytest.raises(RejectedTask, match="task t: param"):
-        registered(app)(RUN, params)
+        called(app, params)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,7 @@ def test_a_result_that_cannot_be_stored_is_rejected(result: Any) -> None:
     app = Vidan()
     app.task(name="t")(returning(result))
     with pytest.raises(RejectedTask, match="its result is not JSON"):
-        registered(app)(RUN, {})
+        called(app, {})
 
 
 def test_a_result_that_nests_without_end_is_rejected() -> None:
@@ -89,13 +100,13 @@ def test_a_result_that_nests_without_end_is_rejected() -> None:
     app = Vidan()
     app.task(name="t")(returning(endless))
     with pytest.raises(RejectedTask, match="nested too deeply"):
-        registered(app)(RUN, {})
+        called(app, {})
 
 
 def test_text_that_speaks_of_a_nul_is_no_nul() -> None:
     app = Vidan()
     app.task(name="t")(returning(r"\u0000"))
-    assert registered(app)(RUN, {}) == r"\u0000"
+    assert called(app, {}) == r"\u0000"
 
 
 def test_a_name_is_registered_once() -> None:
@@ -191,3 +202,108 @@ def test_the_run_may_be_named_for_type_checkers_alone() -> None:
         """Do nothing."""
 
     assert registered(app).spec.params_schema["properties"]["n"]["type"] == "integer"
+
+
+# --- results and names
+
+
+@dataclass
+class Seen:
+    """What a task returns."""
+
+    at: datetime
+    people: int
+
+
+class Opaque:
+    """Nothing that JSON has."""
+
+
+def test_a_result_is_checked_against_its_annotation() -> None:
+    app = Vidan()
+
+    @app.task(name="t")
+    def task(run: Run, people: Any) -> Seen:
+        return Seen(datetime(2026, 1, 1, tzinfo=UTC), people)
+
+    assert called(app, {"people": 3}) == {"at": "2026-01-01T00:00:00Z", "people": 3}
+    with pytest.raises(RejectedTask, match="its result is not JSON"):
+        called(app, {"people": "many"})
+
+
+def test_a_result_of_the_wrong_kind_is_rejected() -> None:
+    app = Vidan()
+
+    @app.task(name="t")
+    def task(run: Run) -> dict[str, int]:
+        return cast("dict[str, int]", [1])
+
+    with pytest.raises(RejectedTask, match="its result"):
+        called(app, {})
+
+
+def test_a_result_that_can_never_be_json_is_refused_at_once() -> None:
+    def task(run: Run) -> Opaque:
+        return Opaque()
+
+    with pytest.raises(InputRejected, match="its result can't be"):
+        Vidan().task(task)
+
+
+MAIN = """
+from vidan import Vidan
+from vidan.errors import InputRejected
+app = Vidan()
+def look(run): ...
+try:
+    print(app.task(look).name)
+except InputRejected as error:
+    print(error, "|", error.hint)
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "command", "name"),
+    [
+        ("shop.py", ["shop.py"], "shop.look"),
+        ("shop/films.py", ["-m", "shop.films"], "shop.films.look"),
+        ("shop/__init__.py shop/films.py", ["shop/films.py"], None),
+        ("two-words.py", ["two-words.py"], None),
+        ("shop.py", ["-c", MAIN], None),
+    ],
+    ids=["program", "module", "in-a-package", "no-name", "no-file"],
+)
+def test_a_task_of_main_is_named_as_workers_import_it(
+    file: str, command: list[str], name: str | None, tmp_path: Path
+) -> None:
+    for one in file.split():
+        (tmp_path / one).parent.mkdir(exist_ok=True)
+        (tmp_path / one).write_text(MAIN)
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    if name is None:
+        assert "which workers can't import | run it with `python -m" in done.stdout, done.stderr
+    else:
+        assert done.stdout == f"{name}\n", done.stderr
+
+
+def test_a_task_is_pickled_by_its_name() -> None:
+    assert pickle.loads(pickle.dumps(pickled)) is pickled
+
+
+@Vidan().task(name="pickled")
+def pickled(run: Run) -> None:
+    """Do nothing."""
+
+
+def test_an_app_is_imported_without_what_only_workers_need() -> None:
+    heavy = ("numpy", "torch", "av", "confluent_kafka")
+    code = f"import sys; from vidan import Vidan; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

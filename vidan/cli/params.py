@@ -36,12 +36,23 @@ def before(word: str) -> datetime | timedelta:
     except (ValueError, OverflowError):
         pass
     try:
-        at = datetime.fromisoformat(word)
-        return at if at.tzinfo is not None else at.astimezone()
-    except (ValueError, OverflowError, OSError):
+        return moment(word)
+    except ValueError:
         raise ValueError(
             f"{word!r} is neither a duration such as 12h or 30d nor a time such as 2026-11-01"
         ) from None
+
+
+def moment(word: str) -> datetime:
+    """A time such as 2026-11-01T06:00 or 2026-11-01T06:00+00:00; ValueError for anything else.
+
+    A time without a zone is one of this machine's.
+    """
+    try:
+        at = datetime.fromisoformat(word)
+        return at if at.tzinfo is not None else at.astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{word!r} is not a time such as 2026-11-01T06:00") from None
 
 
 def kind(word: str) -> str:

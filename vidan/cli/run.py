@@ -17,7 +17,6 @@ from vidan.cli.devices import CpusOption, GpusOption
 from vidan.cli.output import Output
 from vidan.cli.own_workers import OwnWorkers
 from vidan.cli.params import names
-from vidan.cli.scenario_create import detect_params, source_for
 from vidan.domain import ENDED
 from vidan.errors import UsageError, VidanError
 
@@ -79,6 +78,8 @@ def run(
     Through the same database, broker, orchestrator and workers that a cluster uses, started for it
     and stopped afterwards. Exit code 0: completed; 5: failed; 6: stopped by somebody; 130: by you.
     """
+    from vidan.sources import detect_params, source_for
+
     given = {
         "model": model, "weights": weights, "min_score": min_score, "labels": labels,
         "size": size, "every": every, "fps": fps, "decoder": decoder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import typer
 from vidan.cli import connect
 from vidan.cli.command import Commands
 from vidan.cli.output import Output
-from vidan.cli.params import TimeoutOption, label, param, status, unique
+from vidan.cli.params import TimeoutOption, duration, label, moment, param, status, unique
 from vidan.errors import InputRejected, UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def register(commands: Commands) -> None:
             find /videos -name '*.mkv' | vidan scenario create --from - --quiet
             id=$(vidan scenario create street.mp4 --key street-1 --json | jq .id)
             vidan scenario create street.mp4 --wait --timeout 10m
+            vidan scenario create street.mp4 --after 2h --retries 5 --time-limit 30m
+            vidan scenario create street.mp4 --at 2030-11-01T06:00+00:00
         """,
     )(create)
 
@@ -85,6 +87,39 @@ def create(
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Don't open the files: the workers see others.")
     ] = False,
+    at: Annotated[
+        Any,
+        typer.Option(
+            "--at", metavar="TIME", parser=moment, help="Not before, such as 2026-11-01T06:00."
+        ),
+    ] = None,
+    after: Annotated[
+        Any,
+        typer.Option(
+            "--after", metavar="D", parser=duration, help="Not before this time has passed: 10m."
+        ),
+    ] = None,
+    retries: Annotated[
+        int | None,
+        typer.Option(
+            "--retries", metavar="N", min=0, max=2**31 - 1, help="After errors; or the task's own."
+        ),
+    ] = None,
+    time_limit: Annotated[
+        Any,
+        typer.Option(
+            "--time-limit", metavar="D", parser=duration, help="A run that takes longer is ended."
+        ),
+    ] = None,
+    soft_time_limit: Annotated[
+        Any,
+        typer.Option(
+            "--soft-time-limit",
+            metavar="D",
+            parser=duration,
+            help="The task is told after so long, at its next frame.",
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until they have ended.")] = False,
     timeout: TimeoutOption = None,
 ) -> int:
@@ -96,9 +131,12 @@ def create(
     """
     from vidan.cli import following
     from vidan.domain import Status
+    from vidan.sources import source_for
 
     _check_usage(sources or [], file, key=key, wait=wait, timeout=timeout, status=Status(wanted))
     places = [*(sources or []), *(_read_sources(file) if file is not None else [])]
+    if at is not None and after is not None:
+        raise UsageError("--at and --after exclude each other", hint="give one of them")
     given = unique(params or [], "--param")
     tags = unique(labels or [], "--label")
     checked = [source_for(place, check=not no_check) for place in places]
@@ -116,6 +154,11 @@ def create(
                 queue=queue,
                 priority=priority,
                 status=Status(wanted),
+                not_before=at,
+                after=after,
+                max_attempts=retries,
+                time_limit=time_limit,
+                soft_time_limit=soft_time_limit,
             )
             return scenarios.create_many(connection, _each(new, spec, checked, check=not no_check))
 
@@ -174,30 +217,6 @@ def _read_sources(file: str) -> list[str]:
     return found
 
 
-def source_for(place: str, *, check: bool) -> str:
-    """The source as it is stored: a local path absolute, and opened if `check`; a URL as it is.
-
-    Raises InputRejected.
-    """
-    from vidan.vision.frames import check_source, is_local
-
-    try:
-        place.encode()
-    except UnicodeEncodeError:
-        raise InputRejected(
-            f"the file's name is not UTF-8: {place!r}", hint="rename it, or link to it"
-        ) from None
-    if not is_local(place):
-        return place
-    if place.startswith("file:"):
-        source = place
-    else:
-        source = str(Path(place).expanduser().absolute()) if place else place
-    if check:
-        check_source(source)
-    return source
-
-
 def typed(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]:
     """Params as the task's schema types them: `labels=a,b` is a list there, `name=123` a string."""
     properties = spec.params_schema.get("properties", {})
@@ -229,24 +248,10 @@ def _each(
     new: NewScenario, spec: TaskSpec, sources: Sequence[str], *, check: bool
 ) -> list[NewScenario]:
     if spec.name == "detect":
+        from vidan.sources import detect_params
+
         new = replace(new, params=detect_params(new.params, check=check))
     return [replace(new, source=source) for source in sources] or [new]
-
-
-def detect_params(params: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
-    """Params of the built-in task, the weights' path absolute, and looked at if `check`.
-
-    Raises InputRejected for a missing weight file or an unknown model; the service checks the rest.
-    """
-    from vidan import catalogue
-
-    found = dict(params)
-    model, weights = found.get("model", catalogue.DEFAULT_MODEL), found.get("weights")
-    if isinstance(weights, str) and weights:
-        found["weights"] = str(Path(weights).expanduser().absolute())
-        if check and isinstance(model, str):
-            catalogue.check_model(model, weights=found["weights"])
-    return found
 
 
 def _confirm(out: Output, created: Sequence[Any], queue: str, *, held: bool) -> None:

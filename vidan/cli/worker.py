@@ -18,7 +18,6 @@ from vidan.cli.devices import (
 )
 from vidan.cli.log_options import LogJsonOption, log_settings
 from vidan.cli.output import Output
-from vidan.cli.scenario_create import source_for
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -62,6 +61,8 @@ def worker(
     SIGTERM or Ctrl-C: what runs is put back at its checkpoint, for other workers. A second one ends
     at once. `vidan workers drain` and `vidan workers stop` end it from elsewhere.
     """
+    from vidan.sources import source_for
+
     settings = log_settings(settings, out, log_json)
     wanted = devices.posts(
         gpus,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import starmap
@@ -33,7 +33,8 @@ class Row:
     scores: Sequence[float]
     boxes: Sequence[float]
     track_ids: Sequence[int | None] | None = None
-    extra: Mapping[str, Any] | None = None
+    extra: str | None = None
+    """What the task stores beside them, an object as JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def _copy(connection: Connection, scenario_id: int, week: date, rows: Sequence[R
                     row.scores,
                     row.boxes,
                     row.track_ids,
-                    None if row.extra is None else psycopg.types.json.Jsonb(row.extra),
+                    None if row.extra is None else psycopg.types.json.Jsonb(row.extra, dumps=str),
                 )
             )
 

@@ -19,14 +19,16 @@ from vidan.services import announcements, partitions, storable, tasks
 MAX_ID = 2**63 - 1
 MAX_NAME_BYTES = 1_000
 """Of a key and a queue: they are indexed."""
+MAX_AFTER_SECONDS = 100 * 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class NewScenario:
     """A scenario to be created.
 
-    `max_attempts` is how often it is retried after an error; the time limits are seconds of one
-    run. None takes the task's own. `then` are created when it completes, `on_failure` when it
+    It is not run before `not_before`, nor before `after` seconds have passed on the database's
+    clock. `max_attempts` is how often it is retried after an error; the time limits are seconds of
+    one run. None takes the task's own. `then` are created when it completes, `on_failure` when it
     fails, each once.
     """
 
@@ -40,6 +42,7 @@ class NewScenario:
     priority: int = 0
     status: Status = Status.INIT_STARTUP
     not_before: datetime | None = None
+    after: float | None = None
     max_attempts: int | None = None
     time_limit: float | None = None
     soft_time_limit: float | None = None
@@ -162,20 +165,22 @@ def create_many(
 # same ones wait for each other, and never in a circle
 _INSERT = """
 WITH given AS MATERIALIZED (
-    SELECT nextval(pg_get_serial_sequence('scenarios', 'id')) AS id, r.*
+    SELECT nextval(pg_get_serial_sequence('scenarios', 'id')) AS id, r.*,
+           greatest(r.not_before, now() + make_interval(secs => r.after)) AS earliest
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r
         (name text, key text, labels jsonb, task text, source text, needs_source boolean,
          params jsonb, queue text, priority integer, status text, not_before timestamptz,
-         max_attempts integer, time_limit double precision, soft_time_limit double precision,
-         parent_id bigint, followed boolean, "then" jsonb, on_failure jsonb)
+         after double precision, max_attempts integer, time_limit double precision,
+         soft_time_limit double precision, parent_id bigint, followed boolean, "then" jsonb,
+         on_failure jsonb)
 ),
 inserted AS (
     INSERT INTO scenarios (id, name, key, labels, task, source, needs_source, params, queue,
                            priority, status, not_before, announce_at, max_attempts, time_limit,
                            soft_time_limit, week, ended_at, parent_id, followed)
     SELECT n.id, n.name, n.key, n.labels, n.task, n.source, n.needs_source, n.params, n.queue,
-           n.priority, n.status, coalesce(n.not_before, now()),
-           CASE WHEN n.status = 'init_startup' THEN greatest(now(), n.not_before) END,
+           n.priority, n.status, coalesce(n.earliest, now()),
+           CASE WHEN n.status = 'init_startup' THEN greatest(now(), n.earliest) END,
            n.max_attempts, n.time_limit, n.soft_time_limit, :week,
            CASE WHEN n.status = 'inactive' THEN now() END, n.parent_id, n.followed
     FROM given n
@@ -254,6 +259,8 @@ def _columns(
             raise InputRejected(f"a {name} has 1 to {MAX_NAME_BYTES} bytes")
     if new.not_before is not None and new.not_before.tzinfo is None:
         raise InputRejected("not_before has no time zone")
+    if new.after is not None and not 0 <= new.after <= MAX_AFTER_SECONDS:
+        raise InputRejected(f"after {new.after:g} s is out of range", hint="0 to 100 years")
     if not -(2**31) <= new.priority < 2**31:
         raise InputRejected(f"priority {new.priority} is out of range", hint="a 32-bit integer")
     if new.max_attempts is not None and not 0 <= new.max_attempts < 2**31:

@@ -56,11 +56,13 @@ DETECT = TaskSpec(
 
 _COLUMNS = tuple(one.name for one in fields(TaskSpec))
 _LIST = ", ".join(_COLUMNS)
-_PUBLISH = f"""
+_INSERT = f"""
     INSERT INTO tasks ({_LIST})
     SELECT {_LIST} FROM jsonb_populate_recordset(CAST(NULL AS tasks), CAST(:specs AS jsonb))
     ORDER BY name
-    ON CONFLICT (name) DO UPDATE SET published_at = now(),
+    ON CONFLICT (name) DO """
+_INTRODUCE = f"{_INSERT} NOTHING"
+_PUBLISH = f"""{_INSERT} UPDATE SET published_at = now(),
         {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
     WHERE ({", ".join(f"tasks.{name}" for name in _COLUMNS)})
         IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _COLUMNS)})
@@ -71,6 +73,12 @@ def publish(connection: Connection, specs: Sequence[TaskSpec]) -> None:
     """Enter the tasks that a worker has, or bring them up to date."""
     rows = [asdict(spec) for spec in specs if spec.name != DETECT.name]
     connection.execute(text(_PUBLISH), {"specs": json.dumps(rows)})
+
+
+def introduce(connection: Connection, specs: Sequence[TaskSpec]) -> None:
+    """Enter tasks that no worker has published yet; what one has published stands."""
+    rows = [asdict(spec) for spec in specs]
+    connection.execute(text(_INTRODUCE), {"specs": json.dumps(rows)})
 
 
 def find(connection: Connection) -> list[TaskSpec]:

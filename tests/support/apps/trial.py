@@ -180,3 +180,14 @@ def deaf(run: Run, seconds: float = 600) -> str:
     """Sleep, and never look whether it should end."""
     time.sleep(seconds)
     return "slept"
+
+
+@app.task(name="own")
+def own(run: Run, pause: float = 0.0) -> None:
+    """Store predictions of its own, which say how often their batch was begun."""
+    for batch in run.frames():
+        for frame in batch.indices:
+            box = (0.0, 0.0, float(frame + 1), 2.0)
+            run.store(frame, detections=[Detection(box, "mine", 0.5)])
+            run.store(frame, extra={"twice": int(frame) * 2})
+        time.sleep(pause)

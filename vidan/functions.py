@@ -1,0 +1,97 @@
+"""What a task's function says of itself: its parameters, its result, the module it lives in."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Concatenate, Never, NoReturn, ParamSpec, TypeVar, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
+from pydantic.errors import PydanticSchemaGenerationError
+
+from vidan.errors import InputRejected
+
+Call = ParamSpec("Call")
+R = TypeVar("R")
+
+_UNCHECKED = (Any, object, NoReturn, Never)
+
+
+def params_of(function: Callable[..., Any]) -> type[BaseModel]:
+    """Return a model of the function's parameters after the first, which is the Run."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    hints = get_type_hints(
+        # only of these: the Run and the result may be named for type checkers alone
+        SimpleNamespace(__annotations__={one.name: one.annotation for one in parameters}),
+        globalns=function.__globals__,
+        include_extras=True,
+    )
+    fields: dict[str, Any] = {}
+    for parameter in parameters:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise InputRejected(f"{function.__qualname__}: *args and **kwargs can't be parameters")
+        default = ... if parameter.default is parameter.empty else parameter.default
+        unknown = parameter.annotation is parameter.empty
+        fields[parameter.name] = (Any if unknown else hints[parameter.name], default)
+    return create_model(
+        function.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
+    )
+
+
+def result_of(function: Callable[..., Any]) -> TypeAdapter[Any] | None:
+    """Return what checks the function's result; None if its annotation says nothing."""
+    annotation = function.__annotations__.get("return", Any)
+    try:
+        hint = get_type_hints(
+            SimpleNamespace(__annotations__={"return": annotation}),
+            globalns=function.__globals__,
+            include_extras=True,
+        )["return"]
+    except NameError:  # it is named for type checkers alone
+        return None
+    if hint in _UNCHECKED:
+        return None
+    try:
+        return TypeAdapter(hint)
+    except PydanticSchemaGenerationError:
+        raise InputRejected(
+            f"{function.__qualname__}: its result can't be {hint!r}",
+            hint="a result is JSON: numbers, text, lists, dicts, dataclasses, pydantic models",
+        ) from None
+
+
+def module_of(function: Callable[..., Any]) -> str:
+    """Return the name under which a worker imports the function's module.
+
+    Raises InputRejected where a module that was run as a program does not tell it.
+    """
+    if function.__module__ != "__main__":
+        return function.__module__
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:  # python -m shop.tasks
+        return str(spec.name)
+    file = getattr(main, "__file__", None)  # python shop.py: its folder is importable
+    if file is not None:
+        path = Path(file)
+        if path.stem.isidentifier() and not (path.parent / "__init__.py").exists():
+            return path.stem
+    raise InputRejected(
+        f"task {function.__qualname__}: it is defined in __main__, which workers can't import",
+        hint="run it with `python -m package.module`, or give it a name: @app.task(name='…')",
+    )
+
+
+def like(
+    of: Callable[Concatenate[Any, Call], Any],
+) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, Call], R]]:
+    """Let a method take what another takes, for type checkers and `help` too."""
+
+    def taking(method: Callable[..., R]) -> Callable[Concatenate[Any, Call], R]:
+        method.__signature__ = inspect.signature(of)  # type: ignore[attr-defined]
+        return method
+
+    return taking
