@@ -82,9 +82,7 @@ class Claims:
             waiting = leases.lacking(connection, self._options.queues, self._tasks)
         for task in sorted(waiting - self._left):
             self._left.add(task)
-            log.warning(
-                "task %s waits for a worker that has it: this one leaves it to others", task
-            )
+            log.warning("task %s is left to others: this worker does not have it", task)
 
     def ended(self, outcomes: Sequence[Outcome]) -> None:
         """Note what has ended: so many short tasks may be claimed ahead for a while."""
