@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidan import config
+from vidan import config, durations
 from vidan.domain import ENDED, Status
 from vidan.durations import Duration
 from vidan.errors import DatabaseUnavailable, InputRejected, NotCompleted, NotFoundError, TimedOut
@@ -118,14 +118,16 @@ class ScenarioHandle:
         NotCompleted; without, one that failed or was stopped is returned like any other. Raises
         TimedOut; the scenario goes on then. In a task it holds the task's slot while it waits.
         """
-        seconds = None if timeout is None else seconds_of(timeout, "timeout", may_be_zero=True)
-        until = None if seconds is None else time.monotonic() + seconds
+        seconds = math.inf
+        if timeout is not None:
+            seconds = durations.seconds(timeout, "timeout", may_be_zero=True)
+        until = time.monotonic() + seconds
         pause = FIRST_POLL_SECONDS
         while True:
             found = _patiently(self.look, until)
             if found.status in ENDED:
                 break
-            left = math.inf if until is None else until - time.monotonic()
+            left = until - time.monotonic()
             if left <= 0:
                 raise TimedOut(
                     f"scenario {self.id} is still {found.status} after {seconds:g} s",
@@ -179,7 +181,7 @@ def merged(params: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[st
     return {**(params or {}), **more}
 
 
-def _patiently(look: Callable[[], T], until: float | None) -> T:
+def _patiently(look: Callable[[], T], until: float) -> T:
     """Look again while the database is away, for half a minute at most."""
     began = time.monotonic()
     while True:
@@ -187,6 +189,6 @@ def _patiently(look: Callable[[], T], until: float | None) -> T:
             return look()
         except DatabaseUnavailable:
             now = time.monotonic()
-            if now - began > OUTAGE_SECONDS or (until is not None and now > until):
+            if now - began > OUTAGE_SECONDS or now > until:
                 raise
             time.sleep(POLL_SECONDS)

@@ -112,6 +112,11 @@ def test_what_can_not_be_created_later_is_refused_now(database: Database) -> Non
         create(database, then=[then("nowhere")])
     with pytest.raises(InputRejected, match="no source"):
         create(database, on_failure=[then(then=[then(source="/a.mp4")])])
+    chain = then()
+    for _ in range(5000):
+        chain = then(then=[chain])
+    with pytest.raises(InputRejected, match="at most 100 steps"):
+        create(database, then=[chain])
     assert of_task(database, "first") == []
 
 

@@ -20,6 +20,8 @@ MAX_ID = 2**63 - 1
 MAX_NAME_BYTES = 1_000
 """Of a key and a queue: they are indexed."""
 MAX_AFTER_SECONDS = 100 * 366 * 86_400
+MAX_STEPS = 100
+"""Of a chain: each step carries those after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +230,14 @@ def row_of(connection: Connection, new: NewScenario) -> str:
     return _row(new, tasks.known(connection, _tasks_of([new])))
 
 
-def _tasks_of(news: Sequence[NewScenario]) -> set[str]:
+def _tasks_of(news: Sequence[NewScenario], depth: int = 0) -> set[str]:
+    """Return the names of the tasks of scenarios and of all that follow on them."""
+    if depth > MAX_STEPS:
+        raise InputRejected(f"a chain has at most {MAX_STEPS} steps after the first")
     found = {new.task for new in news}
     for new in news:
         if new.then or new.on_failure:
-            found |= _tasks_of([*new.then, *new.on_failure])
+            found |= _tasks_of([*new.then, *new.on_failure], depth + 1)
     return found
 
 
