@@ -22,7 +22,7 @@ from vidan.services.scenarios import NewScenario
 KEYS = set(
     "id name key labels task source params queue priority status frames_done frames_total pruned"
     " attempts crashes worker result error created_at started_at ended_at time_limit"
-    " soft_time_limit".split()
+    " soft_time_limit parent_id".split()
 )
 
 
