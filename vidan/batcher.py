@@ -214,13 +214,20 @@ class Batcher:
         self._ready.notify_all()
 
     def _call(self, batch: Sequence[Pending], prepare: Callable[[], None]) -> None:
-        """Settle a batch. What fails together is tried one by one: only the guilty fail."""
+        """Settle a batch. What fails together is tried one by one: only the guilty fail.
+
+        To prepare the lane may hang, too, on a GPU: the clocks run from there on.
+        """
+        seats = dict.fromkeys(one.seat for one in batch)
         try:
-            prepare()
-            if len({one.seat for one in batch}) == 1:
-                found = batch[0].context.run(self._detect, batch)
-            else:
-                found = self._detect(batch)
+            with ExitStack() as clocks:
+                for seat in seats:
+                    clocks.enter_context(seat.clock())
+                prepare()
+                if len(seats) == 1:
+                    found = batch[0].context.run(self._detect, batch)
+                else:
+                    found = self._detect(batch)
         except BaseException as error:  # raised again where the result is taken
             if len(batch) > 1:
                 for one in batch:
@@ -241,10 +248,7 @@ class Batcher:
         sources = [(one.width, one.height) for one in batch for _ in one.pixels]
         same = len(set(sources)) == 1
         size = sources[0] if same else (pixels.shape[2], pixels.shape[1])
-        with ExitStack() as clocks:
-            for seat in dict.fromkeys(one.seat for one in batch):
-                clocks.enter_context(seat.clock())
-            found = self.detector.detect(pixels, *size)
+        found = self.detector.detect(pixels, *size)
         if same:
             return found
         return [

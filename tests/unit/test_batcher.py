@@ -442,6 +442,19 @@ def test_clocks_run_for_those_inside_and_not_for_those_who_wait(gate: Gate) -> N
     assert clocks.running == []
 
 
+def test_clocks_run_while_a_lane_takes_its_share(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that sets the device and makes a stream, and may hang as a call may."""
+    batcher, clocks = Batcher(gate), Clocks()
+    running: list[list[str]] = []
+    monkeypatch.setattr(gate, "share", lambda *_: running.append(list(clocks.running)))
+    gate.let()
+    submit(batcher.seat(clocks.of("a")), 1).result()  # type: ignore[arg-type]
+    assert running == [["a"]]
+    assert clocks.running == []
+
+
 def test_a_clock_goes_on_while_any_call_has_its_frames() -> None:
     gate, clocks = Gate(lanes=2), Clocks()
     seat = Batcher(gate).seat(clocks.of("a"))  # type: ignore[arg-type]
