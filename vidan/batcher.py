@@ -108,8 +108,8 @@ class Batcher:
             while len(seat.waiting) >= MAX_WAITING:
                 seat.check()
                 seat.changed.wait(0.5)
+            self._start_lanes()  # fails where there can be no more threads: then nothing waits
             seat.waiting.append(pending)
-            self._start_lanes()
             self._ready.notify_all()
 
     def await_settled(self, pending: Pending) -> None:
@@ -135,10 +135,10 @@ class Batcher:
     def _start_lanes(self) -> None:
         for number in range(self._worthwhile()):
             if number not in self._lanes:
-                self._lanes.add(number)
                 threading.Thread(
                     target=self._work, args=(number,), name=f"lane-{number}", daemon=True
                 ).start()
+                self._lanes.add(number)  # it has begun, and waits for the lock that we hold
 
     def _worthwhile(self) -> int:
         """How many lanes what may be submitted at once can keep busy."""

@@ -301,6 +301,25 @@ def test_lanes_start_again_after_the_last_one_has_left(gate: Gate) -> None:
         assert eventually(lambda: not batcher._lanes)
 
 
+def test_a_lane_that_could_not_start_is_started_by_the_next_submission(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    batcher = Batcher(gate)
+    seat = batcher.seat(no_clock)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            submit(seat, 1)
+    assert not seat.waiting
+    gate.let()
+    pending = submit(seat, 2)
+    assert eventually(lambda: pending.settled)
+    assert values(pending) == [2]
+
+
 # --- errors
 
 
