@@ -279,7 +279,8 @@ class Seat:
     """How many of its submissions the detector has."""
     changed: threading.Condition = field(init=False)
     """With the batcher's lock: so nobody is woken by what is another's."""
-    _calls: int = 0
+    _blocks: list[object] = field(default_factory=list)
+    """Those inside of `clock`, the oldest first."""
     _running: AbstractContextManager[None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -332,22 +333,26 @@ class Seat:
     def clock(self) -> Iterator[None]:
         """Run the stall clock while the block lasts, in whichever lane; two blocks may overlap.
 
-        The clock is the older block's; when that ends first, it starts anew for the other one.
+        The clock is the older block's, and goes on when the younger one ends; when the older one
+        ends first, it starts anew for the other.
         """
+        block = object()
         with self._lock:
-            self._calls += 1
+            self._blocks.append(block)
             if self._running is None:
                 self._start()
         try:
             yield
         finally:
             with self._lock:
-                self._calls -= 1
-                running, self._running = self._running, None
-                assert running is not None
-                running.__exit__(None, None, None)
-                if self._calls:
-                    self._start()
+                oldest = self._blocks[0] is block
+                self._blocks.remove(block)
+                if oldest:
+                    running, self._running = self._running, None
+                    assert running is not None
+                    running.__exit__(None, None, None)
+                    if self._blocks:
+                        self._start()
 
     def _start(self) -> None:
         self._running = self.guard(Call.DETECTOR)

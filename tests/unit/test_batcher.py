@@ -483,10 +483,27 @@ def test_a_clock_goes_on_while_any_call_has_its_frames() -> None:
     gate.let()
     assert eventually(lambda: any(one.settled for one in pending))
     assert clocks.running == ["a"]
-    assert clocks.started == ["a", "a"]
     gate.let()
     for one in pending:
         one.result()
+    assert clocks.running == []
+
+
+@pytest.mark.parametrize(("first", "starts"), [("the older one", 2), ("the younger one", 1)])
+def test_a_call_that_hangs_keeps_its_clock_when_a_younger_one_ends(
+    gate: Gate, first: str, starts: int
+) -> None:
+    clocks = Clocks()
+    seat = Batcher(gate).seat(clocks.of("a"))  # type: ignore[arg-type]
+    calls = {"the older one": seat.clock(), "the younger one": seat.clock()}
+    for call in calls.values():
+        call.__enter__()
+    assert clocks.started == ["a"]
+    calls.pop(first).__exit__(None, None, None)
+    assert clocks.running == ["a"]
+    assert clocks.started == ["a"] * starts
+    for call in calls.values():
+        call.__exit__(None, None, None)
     assert clocks.running == []
 
 
