@@ -61,6 +61,9 @@ class Pending:
         """Whether both may be in one batch: a seat that is `alone` shares none."""
         if self.seat is not other.seat and (self.seat.alone or other.seat.alone):
             return False
+        sources = (self.width, self.height), (other.width, other.height)
+        if sources[0] != sources[1] and not self.seat.batcher.detector.mixes:
+            return False
         return self.pixels.shape[1:] == other.pixels.shape[1:]
 
     def result(self) -> list[list[Detection]]:

@@ -27,6 +27,7 @@ from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.vision.arrays import nms
 from vidan.vision.detector import Detector, build_detector
 from vidan.vision.device import Place
+from vidan.vision.factory import FactoryDetector
 from vidan.vision.nanodet import NanoDet, input_size
 from vidan.vision.ring import HostCopies, Ring
 from vidan.vision.torchvision_models import TorchvisionDetector
@@ -139,6 +140,10 @@ def test_boxes_are_in_the_frame(detector: Detector, frames: Pixels) -> None:
         x1, y1, x2, y2 = detection.box
         assert 0 <= x1 <= x2 <= WIDTH
         assert 0 <= y1 <= y2 <= HEIGHT
+
+
+def test_only_detectors_of_ours_are_known_to_go_by_the_frames_alone(detector: Detector) -> None:
+    assert detector.mixes is not isinstance(detector, FactoryDetector)
 
 
 def test_boxes_are_in_pixels_of_the_source(detector: Detector, frames: Pixels) -> None:

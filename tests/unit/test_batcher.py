@@ -33,6 +33,7 @@ class Gate:
     batch_size: int = 4
     lanes: int = 1
     spread: bool = False
+    mixes: bool = True
     labels: tuple[str, ...] = ("value",)
     open: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     calls: list[list[int]] = field(default_factory=list)
@@ -152,6 +153,20 @@ def test_two_sizes_are_never_in_one_batch(gate: Gate) -> None:
     assert [values(one) for one in pending] == [[0], [1], [2], [3]]
     assert gate.calls[1:] == [[0, 2], [1, 3]]
     assert gate.shapes[1:] == [(2, 4, 4, 3), (2, 2, 2, 3)]
+
+
+def test_sources_of_two_sizes_share_no_call_of_a_detector_that_may_go_by_them() -> None:
+    """What it finds would depend on who shares its batch."""
+    gate = Gate(mixes=False)
+    batcher = Batcher(gate)
+    held(gate, batcher)
+    sources = [(2, 2), (20, 10), (2, 2)]
+    pending = [
+        batcher.seat(no_clock).submit(frames(n), *source) for n, source in enumerate(sources)
+    ]
+    gate.let(3)
+    assert [values(one) for one in pending] == [[0], [1], [2]]
+    assert gate.calls[1:] == [[0, 2], [1]]
 
 
 def test_who_has_much_waiting_starves_nobody(gate: Gate) -> None:

@@ -31,6 +31,7 @@ class FactoryDetector:
 
     lanes = 1
     spread = False
+    mixes = False  # it may go by the size that a box has in its source
 
     def __init__(
         self,

@@ -50,6 +50,8 @@ class NanoDet:
     Raises RejectedTask if the weights are damaged or do not fit.
     """
 
+    mixes = True
+
     def __init__(
         self,
         weights: Path,

@@ -39,6 +39,8 @@ class TorchvisionDetector:
     called class_1, class_2, … (a `module:factory` can give them names).
     """
 
+    mixes = True
+
     def __init__(
         self,
         model: str,
