@@ -47,7 +47,10 @@ class Detector(Protocol):
         ...
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) to which frames of a `height` x `width` source may be scaled beforehand."""
+        """(H, W) to which frames of a `height` x `width` source may be scaled beforehand.
+
+        Called by any thread, also while others are inside `detect`.
+        """
         ...
 
 
