@@ -280,6 +280,24 @@ def like_a_gpu() -> Place:
     return Place(torch.device("cpu"), lanes=2, spread=False, send=Ring(HostCopies()).send)
 
 
+def test_weights_are_put_in_order_before_they_go_to_the_device(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the kernels that do it would be on a stream that no lane waits for."""
+    steps: list[object] = []
+    to = torch.nn.Module.to
+
+    def noted(self: torch.nn.Module, *words: Any, **options: Any) -> torch.nn.Module:
+        steps.extend([*words, *options.values()])
+        return to(self, *words, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", noted)
+    if isinstance(build(), FactoryDetector):
+        assert steps == []
+    else:
+        assert steps == [torch.channels_last, torch.device("cpu")]
+
+
 def test_nanodet_in_bfloat16_finds_nearly_the_same(frames: Pixels, like_a_gpu: Place) -> None:
     """What a GPU computes, on the CPU: the good ones of the reference, at their places."""
     detector = NanoDet(catalogue.NANODET_WEIGHTS, autocast=True, place=like_a_gpu)
