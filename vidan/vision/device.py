@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vidan.errors import InputRejected
+from vidan.vision import cores
 from vidan.vision.ring import CudaCopies, Ring
 
 T = TypeVar("T", bound=nn.Module)
@@ -47,7 +48,8 @@ def set_threads(count: int) -> None:
 
 def _threads() -> int:
     if _cores.count is None:
-        _cores.count = torch.get_num_threads()
+        # torch knows what the process is bound to, and of no quota
+        _cores.count = cores.usable(torch.get_num_threads())
     return _cores.count
 
 
