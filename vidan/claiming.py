@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from vidan.concluding import MissingSources
 from vidan.lease import Lease
 from vidan.runner import Outcome
-from vidan.services import leases
+from vidan.services import due, leases
 from vidan.services.leases import Claimant, Claimed
 from vidan.slots import Engagement, Slots
+from vidan.tasks import Task
 from vidan.worker_options import WorkerOptions
 
 log = logging.getLogger("vidan.worker")
@@ -25,10 +26,15 @@ class Claims:
     """Claims for one worker's slots, under whatever lease it has at the time."""
 
     def __init__(
-        self, options: WorkerOptions, tasks: Collection[str], slots: Slots, missing: MissingSources
+        self,
+        options: WorkerOptions,
+        tasks: Mapping[str, Task],
+        slots: Slots,
+        missing: MissingSources,
     ) -> None:
         self._options = options
         self._tasks = tuple(tasks)
+        self._capped = tuple(name for name, task in tasks.items() if task.spec.capped)
         self._slots = slots
         self._missing = missing
         self._ended: deque[float] = deque(maxlen=options.slots * AHEAD_PER_SLOT)
@@ -48,7 +54,7 @@ class Claims:
             return False
         if not told:
             with lease.database.autocommit() as connection:
-                if not leases.any_due(connection, self._options.queues):
+                if not due.any_due(connection, self._options.queues, self._tasks):
                     return False
         claimant = Claimant(
             worker_id=lease.worker_id,
@@ -58,6 +64,7 @@ class Claims:
             source=self._options.source,
             suspects=self._options.slots == 1,
             only_suspects=self._options.quarantine,
+            capped=self._capped,
         )
         skip = self._missing.skip()
         claimed = lease.database.retrying(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from vidan import catalogue
 from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.run import Run
-from vidan.services import storable
+from vidan.services import caps, storable
 from vidan.services.tasks import DETECT, TaskSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +24,17 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Task:
     """A registered function: its parameters as a schema, and how to call it."""
 
-    def __init__(self, function: Callable[..., Any], name: str, retries: int, source: bool) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        retries: int,
+        source: bool,
+        *,
+        concurrency: int | None = None,
+        rate_limit: str | None = None,
+    ) -> None:
+        caps.check(concurrency, rate_limit)
         self.name = name
         self.function = function
         self.params = _params_of(function)
@@ -35,6 +45,8 @@ class Task:
             needs_source=source,
             summary=documentation.splitlines()[0] if documentation else None,
             max_attempts=retries,
+            concurrency=concurrency,
+            rate_limit=rate_limit,
         )
 
     def __call__(self, run: Run, params: Mapping[str, Any]) -> Any:
@@ -89,7 +101,13 @@ class Vidan:
 
     @overload
     def task(
-        self, *, name: str | None = None, retries: int = 3, source: bool = True
+        self,
+        *,
+        name: str | None = None,
+        retries: int = 3,
+        source: bool = True,
+        concurrency: int | None = None,
+        rate_limit: str | None = None,
     ) -> Callable[[F], F]: ...
 
     def task(
@@ -99,11 +117,16 @@ class Vidan:
         name: str | None = None,
         retries: int = 3,
         source: bool = True,
+        concurrency: int | None = None,
+        rate_limit: str | None = None,
     ) -> F | Callable[[F], F]:
         """Register a function `f(run: Run, …typed parameters) -> JSON` as a task.
 
         It is named `module.function` unless `name` is given. After an error it is tried again
         `retries` times. `source=False`: it needs no video. Plain `@app.task` works too.
+
+        `concurrency`: so many at most run at once in the whole cluster. `rate_limit`: so often one
+        starts in the whole cluster: `10/s`, `10/m`, `10/h`. Raises InputRejected.
         """
         if not 0 <= retries < 2**31:
             raise InputRejected(f"retries={retries} is out of range", hint="0 or more")
@@ -112,7 +135,14 @@ class Vidan:
             task_name = name or f"{function.__module__}.{function.__qualname__}"
             if task_name in self.tasks or task_name == DETECT.name:
                 raise InputRejected(f"task {task_name!r} is registered twice")
-            self.tasks[task_name] = Task(function, task_name, retries, source)
+            self.tasks[task_name] = Task(
+                function,
+                task_name,
+                retries,
+                source,
+                concurrency=concurrency,
+                rate_limit=rate_limit,
+            )
             return function
 
         return register if function is None else register(function)

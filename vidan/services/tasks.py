@@ -31,6 +31,11 @@ class TaskSpec:
     concurrency: int | None = None
     rate_limit: str | None = None
 
+    @property
+    def capped(self) -> bool:
+        """Whether a claim has to count first how many may start."""
+        return self.concurrency is not None or self.rate_limit is not None
+
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
         return {
@@ -61,6 +66,7 @@ _PUBLISH = f"""
     SELECT {_LIST} FROM jsonb_populate_recordset(CAST(NULL AS tasks), CAST(:specs AS jsonb))
     ORDER BY name
     ON CONFLICT (name) DO UPDATE SET published_at = now(),
+        rate_next = CASE WHEN tasks.rate_limit = excluded.rate_limit THEN tasks.rate_next END,
         {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
     WHERE ({", ".join(f"tasks.{name}" for name in _COLUMNS)})
         IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _COLUMNS)})
