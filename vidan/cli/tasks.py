@@ -33,7 +33,8 @@ commands = Commands(
 def list_tasks(out: Output, settings: Settings) -> None:
     """List the tasks.
 
-    In a pipe: name, whether it needs a source, its parameters, summary, separated by tabs.
+    In a pipe: name, whether it needs a source, its parameters, summary, how many run at once in
+    the whole cluster, how often one starts, separated by tabs.
     """
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import tasks
@@ -46,6 +47,8 @@ def list_tasks(out: Output, settings: Settings) -> None:
             "SOURCE": lambda t: "required" if t.needs_source else "none",
             "PARAMS": lambda t: list(t.params_schema.get("properties", {})),
             "SUMMARY": lambda t: t.summary,
+            "CONCURRENCY": lambda t: t.concurrency,
+            "RATE": lambda t: t.rate_limit,
         },
         record=lambda t: t.as_json(),
         id=lambda t: t.name,

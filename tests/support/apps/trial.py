@@ -180,3 +180,16 @@ def deaf(run: Run, seconds: float = 600) -> str:
     """Sleep, and never look whether it should end."""
     time.sleep(seconds)
     return "slept"
+
+
+@app.task(name="pair", source=False, concurrency=2)
+def pair(run: Run, seconds: float = 0.1) -> list[float]:
+    """Tell when it ran; two at most do at once."""
+    began = time.time()
+    time.sleep(seconds)
+    return [began, time.time()]
+
+
+@app.task(name="paced", source=False, rate_limit="4/s")
+def paced(run: Run) -> None:
+    """Start four times a second at most."""
