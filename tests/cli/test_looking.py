@@ -13,7 +13,7 @@ from tests.support.played_worker import PlayedWorker
 from vidan import catalogue
 from vidan.cli import checks
 from vidan.db.session import Database
-from vidan.services import dead_letters
+from vidan.services import dead_letters, tasks
 
 
 def test_workers(vidan: Shell, worker: PlayedWorker) -> None:
@@ -53,6 +53,19 @@ def test_tasks(vidan: Shell) -> None:
     shown = vidan("task", "show", "detect").out
     assert "param min_score\tnumber, 0 to 1, default 0.35" in shown
     assert vidan("tasks", "show", "shop").code == 3
+
+
+def test_tasks_show_their_caps(vidan: Shell, database: Database) -> None:
+    spec = tasks.TaskSpec("report", {}, summary="Report.", concurrency=2, rate_limit="10/m")
+    with database.begin() as connection:
+        tasks.publish(connection, [spec])
+    listed = vidan("tasks", "list").out.splitlines()
+    assert listed[1] == "report\trequired\t-\tReport.\t2\t10/m"
+    assert listed[0].endswith("\t-\t-")
+    shown = vidan("tasks", "show", "report").out.splitlines()
+    assert {"concurrency\t2", "rate_limit\t10/m"} <= set(shown)
+    record = vidan("tasks", "show", "report", "--json").json()
+    assert (record["concurrency"], record["rate_limit"]) == (2, "10/m")
 
 
 def test_models_need_no_database(bare: Shell) -> None:
