@@ -15,7 +15,7 @@ from vidan.domain import DesiredState
 from vidan.services.workers import WorkerRow
 
 SAMPLE = 2_000
-"""So many rows of each queue and task are looked at, in the order in which they would be claimed."""
+"""So many rows of each queue and task are looked at, in the order in which they are claimed."""
 MOST_PAIRS = 100
 COUNTED = 1000
 """Where more than this is found, that is all that is said."""
