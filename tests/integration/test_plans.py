@@ -13,7 +13,7 @@ from sqlalchemy import Connection, event, text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.services import announcements, expiry, leases, scenarios, tasks
+from vidan.services import announcements, caps, expiry, leases, scenarios, tasks
 from vidan.services.leases import Claimant
 from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import TaskSpec
@@ -142,6 +142,29 @@ def plan_of_the_claim(
     for node in nodes:
         nodes.extend(node.get("Plans", ()))
     return len(claimed), nodes
+
+
+@pytest.mark.parametrize("knowledge", ["nothing", "from before it grew", "all"])
+def test_what_is_held_of_a_task_is_counted_without_the_rows_of_others(
+    database: Database, guarded: Database, knowledge: str
+) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, SMALL)
+        scenarios.create_many(connection, [NewScenario(task="capped")] * 5)
+    PlayedWorker(database, tasks=("capped",)).take(2)
+    grow(database, knowledge)
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO scenarios (task, needs_source, status, worker_id, announce_at)"
+                " SELECT 'small', false, 'active', :worker, NULL FROM generate_series(1, 5000)"
+            ),
+            {"worker": WORKER},
+        )
+    with guarded.begin() as connection:
+        rooms = caps.rooms(connection, ["capped"], QUEUES)
+        assert {name: room.starts for name, room in rooms.items()} == {"capped": 1}
+        assert rows_read(connection) < 200
 
 
 @pytest.mark.parametrize("knowledge", ["nothing", "from before it grew", "all"])
