@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from tests.support.played_worker import PlayedWorker
+from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.domain import Status
 from vidan.services import expiry, leases, runs, scenarios, tasks
@@ -183,6 +184,34 @@ def test_the_limits_are_those_that_were_published_last(published: Database) -> N
     assert len(claim(worker, 9)) == 4
 
 
+def test_what_was_claimed_until_the_row_could_be_locked_is_counted(published: Database) -> None:
+    """One claim begins to look for the task's row, and is slow; meanwhile another is committed."""
+    create(published, "trio", 9)
+    first, second = worker_of(published, "a"), worker_of(published, "b")
+    for sql in (
+        "ALTER TABLE tasks RENAME TO tasks_behind",
+        "CREATE FUNCTION let_in() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_advisory_lock_shared(1), pg_advisory_unlock_shared(1);"
+        " RETURN true; END $$",
+        "CREATE VIEW tasks AS SELECT * FROM tasks_behind WHERE let_in()",
+    ):
+        execute(published, sql)
+    later: list[Claimed] = []
+    slow = threading.Thread(target=lambda: later.extend(claim(second, 9)))
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+
+    with published.begin() as gate:
+        with published.begin() as open_claim:
+            assert len(leases.claim(open_claim, first.claimant, 2)) == 2
+            gate.execute(text("SELECT pg_advisory_lock(1)"))
+            slow.start()
+            assert eventually(lambda: gate.execute(waiting).scalar() == 1, 30)
+        gate.execute(text("SELECT pg_advisory_unlock(1)"))
+    slow.join(30)
+
+    assert len(later) == 1
+
+
 def test_many_claimants_at_once_are_never_over_a_limit_and_lose_nothing(
     published: Database,
 ) -> None:
@@ -190,8 +219,8 @@ def test_many_claimants_at_once_are_never_over_a_limit_and_lose_nothing(
     wanted = [
         one
         for queue in ("day", "night")
-        for task in ("pair", "trio", "free")
-        for one in create(published, task, 15, queue=queue)
+        for task, count in (("pair", 60), ("trio", 60), ("free", 15))
+        for one in create(published, task, count, queue=queue)
     ]
     limits = {"pair": 2, "trio": 3}
     done: list[int] = []
@@ -225,8 +254,8 @@ def test_many_claimants_at_once_are_never_over_a_limit_and_lose_nothing(
             wrong.extend((one, now_held) for one in limits if now_held.get(one, 0) > limits[one])
             if chance.random() < 0.1:
                 publish(published, replace(FREE, summary=str(chance.random())), PAIR, TRIO)
-            time.sleep(0.005)
-            if claimed:
+            if claimed:  # else it looks again at once, so that one locks when another commits
+                time.sleep(0.005)
                 finish(worker, *claimed)
                 done.extend(one.fence.scenario_id for one in claimed)
 
