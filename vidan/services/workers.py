@@ -226,7 +226,7 @@ SELECT w.id, w.name, w.host, w.pid, w.device, w.slots, w.queues, w.tasks, w.sour
        CASE WHEN w.lease_until <= now() THEN 'gone'
             WHEN w.desired_state <> 'running' THEN 'draining' ELSE w.state END AS state,
        w.lease_until > now() AS alive, w.fps, w.seen_at,
-       ARRAY(SELECT s.id FROM scenarios s WHERE s.worker_id = w.id ORDER BY s.id) AS scenarios
+       ARRAY(SELECT s.id FROM scenarios s WHERE s.worker_id = w.id) AS scenarios
 FROM workers w WHERE {condition} ORDER BY w.name, w.registered_at DESC
 """
 
@@ -310,7 +310,9 @@ def _select(connection: Connection, condition: str, parameters: dict[str, Any]) 
         WorkerRow(
             **{
                 **row,
-                **{name: tuple(row[name]) for name in ("queues", "tasks", "scenarios")},
+                **{name: tuple(row[name]) for name in ("queues", "tasks")},
+                # not ordered by SQL: a planner with old statistics would walk through all ids
+                "scenarios": tuple(sorted(row["scenarios"])),
                 "desired_state": DesiredState(row["desired_state"]),
             }
         )
