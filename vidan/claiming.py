@@ -8,10 +8,13 @@ from collections import deque
 from collections.abc import Collection, Sequence
 
 from vidan.concluding import MissingSources
+from vidan.db.session import Database
+from vidan.domain import STOPPING
+from vidan.errors import LeaseLost, RunStopped
 from vidan.lease import Lease
 from vidan.runner import Outcome
-from vidan.services import leases
-from vidan.services.leases import Claimant, Claimed
+from vidan.services import leases, runs
+from vidan.services.leases import Claimant, Claimed, Fence
 from vidan.slots import Engagement, Slots
 from vidan.worker_options import WorkerOptions
 
@@ -101,3 +104,13 @@ class Claims:
                 with engagement.about():
                     log.log(level, "claimed: task %s", engagement.claimed.task)
         self._slots.add(engagements)
+
+
+def activate(database: Database, fence: Fence, *, actor: str) -> None:
+    """Set a claimed scenario `active`. Raises what came between: LeaseLost or RunStopped."""
+    started = database.retrying(lambda c: runs.start(c, [fence], actor=actor))
+    status = started.get(fence.scenario_id)
+    if status is None:
+        raise LeaseLost(f"scenario {fence.scenario_id} is another's now")
+    if status in STOPPING:
+        raise RunStopped("a stop was asked for")
