@@ -125,6 +125,7 @@ class InProcess:
         except BaseException:
             engagement.control.interrupt(HandOver("the test was interrupted"))
             thread.join(HURRIED_SECONDS)
+            self._conclusions.write(lease.database, outcomes)
             raise
         finally:
             self._engaged.remove(engagement)

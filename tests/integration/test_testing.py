@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import shutil
@@ -92,6 +93,16 @@ def stops(run: Run) -> None:
     app.scenario(run.scenario_id).stop()
     while not run.stopping:
         threading.Event().wait(0.01)
+
+
+@app.task(name="interrupted", source=False)
+def interrupted(run: Run) -> str:
+    tries.append(run.scenario_id)
+    if tries.count(run.scenario_id) == 1:
+        _thread.interrupt_main()
+        while True:
+            run.progress()
+    return "went on"
 
 
 @app.task(name="long", source=False, soft_time_limit=0.05)
@@ -254,6 +265,16 @@ def test_a_task_may_wait_for_another(stack: Stack) -> None:
 
 def test_a_stop_reaches_a_run_with_the_next_heartbeat(stack: Stack) -> None:
     assert stops.delay().wait().status is Status.INACTIVE
+
+
+def test_ctrl_c_ends_the_run_and_charges_nothing(stack: Stack) -> None:
+    scenario = interrupted.delay()
+
+    with pytest.raises(KeyboardInterrupt):
+        scenario.wait()
+
+    assert (scenario.status, scenario.look().attempts) == (Status.INIT_STARTUP, 0)
+    assert scenario.wait().result == "went on"
 
 
 def test_the_soft_time_limit_is_told(stack: Stack) -> None:
