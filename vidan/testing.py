@@ -7,12 +7,9 @@ with app.testing() as stack:
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidan.calls import Caller
@@ -21,7 +18,7 @@ from vidan.domain import ENDED, Status
 from vidan.errors import InputRejected
 from vidan.in_process import InProcess
 from vidan.services import due, scenarios
-from vidan.stack.postgres import PostgresServer
+from vidan.stack import temporary
 from vidan.tasks import Task, Vidan, load_tasks
 
 if TYPE_CHECKING:
@@ -29,9 +26,6 @@ if TYPE_CHECKING:
     from vidan.services.scenarios import Scenario
 
 PAGE = 500
-
-# nothing has to survive a power cut
-_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 class Stack:
@@ -111,7 +105,7 @@ def stack(app: Vidan, *, device: str = "cpu") -> Iterator[Stack]:
     """
     registry = ChainMap(app.tasks, load_tasks(None))
     with ExitStack() as at_end:
-        url = at_end.enter_context(_postgres())
+        url = at_end.enter_context(temporary.postgres())
         schema.upgrade(url)
         # one that is set to nothing hides what `.env` says
         at_end.enter_context(_environment({"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": ""}))
@@ -123,22 +117,6 @@ def stack(app: Vidan, *, device: str = "cpu") -> Iterator[Stack]:
         caller.work_on = made.work_on
         at_end.enter_context(app.caller.replaced(caller))
         yield made
-
-
-@contextmanager
-def _postgres() -> Iterator[str]:
-    """Start a server in a temporary folder; yields its URL."""
-    folder = Path(tempfile.mkdtemp(prefix="vidan-testing-"))
-    folder.chmod(0o755)  # where root tests, the server's own account has to pass through
-    place = folder / "postgres"
-    server = PostgresServer(place, folder / "postgres.log", _QUICK)
-    try:
-        server.start()
-        yield server.url
-    finally:
-        server.stop()
-        shutil.rmtree(place.resolve(), ignore_errors=True)  # root's may be elsewhere
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

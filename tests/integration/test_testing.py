@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.processes import eventually
 from vidan import Reject, Retry, Run, Signature, TimeLimitExceeded, Vidan, catalogue, flow
 from vidan.calls import ScenarioHandle
 from vidan.domain import Status
@@ -24,6 +25,7 @@ from vidan.errors import DatabaseUnavailable, InputRejected
 from vidan.services import groups, scenarios
 from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import TaskSpec, publish
+from vidan.stack import temporary
 from vidan.testing import Stack
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -364,6 +366,32 @@ def test_a_test_that_fails_leaves_nothing_behind(
         handles[0].look()
     with pytest.raises(DatabaseUnavailable, match="nonexistent"):  # and calls go where they went
         own.tasks["own.refuse"].delay()
+
+
+def test_what_a_killed_test_left_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o755)
+    code = "from vidan.stack.temporary import postgres\nwith postgres(): print(1, flush=True); input()"
+    killed = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert killed.stdout is not None
+    assert killed.stdout.readline() == b"1\n"
+    server = psutil.Process(killed.pid).children()[0]
+    killed.kill()
+    killed.communicate()
+    assert eventually(lambda: not server.is_running(), 30)
+    (left,) = tmp_path.iterdir()
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with temporary.postgres():
+        (now,) = tmp_path.iterdir()
+        assert now != left
+    assert list(tmp_path.iterdir()) == []
 
 
 def children() -> set[int]:
