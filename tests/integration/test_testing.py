@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.documents import blocks
 from tests.support.processes import eventually
 from vidan import Reject, Retry, Run, Signature, TimeLimitExceeded, Vidan, catalogue, flow
 from vidan.calls import ScenarioHandle
@@ -372,7 +373,9 @@ def test_what_a_killed_test_left_goes_with_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tmp_path.chmod(0o755)
-    code = "from vidan.stack.temporary import postgres\nwith postgres(): print(1, flush=True); input()"
+    code = (
+        "from vidan.stack import temporary as t\nwith t.postgres(): print(1, flush=True); input()"
+    )
     killed = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "TMPDIR": str(tmp_path)},
@@ -406,11 +409,13 @@ def test_a_task_may_be_registered_inside_of_the_block(stack: Stack) -> None:
     assert late.delay().wait().result == "here"
 
 
-def test_the_example_passes(tmp_path: Path) -> None:
+def test_the_example_and_the_one_of_the_documents_pass(tmp_path: Path) -> None:
     for name in ("count_people.py", "test_count_people.py"):
         shutil.copy(EXAMPLES / name, tmp_path)
+    (block,) = (one for one in blocks("python") if one.place == "docs/tasks.md: Testing")
+    (tmp_path / "test_convert.py").write_text(block.text)
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "test_count_people.py"],
+        [sys.executable, "-m", "pytest", "-q"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -418,4 +423,4 @@ def test_the_example_passes(tmp_path: Path) -> None:
         timeout=120,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "2 passed" in ran.stdout
+    assert "4 passed" in ran.stdout
