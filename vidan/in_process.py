@@ -20,7 +20,7 @@ from vidan.errors import HandOver, LeaseLost
 from vidan.lease import Lease
 from vidan.run import Surroundings
 from vidan.runner import Outcome, run_scenario
-from vidan.services import due, leases, tasks
+from vidan.services import leases, tasks, waiting
 from vidan.services.leases import Claimant, Claimed, Fence, Held
 from vidan.slots import Engagement
 from vidan.tasks import Task
@@ -58,7 +58,7 @@ class InProcess:
         """
         lease = self._current_lease()
         with lease.database.autocommit() as connection:
-            queues = due.queues(connection)
+            queues = waiting.queues(connection)
         claimant = Claimant(
             worker_id=lease.worker_id,
             name=self._options.name,

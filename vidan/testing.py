@@ -17,7 +17,7 @@ from vidan.db import schema
 from vidan.domain import ENDED, Status
 from vidan.errors import InputRejected
 from vidan.in_process import InProcess
-from vidan.services import due, scenarios
+from vidan.services import scenarios, waiting
 from vidan.stack import temporary
 from vidan.tasks import Task, Vidan, load_tasks
 
@@ -55,7 +55,7 @@ class Stack:
 
         Nothing is slept through: this is what `wait` does once nothing is due.
         """
-        return self.database.retrying(lambda c: due.bring_forward(c, tuple(self._registry)))
+        return self.database.retrying(lambda c: waiting.bring_forward(c, tuple(self._registry)))
 
     def scenarios(self, task: str | None = None) -> list[Scenario]:
         """Return the scenarios (of a task), in the order in which they were created."""
