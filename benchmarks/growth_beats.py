@@ -20,7 +20,7 @@ from sqlalchemy import text
 from benchmarks import report
 from vidan.db.session import Database
 from vidan.lease import BEATS_A_COUNT
-from vidan.services import leases, predictions, runs, scenarios, workers
+from vidan.services import due, leases, predictions, runs, scenarios, workers
 from vidan.services.leases import RENEW_SECONDS, Claimant
 from vidan.services.predictions import Batch, Row
 from vidan.services.scenarios import NewScenario
@@ -161,7 +161,7 @@ class Fleet:
 
     def _sweep(self, _worker_id: uuid.UUID) -> None:
         with self._database.autocommit() as connection:
-            assert not leases.any_due(connection, ("idle",))
+            assert not due.any_due(connection, ("idle",), ("detect",))
 
 
 def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from benchmarks import report
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import announcements, expiry, leases, runs, scenarios, workers
+from vidan.services import announcements, due, expiry, leases, runs, scenarios, workers
 from vidan.services.leases import Claimant
 from vidan.services.runs import Ending
 from vidan.services.scenarios import NewScenario
@@ -131,7 +131,7 @@ class Side:
             fences = [one.fence for one in claimed]
             leases.hand_over(connection, fences, reason="measured", actor="bench")
         assert len(ask("announcement", announcements.take_due)) == CLAIMED
-        assert not ask("sweep", lambda c: leases.any_due(c, self._idle.queues))
+        assert not ask("sweep", lambda c: due.any_due(c, self._idle.queues, self._idle.tasks))
         assert not ask("expiry", lambda c: expiry.expire(c, actor="bench"))
         ask("next due", announcements.next_due)
         assert not ask("suspects", lambda c: leases.suspects_due(c, [self._worker]))

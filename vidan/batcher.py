@@ -61,6 +61,9 @@ class Pending:
         """Whether both may be in one batch: a seat that is `alone` shares none."""
         if self.seat is not other.seat and (self.seat.alone or other.seat.alone):
             return False
+        sources = (self.width, self.height), (other.width, other.height)
+        if sources[0] != sources[1] and not self.seat.batcher.detector.mixes:
+            return False
         return self.pixels.shape[1:] == other.pixels.shape[1:]
 
     def result(self) -> list[list[Detection]]:
@@ -108,8 +111,8 @@ class Batcher:
             while len(seat.waiting) >= MAX_WAITING:
                 seat.check()
                 seat.changed.wait(0.5)
+            self._start_lanes()  # fails where there can be no more threads: then nothing waits
             seat.waiting.append(pending)
-            self._start_lanes()
             self._ready.notify_all()
 
     def await_settled(self, pending: Pending) -> None:
@@ -135,10 +138,10 @@ class Batcher:
     def _start_lanes(self) -> None:
         for number in range(self._worthwhile()):
             if number not in self._lanes:
-                self._lanes.add(number)
                 threading.Thread(
                     target=self._work, args=(number,), name=f"lane-{number}", daemon=True
                 ).start()
+                self._lanes.add(number)  # it has begun, and waits for the lock that we hold
 
     def _worthwhile(self) -> int:
         """How many lanes what may be submitted at once can keep busy."""
@@ -214,13 +217,20 @@ class Batcher:
         self._ready.notify_all()
 
     def _call(self, batch: Sequence[Pending], prepare: Callable[[], None]) -> None:
-        """Settle a batch. What fails together is tried one by one: only the guilty fail."""
+        """Settle a batch. What fails together is tried one by one: only the guilty fail.
+
+        To prepare the lane may hang, too, on a GPU: the clocks run from there on.
+        """
+        seats = dict.fromkeys(one.seat for one in batch)
         try:
-            prepare()
-            if len({one.seat for one in batch}) == 1:
-                found = batch[0].context.run(self._detect, batch)
-            else:
-                found = self._detect(batch)
+            with ExitStack() as clocks:
+                for seat in seats:
+                    clocks.enter_context(seat.clock())
+                prepare()
+                if len(seats) == 1:
+                    found = batch[0].context.run(self._detect, batch)
+                else:
+                    found = self._detect(batch)
         except BaseException as error:  # raised again where the result is taken
             if len(batch) > 1:
                 for one in batch:
@@ -241,10 +251,7 @@ class Batcher:
         sources = [(one.width, one.height) for one in batch for _ in one.pixels]
         same = len(set(sources)) == 1
         size = sources[0] if same else (pixels.shape[2], pixels.shape[1])
-        with ExitStack() as clocks:
-            for seat in dict.fromkeys(one.seat for one in batch):
-                clocks.enter_context(seat.clock())
-            found = self.detector.detect(pixels, *size)
+        found = self.detector.detect(pixels, *size)
         if same:
             return found
         return [
@@ -275,7 +282,8 @@ class Seat:
     """How many of its submissions the detector has."""
     changed: threading.Condition = field(init=False)
     """With the batcher's lock: so nobody is woken by what is another's."""
-    _calls: int = 0
+    _blocks: list[object] = field(default_factory=list)
+    """Those inside of `clock`, the oldest first."""
     _running: AbstractContextManager[None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -328,22 +336,26 @@ class Seat:
     def clock(self) -> Iterator[None]:
         """Run the stall clock while the block lasts, in whichever lane; two blocks may overlap.
 
-        The clock is the older block's; when that ends first, it starts anew for the other one.
+        The clock is the older block's, and goes on when the younger one ends; when the older one
+        ends first, it starts anew for the other.
         """
+        block = object()
         with self._lock:
-            self._calls += 1
+            self._blocks.append(block)
             if self._running is None:
                 self._start()
         try:
             yield
         finally:
             with self._lock:
-                self._calls -= 1
-                running, self._running = self._running, None
-                assert running is not None
-                running.__exit__(None, None, None)
-                if self._calls:
-                    self._start()
+                oldest = self._blocks[0] is block
+                self._blocks.remove(block)
+                if oldest:
+                    running, self._running = self._running, None
+                    assert running is not None
+                    running.__exit__(None, None, None)
+                    if self._blocks:
+                        self._start()
 
     def _start(self) -> None:
         self._running = self.guard(Call.DETECTOR)

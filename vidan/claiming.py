@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vidan.concluding import MissingSources
 from vidan.db.session import Database
@@ -13,16 +14,17 @@ from vidan.domain import STOPPING
 from vidan.errors import LeaseLost, RunStopped
 from vidan.lease import Lease
 from vidan.runner import Outcome
-from vidan.services import leases, runs
+from vidan.services import due, leases, runs
 from vidan.services.leases import Claimant, Claimed, Fence
 from vidan.slots import Engagement, Slots
+from vidan.tasks import Task
 from vidan.worker_options import WorkerOptions
 
 log = logging.getLogger("vidan.worker")
 
 AHEAD_PER_SLOT = 64
 """At most so many scenarios of tasks without a source are claimed ahead, a slot."""
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 30.0
 """How often it is asked at most which tasks wait that this worker lacks."""
 
 
@@ -30,10 +32,15 @@ class Claims:
     """Claims for one worker's slots, under whatever lease it has at the time."""
 
     def __init__(
-        self, options: WorkerOptions, tasks: Collection[str], slots: Slots, missing: MissingSources
+        self,
+        options: WorkerOptions,
+        tasks: Mapping[str, Task[..., Any]],
+        slots: Slots,
+        missing: MissingSources,
     ) -> None:
         self._options = options
         self._tasks = tuple(tasks)
+        self._capped = tuple(name for name, task in tasks.items() if task.spec.capped)
         self._slots = slots
         self._missing = missing
         self._left: set[str] = set()  # tasks that others have, told of once
@@ -55,8 +62,10 @@ class Claims:
             return False
         if not told:
             with lease.database.autocommit() as connection:
-                if not leases.any_due(connection, self._options.queues):
-                    return False
+                found = due.any_due(connection, self._options.queues, self._tasks)
+            if not found:
+                self._tell_of_others_tasks(lease)
+                return False
         claimant = Claimant(
             worker_id=lease.worker_id,
             name=self._options.name,
@@ -65,20 +74,19 @@ class Claims:
             source=self._options.source,
             suspects=self._options.slots == 1,
             only_suspects=self._options.quarantine,
+            capped=self._capped,
         )
         skip = self._missing.skip()
         claimed = lease.database.retrying(
             lambda c: leases.claim(c, claimant, free, ahead=ahead, skip=skip)
         )
-        if not (claimed or told or self._options.quarantine):
-            self._tell_of_others_tasks(lease)
         self._engage(claimed)
         return any(not one.needs_source for one in claimed)
 
     def _tell_of_others_tasks(self, lease: Lease) -> None:
         """Say once of each task that waits here and that this worker lacks."""
         now = time.monotonic()
-        if now < self._next_look:
+        if now < self._next_look or self._options.quarantine:
             return
         self._next_look = now + LOOK_SECONDS
         with lease.database.autocommit() as connection:

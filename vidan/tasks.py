@@ -32,7 +32,7 @@ from vidan.limits import TimeLimits
 from vidan.retries import Errors, RetryPolicy
 from vidan.run import Run
 from vidan.scheduling import Schedule
-from vidan.services import schedules, storable
+from vidan.services import caps, schedules, storable
 from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import DETECT, TaskSpec
 from vidan.signature import Signature
@@ -59,7 +59,10 @@ class Task(Generic[P, R]):
         caller: Caller,
         policy: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
         limits: TimeLimits = TimeLimits(),  # noqa: B008
+        concurrency: int | None = None,
+        rate_limit: str | None = None,
     ) -> None:
+        caps.check(concurrency, rate_limit)
         functools.update_wrapper(self, function)
         self.name = name
         self.policy = policy
@@ -76,6 +79,8 @@ class Task(Generic[P, R]):
             max_attempts=retries,
             time_limit=limits.hard,
             soft_time_limit=limits.soft,
+            concurrency=concurrency,
+            rate_limit=rate_limit,
         )
         self._caller = caller
         self._returns = functions.result_of(function)
@@ -266,6 +271,8 @@ class Vidan:
         retry_jitter: bool = True,
         time_limit: Duration | None = None,
         soft_time_limit: Duration | None = None,
+        concurrency: int | None = None,
+        rate_limit: str | None = None,
         schedule: str | Schedule | Sequence[str | Schedule] | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
@@ -283,6 +290,8 @@ class Vidan:
         retry_jitter: bool = True,
         time_limit: Duration | None = None,
         soft_time_limit: Duration | None = None,
+        concurrency: int | None = None,
+        rate_limit: str | None = None,
         schedule: str | Schedule | Sequence[str | Schedule] | None = None,
     ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
         """Register a function `f(run: Run, …typed parameters) -> JSON` as a task.
@@ -294,6 +303,9 @@ class Vidan:
         retry doubles from `retry_backoff` on, up to `retry_backoff_max`, and with `retry_jitter` it
         is up to a half shorter. `soft_time_limit` raises TimeLimitExceeded in the task's code, at
         `time_limit` its process is ended; both are of one run. Seconds or timedeltas.
+
+        `concurrency`: so many at most run at once in the whole cluster. `rate_limit`: so often one
+        starts in the whole cluster: `10/s`, `10/m`, `10/h`.
 
         `schedule="0 6 * * *"` runs it by the clock, in UTC; a `Schedule` says more.
 
@@ -308,7 +320,17 @@ class Vidan:
             task_name = name or f"{functions.module_of(function)}.{function.__qualname__}"
             if task_name in self.tasks or task_name == DETECT.name:
                 raise InputRejected(f"task {task_name!r} is registered twice")
-            made = Task(function, task_name, retries, source, self.caller, policy, limits)
+            made = Task(
+                function,
+                task_name,
+                retries,
+                source,
+                self.caller,
+                policy,
+                limits,
+                concurrency,
+                rate_limit,
+            )
             made.schedules = scheduling.named(schedule, task_name)
             for one in made.schedules:
                 schedules.check(made.spec, one)

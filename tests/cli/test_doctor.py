@@ -146,6 +146,29 @@ def test_the_workers_are_busy(vidan: Shell, worker: PlayedWorker, database: Data
     assert "vidan workers list" in found["remedy"]
 
 
+def test_the_task_has_no_room(vidan: Shell, database: Database) -> None:
+    specs = [
+        tasks.TaskSpec("pair", {}, needs_source=False, concurrency=1),
+        tasks.TaskSpec("paced", {}, needs_source=False, rate_limit="10/h"),
+    ]
+    with database.begin() as connection:
+        tasks.publish(connection, specs)
+    worker = PlayedWorker(database, tasks=("pair", "paced"))
+    one = create(database, task="pair", source=None)
+    assert "is free" in finding(vidan, "waiting")["finding"]
+    worker.claim()
+    one = create(database, task="pair", source=None)
+    found = finding(vidan, "waiting")
+    assert f"scenario {one}," in found["finding"]
+    assert "no more of task 'pair'" in found["finding"]
+    assert "`vidan tasks show pair`" in found["remedy"]
+    create(database, task="paced", source=None)
+    assert {one["finding"].split("task ")[1].split()[0] for one in findings(vidan, "waiting")} == {
+        "'pair'",
+        "'paced'",
+    }
+
+
 def test_the_workers_drain(vidan: Shell, worker: PlayedWorker, database: Database) -> None:
     create(database)
     with database.begin() as connection:

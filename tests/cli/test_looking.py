@@ -78,6 +78,19 @@ def test_tasks_say_which_workers_have_them(vidan: Shell, database: Database) -> 
     assert "no living worker" in vidan("tasks", "show", "old").err
 
 
+def test_tasks_show_their_caps(vidan: Shell, database: Database) -> None:
+    spec = tasks.TaskSpec("report", {}, summary="Report.", concurrency=2, rate_limit="10/m")
+    with database.begin() as connection:
+        tasks.publish(connection, [spec])
+    listed = vidan("tasks", "list").out.splitlines()
+    assert listed[1] == "report\trequired\t-\tReport.\t2\t10/m\t0"
+    assert listed[0].endswith("\t-\t-\t0")
+    shown = vidan("tasks", "show", "report").out.splitlines()
+    assert {"concurrency\t2", "rate_limit\t10/m"} <= set(shown)
+    record = vidan("tasks", "show", "report", "--json").json()
+    assert (record["concurrency"], record["rate_limit"]) == (2, "10/m")
+
+
 def test_models_need_no_database(bare: Shell) -> None:
     names = [model["name"] for model in bare("models", "list", "--json").json()]
     assert names[0] == catalogue.DEFAULT_MODEL
@@ -112,7 +125,7 @@ def test_sql_needs_no_database(bare: Shell) -> None:
     assert "CREATE TABLE scenarios" in up.out
     down = bare.run("db", "downgrade", "-1", "--sql")
     assert down.code == 0, down.err
-    assert "DROP COLUMN parent_id" in down.out
+    assert "UPDATE alembic_version SET version_num=" in down.out
     assert bare("db", "history", "--json").json()[-1]["revision"] == "0001"
 
 

@@ -56,6 +56,7 @@ def test_show_prints_json_lines(vidan: Shell, stored: int) -> None:
         (["--label", "bus", "--only-detections"], []),
         (["--from", 8, "--label", "bus"], [8, 9, 10, 11, 12, 13, 14]),
         (["--min-score", 0.95, "--only-detections"], []),
+        (["--from", 8, "--min-score", 0.9, "--only-detections"], [8, 9]),  # the score itself
         (["--from", 99], []),
     ],
 )

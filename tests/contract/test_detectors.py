@@ -27,6 +27,7 @@ from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.vision.arrays import nms
 from vidan.vision.detector import Detector, build_detector
 from vidan.vision.device import Place
+from vidan.vision.factory import FactoryDetector
 from vidan.vision.nanodet import NanoDet, input_size
 from vidan.vision.ring import HostCopies, Ring
 from vidan.vision.torchvision_models import TorchvisionDetector
@@ -139,6 +140,10 @@ def test_boxes_are_in_the_frame(detector: Detector, frames: Pixels) -> None:
         x1, y1, x2, y2 = detection.box
         assert 0 <= x1 <= x2 <= WIDTH
         assert 0 <= y1 <= y2 <= HEIGHT
+
+
+def test_only_detectors_of_ours_are_known_to_go_by_the_frames_alone(detector: Detector) -> None:
+    assert detector.mixes is not isinstance(detector, FactoryDetector)
 
 
 def test_boxes_are_in_pixels_of_the_source(detector: Detector, frames: Pixels) -> None:
@@ -273,6 +278,24 @@ def test_nanodet_finds_what_the_reference_has(frames: Pixels) -> None:
 def like_a_gpu() -> Place:
     """The way that frames take to a GPU, on the CPU."""
     return Place(torch.device("cpu"), lanes=2, spread=False, send=Ring(HostCopies()).send)
+
+
+def test_weights_are_put_in_order_before_they_go_to_the_device(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the kernels that do it would be on a stream that no lane waits for."""
+    steps: list[object] = []
+    to = torch.nn.Module.to
+
+    def noted(self: torch.nn.Module, *words: Any, **options: Any) -> torch.nn.Module:
+        steps.extend([*words, *options.values()])
+        return to(self, *words, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", noted)
+    if isinstance(build(), FactoryDetector):
+        assert steps == []
+    else:
+        assert steps == [torch.channels_last, torch.device("cpu")]
 
 
 def test_nanodet_in_bfloat16_finds_nearly_the_same(frames: Pixels, like_a_gpu: Place) -> None:

@@ -66,6 +66,18 @@ def test_close_ends_the_iteration(clip: Path) -> None:
     assert list(batches) == []
 
 
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_a_size_that_raises_leaves_no_file_open(clip: Path, decoder: str) -> None:
+    def refuse(height: int, width: int) -> tuple[int, int]:
+        raise RejectedTask(f"no size for {height} x {width}")
+
+    with pytest.raises(RejectedTask, match="no size") as refused:
+        open_source(str(clip), size=refuse, decoder=decoder)
+    opened = [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
+    assert clip.resolve() not in opened
+    assert refused.traceback  # which still knows what was opened: nobody has collected it
+
+
 def test_close_may_come_from_another_thread_while_one_decodes(long_720p: Path) -> None:
     source = open_source(str(long_720p))
     got: list[int] = []

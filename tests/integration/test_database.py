@@ -7,10 +7,12 @@ import threading
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
+from vidan.db import session
 from vidan.db.session import Database, DatabaseConflict
 from vidan.errors import DatabaseUnavailable
 from vidan.services import scenarios
@@ -50,6 +52,28 @@ def test_sessions_that_ended_in_the_pool_are_not_used(
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
     with Database(database_url).begin() as other:
         other.execute(text("SELECT pg_terminate_backend(:pid, 1000)"), {"pid": pid})
+    with database.begin() as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_a_server_that_ends_each_new_session_is_unavailable(
+    database: Database, pooled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that shuts down, or a proxy before one that is gone."""
+
+    def ended(_: object) -> bool:
+        raise psycopg.OperationalError("terminating connection")
+
+    if pooled:
+        with database.begin() as connection:
+            connection.execute(text("SELECT 1"))
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "_has_word", lambda _: True)
+        patched.setattr(database._engine.dialect, "do_ping", ended)
+        for opened in (database.begin, database.autocommit):
+            with pytest.raises(DatabaseUnavailable, match="terminating"), opened():
+                pass
     with database.begin() as connection:
         assert connection.execute(text("SELECT 1")).scalar() == 1
 

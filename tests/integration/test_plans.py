@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.services import announcements, events, expiry, leases, overview, scenarios
+from vidan.services import announcements, caps, events, expiry, leases, overview, scenarios, tasks
 from vidan.services.leases import Claimant
 from vidan.services.scenarios import NewScenario
+from vidan.services.tasks import TaskSpec
 
 ENDED = 20_000
 WORKER = uuid.uuid4()
+QUEUES = ("default", "night")
 
 
 def grow(database: Database, knowledge: str) -> None:
@@ -79,3 +84,111 @@ def test_a_step_reads_a_few_rows(
     with guarded.begin() as connection:
         STEPS[step](connection)
         assert rows_read(connection) < 200
+
+
+AHEAD_OF_IT = 100_000
+SMALL = (
+    TaskSpec("small", {}, needs_source=False),
+    TaskSpec("capped", {}, needs_source=False, concurrency=3),
+)
+
+
+def stand_behind(database: Database, knowledge: str, task: str) -> None:
+    """A few small ones, behind very many that are due of another task and of a higher priority."""
+    with database.begin() as connection:
+        tasks.publish(connection, SMALL)
+        few = [NewScenario(task=name, queue=q) for name in ("small", "capped") for q in QUEUES]
+        scenarios.create_many(connection, few * 5)
+    PlayedWorker(database, tasks=("small",)).take(5)
+    with database.begin() as connection:
+        if knowledge == "from before it grew":
+            connection.execute(text("ANALYZE"))
+        connection.execute(text("ALTER TABLE scenarios SET (autovacuum_enabled = off)"))
+        connection.execute(
+            text(
+                "INSERT INTO scenarios (task, needs_source, priority, announce_at)"
+                " SELECT :task, false, 5, NULL FROM generate_series(1, :count)"
+            ),
+            {"task": task, "count": AHEAD_OF_IT},
+        )
+        if knowledge == "all":
+            connection.execute(text("ANALYZE"))
+
+
+def plan_of_the_claim(
+    database: Database, claimant: Claimant, free: int, ahead: int
+) -> tuple[int, list[dict[str, Any]]]:
+    """How many claims it made, and the nodes of the claim's plan, the first of which is the root.
+
+    It is planned and carried out, as workers do it, and then rolled back.
+    """
+    statements: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, sql: str, parameters: Any, *_more: Any) -> None:
+        if "UPDATE scenarios" in sql:
+            statements.append((sql, parameters))
+
+    with database.begin() as connection:
+        event.listen(connection, "before_cursor_execute", note)
+        connection.execute(text("SAVEPOINT before"))
+        claimed = leases.claim(connection, claimant, free, ahead=ahead)
+        connection.execute(text("ROLLBACK TO SAVEPOINT before"))
+        event.remove(connection, "before_cursor_execute", note)
+        ((sql, parameters),) = statements
+        explained = connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", parameters
+        ).scalar_one()
+        root = explained[0]["Plan"]
+        connection.execute(text("ROLLBACK TO SAVEPOINT before"))
+    nodes = [root]
+    for node in nodes:
+        nodes.extend(node.get("Plans", ()))
+    return len(claimed), nodes
+
+
+@pytest.mark.parametrize("knowledge", ["nothing", "from before it grew", "all"])
+def test_what_is_held_of_a_task_is_counted_without_the_rows_of_others(
+    database: Database, guarded: Database, knowledge: str
+) -> None:
+    with database.begin() as connection:
+        tasks.publish(connection, SMALL)
+        scenarios.create_many(connection, [NewScenario(task="capped")] * 5)
+    PlayedWorker(database, tasks=("capped",)).take(2)
+    grow(database, knowledge)
+    with database.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO scenarios (task, needs_source, status, worker_id, announce_at)"
+                " SELECT 'small', false, 'active', :worker, NULL FROM generate_series(1, 5000)"
+            ),
+            {"worker": WORKER},
+        )
+    with guarded.begin() as connection:
+        rooms = caps.rooms(connection, ["capped"], QUEUES)
+        assert {name: room.starts for name, room in rooms.items()} == {"capped": 1}
+        assert rows_read(connection) < 200
+
+
+@pytest.mark.parametrize("knowledge", ["nothing", "from before it grew", "all"])
+@pytest.mark.parametrize("task", ["other", "small"])
+def test_what_stands_in_front_of_a_claim_is_not_read(
+    database: Database, guarded: Database, knowledge: str, task: str
+) -> None:
+    """Neither what this worker lacks, nor more of what it takes than it takes."""
+    stand_behind(database, knowledge, task)
+    worker = PlayedWorker(database, queues=QUEUES, tasks=("small", "capped", "detect"))
+    for capped, ahead in itertools.product([(), ("capped",)], [0, 8]):
+        claimant = replace(worker.claimant, capped=capped)
+        claimed, nodes = plan_of_the_claim(guarded, claimant, 4, ahead)
+
+        assert claimed == min(4 + ahead, 3 + 5 if task == "other" and capped else 12)
+        assert nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"] < 400  # all in all
+        scans = [
+            node
+            for node in nodes
+            if node["Node Type"] != "ModifyTable" and node.get("Relation Name") == "scenarios"
+        ]
+        assert {node["Index Name"] for node in scans} == {"ix_scenarios_claim", "pk_scenarios"}
+        assert {node["Node Type"] for node in scans} == {"Index Scan"}
+        for node in scans:
+            assert node["Actual Rows"] <= max(4, ahead)  # of one queue and task: a mean

@@ -26,15 +26,22 @@ NEWER = date(2024, 1, 8)
 AGE = timedelta(days=30)
 
 
-def stored(database: Database, week: date, *, ends: Status | None = Status.COMPLETED) -> int:
-    """A scenario of a week with ten frames and a gap; its id."""
+def created(database: Database, week: date, *, status: Status) -> int:
+    """A scenario of a week; its id."""
     with database.begin() as connection:
         partitions.ensure_week(connection, week)
-        scenario_id = scenarios.create(connection, NewScenario(source="/a.mp4")).id
+        new = NewScenario(source="/a.mp4", status=status)
+        scenario_id = scenarios.create(connection, new).id
         connection.execute(
             text("UPDATE scenarios SET week = :week WHERE id = :id"),
             {"week": week, "id": scenario_id},
         )
+    return scenario_id
+
+
+def stored(database: Database, week: date, *, ends: Status | None = Status.COMPLETED) -> int:
+    """A scenario of a week with ten frames and a gap; its id."""
+    scenario_id = created(database, week, status=Status.INIT_STARTUP)
     worker = PlayedWorker(database)
     assert worker.claim() == scenario_id
     worker.store(range(10), gaps=[Gap(10, 11, "damaged")])
@@ -163,6 +170,39 @@ def test_a_pruned_one_starts_only_from_the_beginning_in_the_current_week(
     assert read(database, stopped) == 3
     with database.begin() as connection:
         requests.delete(connection, failed)
+
+
+def test_what_never_stored_a_frame_is_not_pruned_and_runs_later(database: Database) -> None:
+    stored(database, OLD)
+    waiting, failed = (
+        created(database, OLD, status=Status.INACTIVE),
+        created(database, OLD, status=Status.INIT_STARTUP),
+    )
+    worker = PlayedWorker(database)
+    assert worker.claim() == failed
+    worker.end(Status.FAILED, "no such file")
+    done = created(database, OLD, status=Status.INIT_STARTUP)
+    assert worker.claim() == done
+    worker.end(Status.COMPLETED)
+    pruned = prune(database)
+    assert pruned is not None
+    assert pruned.scenarios == 4
+    with database.begin() as connection:
+        this_week = partitions.this_week(connection)
+        rows = connection.execute(
+            text("SELECT id, pruned, week FROM scenarios WHERE id = ANY(:ids) ORDER BY id"),
+            {"ids": [waiting, failed, done]},
+        ).all()
+        assert requests.start(connection, waiting)
+        assert requests.retry(connection, failed)
+    # one that is completed starts only from the beginning, which is in the week of then
+    assert rows == [(waiting, False, this_week), (failed, False, this_week), (done, False, OLD)]
+    assert read(database, done) == 0
+    for one in (waiting, failed):
+        assert worker.claim() == one
+        worker.store(range(3))
+        worker.end(Status.COMPLETED)
+        assert read(database, one) == 3
 
 
 def test_a_run_of_another_week_commits_meanwhile(database: Database) -> None:

@@ -216,7 +216,7 @@ def test_waiting_for_another_slots_detector_is_no_call() -> None:
 
 class _Slow:
     labels: tuple[str, ...] = ()
-    batch_size, lanes, spread = 1, 1, False
+    batch_size, lanes, spread, mixes = 1, 1, False, True
     seconds = 0.6
 
     def share(self, lane: int, lanes: int) -> None:

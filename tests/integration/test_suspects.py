@@ -21,7 +21,7 @@ from vidan.domain import Status
 from vidan.supervisor import Supervisor
 from vidan.worker_options import WorkerOptions
 
-LONGEST_PAUSE = 60.0
+LONGEST_PAUSE = 120.0
 """Seconds without a commit that a neighbour may have on a busy machine: mostly starts of processes.
 """
 

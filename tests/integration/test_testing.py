@@ -74,6 +74,11 @@ def refuse(run: Run) -> None:
     raise Reject("never")
 
 
+@app.task(name="rare", source=False, concurrency=1, rate_limit="1/h")
+def rare(run: Run) -> str:
+    return "not so rare"
+
+
 @app.task(name="after", source=False)
 def after(run: Run, title: str) -> dict[str, Any]:
     former = run.parent
@@ -219,6 +224,12 @@ def test_delayed_calls_run_in_the_order_of_their_times(stack: Stack) -> None:
     assert soon.wait().result == 3
     assert late.status is Status.INIT_STARTUP
     assert late.wait().result == 2
+
+
+def test_a_rate_of_the_cluster_holds_no_test_up(stack: Stack) -> None:
+    rare.create_many([{}, {}])
+
+    assert stack.run_due() == 2
 
 
 def test_a_queue_of_its_own_is_run_too(stack: Stack) -> None:

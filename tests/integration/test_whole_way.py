@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -374,3 +375,27 @@ def test_predictions_of_a_tasks_own_are_stored_exactly_once_over_a_kill(
         assert one.extra == {"twice": one.frame * 2}
         (found,) = one.detections
         assert (found.label, found.box) == ("mine", (0, 0, one.frame + 1, 2))
+
+
+def test_two_workers_keep_to_the_caps_of_a_task(cluster: Cluster) -> None:
+    cluster.orchestrator()
+    cluster.supervisor("both", workers=2, slots=3)
+    pairs = [cluster.create(task="pair") for _ in range(12)]
+    paced = [cluster.create(task="paced") for _ in range(12)]
+    free = [cluster.create(task="add", params={"a": 1}) for _ in range(12)]
+
+    ended = [cluster.wait(one) for one in (*pairs, *paced, *free)]
+
+    assert {one.status for one in ended} == {Status.COMPLETED}
+    ran = [one.result for one in ended[: len(pairs)]]
+    for began, _ in ran:
+        assert sum(first <= began < last for first, last in ran) <= 2
+    starts = cluster.query(
+        "SELECT extract(epoch FROM t.at)::float8 AS at FROM transitions t JOIN scenarios s"
+        " ON s.id = t.scenario_id WHERE s.task = 'paced' AND t.to_status = 'active' ORDER BY t.at"
+    )
+    times = [one["at"] for one in starts]
+    assert len(times) == len(paced)
+    for first, last in itertools.combinations(range(len(times)), 2):
+        # one second's worth at once, then one every quarter of a second
+        assert last - first + 1 <= 4 + 4 * (times[last] - times[first]) + 0.01

@@ -79,7 +79,7 @@ class Cluster:
 
     def create(self, **new: Any) -> int:
         """Create a scenario; its source is the sample video unless the task needs none."""
-        if new.get("task") not in ("add", "sleep", "die", "reject", "deaf"):
+        if new.get("task") not in ("add", "sleep", "die", "reject", "deaf", "pair", "paced"):
             new.setdefault("source", str(SAMPLE))
         with self.database.begin() as connection:
             return scenarios.create(connection, NewScenario(**new)).id

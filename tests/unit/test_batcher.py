@@ -33,6 +33,7 @@ class Gate:
     batch_size: int = 4
     lanes: int = 1
     spread: bool = False
+    mixes: bool = True
     labels: tuple[str, ...] = ("value",)
     open: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     calls: list[list[int]] = field(default_factory=list)
@@ -152,6 +153,20 @@ def test_two_sizes_are_never_in_one_batch(gate: Gate) -> None:
     assert [values(one) for one in pending] == [[0], [1], [2], [3]]
     assert gate.calls[1:] == [[0, 2], [1, 3]]
     assert gate.shapes[1:] == [(2, 4, 4, 3), (2, 2, 2, 3)]
+
+
+def test_sources_of_two_sizes_share_no_call_of_a_detector_that_may_go_by_them() -> None:
+    """What it finds would depend on who shares its batch."""
+    gate = Gate(mixes=False)
+    batcher = Batcher(gate)
+    held(gate, batcher)
+    sources = [(2, 2), (20, 10), (2, 2)]
+    pending = [
+        batcher.seat(no_clock).submit(frames(n), *source) for n, source in enumerate(sources)
+    ]
+    gate.let(3)
+    assert [values(one) for one in pending] == [[0], [1], [2]]
+    assert gate.calls[1:] == [[0, 2], [1]]
 
 
 def test_who_has_much_waiting_starves_nobody(gate: Gate) -> None:
@@ -301,6 +316,25 @@ def test_lanes_start_again_after_the_last_one_has_left(gate: Gate) -> None:
         assert eventually(lambda: not batcher._lanes)
 
 
+def test_a_lane_that_could_not_start_is_started_by_the_next_submission(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    batcher = Batcher(gate)
+    seat = batcher.seat(no_clock)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            submit(seat, 1)
+    assert not seat.waiting
+    gate.let()
+    pending = submit(seat, 2)
+    assert eventually(lambda: pending.settled)
+    assert values(pending) == [2]
+
+
 # --- errors
 
 
@@ -442,6 +476,19 @@ def test_clocks_run_for_those_inside_and_not_for_those_who_wait(gate: Gate) -> N
     assert clocks.running == []
 
 
+def test_clocks_run_while_a_lane_takes_its_share(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU that sets the device and makes a stream, and may hang as a call may."""
+    batcher, clocks = Batcher(gate), Clocks()
+    running: list[list[str]] = []
+    monkeypatch.setattr(gate, "share", lambda *_: running.append(list(clocks.running)))
+    gate.let()
+    submit(batcher.seat(clocks.of("a")), 1).result()  # type: ignore[arg-type]
+    assert running == [["a"]]
+    assert clocks.running == []
+
+
 def test_a_clock_goes_on_while_any_call_has_its_frames() -> None:
     gate, clocks = Gate(lanes=2), Clocks()
     seat = Batcher(gate).seat(clocks.of("a"))  # type: ignore[arg-type]
@@ -451,10 +498,27 @@ def test_a_clock_goes_on_while_any_call_has_its_frames() -> None:
     gate.let()
     assert eventually(lambda: any(one.settled for one in pending))
     assert clocks.running == ["a"]
-    assert clocks.started == ["a", "a"]
     gate.let()
     for one in pending:
         one.result()
+    assert clocks.running == []
+
+
+@pytest.mark.parametrize(("first", "starts"), [("the older one", 2), ("the younger one", 1)])
+def test_a_call_that_hangs_keeps_its_clock_when_a_younger_one_ends(
+    gate: Gate, first: str, starts: int
+) -> None:
+    clocks = Clocks()
+    seat = Batcher(gate).seat(clocks.of("a"))  # type: ignore[arg-type]
+    calls = {"the older one": seat.clock(), "the younger one": seat.clock()}
+    for call in calls.values():
+        call.__enter__()
+    assert clocks.started == ["a"]
+    calls.pop(first).__exit__(None, None, None)
+    assert clocks.running == ["a"]
+    assert clocks.started == ["a"] * starts
+    for call in calls.values():
+        call.__exit__(None, None, None)
     assert clocks.running == []
 
 

@@ -52,6 +52,7 @@ class Seen:
     batch_size: int = 1
     lanes: int = 1
     spread: bool = False
+    mixes: bool = True
     frames: list[int] = field(default_factory=list)
 
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:

@@ -127,6 +127,11 @@ def _reason(one: Waiting) -> tuple[str, str]:
             )
         case Reason.DRAINING:
             return f"all workers that could take it are draining: {who}", start
+        case Reason.CAPPED:
+            return (
+                f"no more of task {one.task!r} may run or start at once in the whole cluster",
+                f"its concurrency and rate: `vidan tasks show {shlex.quote(one.task)}`",
+            )
         case Reason.BUSY:
             return (
                 f"all workers that could take it are busy: {who}",

@@ -50,8 +50,8 @@ def prune(
     """Drop the predictions of whole weeks, Monday to Sunday in UTC, for good.
 
     A scenario belongs to the week in which it was created, or last started from the beginning. It
-    stays, and is marked as pruned: it can start only from the beginning. A week with scenarios that
-    have not ended is left. Workers and readers go on meanwhile.
+    stays; if it had stored frames it is marked as pruned: it can start only from the beginning. A
+    week with scenarios that have not ended is left. Workers and readers go on meanwhile.
 
     At a terminal it asks first; in a script it wants --yes.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,13 +12,18 @@ if TYPE_CHECKING:
     from vidan.domain import Detection
     from vidan.services.predictions import StoredFrame
 
+_STORED_SCORE = struct.Struct("f")
+
 PAGE = 250
 """Frames of one look: a page is on the screen within milliseconds, also among very many others."""
 
 
 @dataclass
 class Selection:
-    """Which frames are wanted, and what of them; `last` is the last one read."""
+    """Which frames are wanted, and what of them; `last` is the last one read.
+
+    `min_score` is compared as scores are stored, in 32 bits: what was found at 0.9 is no less.
+    """
 
     last: int
     to: int | None
@@ -25,6 +31,9 @@ class Selection:
     labels: Sequence[str]
     min_score: float
     only_detections: bool
+
+    def __post_init__(self) -> None:
+        (self.min_score,) = _STORED_SCORE.unpack(_STORED_SCORE.pack(self.min_score))
 
     def page(self, database: Database, scenario_id: int) -> list[StoredFrame]:
         """The next page as it is stored; `last` moves on."""

@@ -35,8 +35,9 @@ commands = Commands(
 def list_tasks(out: Output, settings: Settings) -> None:
     """List the tasks, and how many living workers take each on; `none` marks one that waits.
 
-    In a pipe: name, whether it needs a source, its parameters, summary, number of workers,
-    separated by tabs. With --json `workers` are their names.
+    In a pipe: name, whether it needs a source, its parameters, summary, how many run at once in
+    the whole cluster, how often one starts, number of workers, separated by tabs. With --json
+    `workers` are their names.
     """
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import tasks, workers
@@ -55,6 +56,8 @@ def list_tasks(out: Output, settings: Settings) -> None:
             "SOURCE": lambda t: "required" if t.needs_source else "none",
             "PARAMS": lambda t: list(t.params_schema.get("properties", {})),
             "SUMMARY": lambda t: t.summary,
+            "CONCURRENCY": lambda t: t.concurrency,
+            "RATE": lambda t: t.rate_limit,
             "WORKERS": lambda t: count(t.name),
         },
         record=lambda t: t.as_json() | {"workers": having.get(t.name, [])},

@@ -109,10 +109,11 @@ scenarios = Table(
     ),
     postgresql_with={"fillfactor": "70"},
 )
-# claims: one scan a queue, in the order of taking
+# claims: one scan for each queue and task, in the order of taking
 Index(
     "ix_scenarios_claim",
     scenarios.c.queue,
+    scenarios.c.task,
     scenarios.c.priority.desc(),
     scenarios.c.not_before,
     postgresql_where=scenarios.c.status == text("'init_startup'"),
@@ -122,9 +123,11 @@ Index(
     scenarios.c.announce_at,
     postgresql_where=scenarios.c.announce_at.is_not(None),
 )
+# by worker; the task, so that what is held of one is counted without reading the rows of others
 Index(
     "ix_scenarios_held",
     scenarios.c.worker_id,
+    scenarios.c.task,
     postgresql_where=scenarios.c.worker_id.is_not(None),
 )
 # few, among very many that wait
@@ -211,6 +214,7 @@ tasks = Table(
     Column("soft_time_limit", DOUBLE_PRECISION),
     Column("concurrency", Integer),  # so many run at once in the whole cluster; null: any number
     Column("rate_limit", Text),  # as in 10/m
+    Column("rate_next", DateTime(timezone=True)),  # the starts so far use up its rate until then
     Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
 

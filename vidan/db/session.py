@@ -197,6 +197,8 @@ class Database:
         try:
             self._engine.dialect.do_ping(opened)
         except psycopg.Error as error:
+            if "idle_since" not in record.info:  # it was opened just now: a further one won't do
+                raise
             raise InvalidatePoolError from error  # and another one is opened
 
     @staticmethod

@@ -15,8 +15,8 @@ from vidan.domain import DesiredState
 from vidan.services.workers import WorkerRow
 
 SAMPLE = 2_000
-"""So many rows of each queue are looked at, in the order in which they would be claimed."""
-MOST_QUEUES = 100
+"""So many rows of each queue and task are looked at, in the order in which they are claimed."""
+MOST_PAIRS = 100
 COUNTED = 1000
 """Where more than this is found, that is all that is said."""
 
@@ -29,6 +29,7 @@ class Reason(Enum):
     NO_SOURCE = auto()  # none of these was started for its source
     SUSPECT = auto()  # it may have killed its process, and none of these has one slot
     DRAINING = auto()  # all of these are draining
+    CAPPED = auto()  # as many of its task run, or start, as may in the whole cluster
     BUSY = auto()  # all of these are busy
     FREE = auto()  # one of these is free, and doesn't take it
 
@@ -62,6 +63,7 @@ class _Group:
     bound: bool  # only for workers that were started with its source
     named: str | None  # that source, or one that a living worker was started with
     suspect: bool
+    capped: bool  # its task has a rate, or as many run as may
     count: int
     first_id: int
     waited: timedelta
@@ -74,22 +76,25 @@ class _Group:
         return worker.source == self.named or (worker.source is None and not self.bound)
 
 
-# a step from queue to queue through the index of claims, then the head of each
+# a step from queue and task to the next through the index of claims, then the head of each
 _LATE = """
-WITH RECURSIVE queues (queue) AS (
-    (SELECT queue FROM scenarios WHERE status = 'init_startup' ORDER BY queue LIMIT 1)
+WITH RECURSIVE pairs (queue, task) AS (
+    (SELECT queue, task FROM scenarios WHERE status = 'init_startup' ORDER BY queue, task LIMIT 1)
     UNION ALL
-    SELECT (SELECT s.queue FROM scenarios s WHERE s.status = 'init_startup' AND s.queue > q.queue
-            ORDER BY s.queue LIMIT 1)
-    FROM queues q WHERE q.queue IS NOT NULL
+    SELECT further.queue, further.task FROM pairs p CROSS JOIN LATERAL (
+        SELECT s.queue, s.task FROM scenarios s
+        WHERE s.status = 'init_startup' AND (s.queue, s.task) > (p.queue, p.task)
+        ORDER BY s.queue, s.task LIMIT 1
+    ) further
 ),
 late AS (
-    SELECT due.* FROM (SELECT queue FROM queues WHERE queue IS NOT NULL LIMIT :queues) q
+    SELECT due.* FROM (SELECT queue, task FROM pairs LIMIT :pairs) p
     CROSS JOIN LATERAL (
         SELECT s.id, s.queue, s.task, s.needs_source, s.source, s.source_bound, s.crashes,
                s.not_before
         FROM scenarios s
-        WHERE s.status = 'init_startup' AND s.queue = q.queue AND s.not_before <= now() - :patience
+        WHERE s.status = 'init_startup' AND s.queue = p.queue AND s.task = p.task
+          AND s.not_before <= now() - :patience
         ORDER BY s.priority DESC, s.not_before LIMIT :sample
     ) due
 )
@@ -97,7 +102,11 @@ SELECT queue, task, needs_source, needs_source AND source IS NULL AS unsourced,
        needs_source AND source_bound AS bound,
        CASE WHEN needs_source AND (source_bound OR source = ANY(CAST(:sources AS text[])))
             THEN source END AS named,
-       crashes > 1 AS suspect, count(*) AS count,
+       crashes > 1 AS suspect, coalesce((
+           SELECT t.rate_limit IS NOT NULL OR t.concurrency <= (
+               SELECT count(*) FROM scenarios h WHERE h.worker_id IS NOT NULL AND h.task = t.name
+           ) FROM tasks t WHERE t.name = late.task
+       ), false) AS capped, count(*) AS count,
        min(id) AS first_id, now() - min(not_before) AS waited
 FROM late GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(not_before) LIMIT 500
 """
@@ -111,7 +120,7 @@ def waiting(
         text(_LATE),
         {
             "patience": patience,
-            "queues": MOST_QUEUES,
+            "pairs": MOST_PAIRS,
             "sample": SAMPLE,
             "sources": [one.source for one in alive if one.source is not None],
         },
@@ -135,6 +144,7 @@ def _explain(group: _Group, alive: Sequence[WorkerRow]) -> Waiting:
         (Reason.NO_SOURCE, group.fits_source),
         (Reason.SUSPECT, lambda w: w.slots == 1 or not group.suspect),
         (Reason.DRAINING, lambda w: w.desired_state is DesiredState.RUNNING),
+        (Reason.CAPPED, lambda _: not group.capped),
         (Reason.BUSY, lambda w: len(w.scenarios) < w.slots),
     )
     left = [one for one in alive if group.suspect or not one.quarantine]
@@ -159,6 +169,8 @@ def _said(one: Waiting) -> tuple[Hashable, ...]:
             return (one.queue, one.task)
         case Reason.NO_SOURCE:
             return (one.queue, one.source)
+        case Reason.CAPPED:
+            return (one.task,)
         case Reason.BUSY:
             return ()
         case _:

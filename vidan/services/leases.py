@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from vidan.domain import HELD, Status
+from vidan.services import caps, due
 from vidan.services.moves import (
     ANNOUNCE,
     ENDS,
@@ -72,44 +73,10 @@ class Claimant:
     source: str | None = None
     suspects: bool = False  # a one-slot process: it may take scenarios that may have killed others
     only_suspects: bool = False  # the quarantine child
+    capped: tuple[str, ...] = ()  # those of its tasks that have a concurrency or a rate limit
 
-
-_DUE = """
-    SELECT due.* FROM unnest(CAST(:queues AS text[])) AS q (queue)
-    CROSS JOIN LATERAL (
-        SELECT s.id, s.status, s.needs_source, s.priority, s.not_before FROM scenarios s
-        WHERE s.status = 'init_startup' AND s.queue = q.queue AND s.not_before <= now()
-          AND s.task = ANY(CAST(:tasks AS text[])) AND s.id <> ALL(CAST(:skip AS bigint[]))
-          AND {can_run}
-        ORDER BY s.priority DESC, s.not_before
-        LIMIT {limit} FOR NO KEY UPDATE SKIP LOCKED
-    ) due
-    WHERE EXISTS (SELECT 1 FROM workers w WHERE w.id = :worker AND w.lease_until > now()
-                  AND w.desired_state = 'running')
-    ORDER BY due.priority DESC, due.not_before LIMIT {limit}
-"""
-# those for the free slots first: what waits for its turn is chosen among the rest
-_DUE_AND_AHEAD = """
-    WITH due_now AS ({now}), due_ahead AS ({ahead})
-    SELECT * FROM due_now UNION ALL SELECT * FROM due_ahead
-"""
 
 _CLAIMED = status_literal(Status.INIT_STARTUP_PROCESSING)
-
-
-def any_due(connection: Connection, queues: Sequence[str]) -> bool:
-    """Tell whether a claim might find something: a sweep mostly finds nothing, and asks this first.
-
-    The claim's own statement takes longer to plan than to run.
-    """
-    found = connection.execute(
-        text(
-            "SELECT EXISTS (SELECT 1 FROM scenarios WHERE status = 'init_startup'"
-            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now())"
-        ),
-        {"queues": list(queues)},
-    )
-    return bool(found.scalar())
 
 
 def lacking(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> set[str]:
@@ -141,10 +108,17 @@ def claim(
     has ended.
 
     Those of tasks without a source have nothing to open, and are `active` at once: many are short.
+    Of a capped task no more are claimed than its concurrency and its rate leave room for.
     """
+    tasks, rooms = claimant.tasks, {}
+    if claimant.capped:
+        rooms = caps.rooms(connection, claimant.capped, claimant.queues)
+        tasks = tuple(one for one in tasks if one not in claimant.capped or one in rooms)
+        if not tasks:
+            return []
     moved = move(
         connection,
-        rows=_claim_rows(claimant, free, ahead),
+        rows=due.claim_rows(claimant, free, ahead, in_rooms=bool(rooms)),
         to=f"CASE WHEN r.needs_source THEN {_CLAIMED} ELSE 'active' END",
         via=f"CASE WHEN NOT r.needs_source THEN {_CLAIMED} END",
         reason="CAST('claimed' AS text)",
@@ -167,43 +141,18 @@ def claim(
         parameters={
             "worker": claimant.worker_id,
             "queues": list(claimant.queues),
-            "tasks": list(claimant.tasks),
+            "tasks": list(tasks),
+            "rooms": [rooms[one].starts if one in rooms else free + ahead for one in tasks],
             "source": claimant.source,
             "skip": list(skip),
             "free": free,
             "ahead": ahead,
         },
     )
+    if rooms:
+        caps.spend(connection, rooms, (taken.row.task for taken in moved))
     moved.sort(key=lambda taken: (-taken.row.priority, taken.row.not_before, taken.id))
     return [_claimed(taken, claimant.worker_id) for taken in moved]
-
-
-def _claim_rows(claimant: Claimant, free: int, ahead: int) -> str:
-    conditions = _can_run(claimant, without_source=False)
-    now = _DUE.format(can_run=" AND ".join(conditions), limit=":free")
-    if ahead <= 0:
-        return now
-    conditions = _can_run(claimant, without_source=True)
-    if free <= 0:
-        return _DUE.format(can_run=" AND ".join(conditions), limit=":ahead")
-    conditions.append("s.id NOT IN (SELECT id FROM due_now)")
-    further = _DUE.format(can_run=" AND ".join(conditions), limit=":ahead")
-    return _DUE_AND_AHEAD.format(now=now, ahead=further)
-
-
-def _can_run(claimant: Claimant, without_source: bool) -> list[str]:
-    conditions = []
-    if without_source:
-        conditions.append("NOT s.needs_source")
-    elif claimant.source is None:
-        conditions.append("(NOT s.needs_source OR (s.source IS NOT NULL AND NOT s.source_bound))")
-    else:
-        conditions.append("(NOT s.needs_source OR s.source IS NULL OR s.source = :source)")
-    if claimant.only_suspects:
-        conditions.append("s.crashes > 1")
-    if without_source or not (claimant.suspects or claimant.only_suspects):
-        conditions.append("s.crashes <= 1")
-    return conditions
 
 
 def _claimed(moved: Moved, worker_id: UUID) -> Claimed:

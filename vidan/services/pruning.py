@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from vidan.domain import ENDED
+from vidan.domain import ENDED, Status
 from vidan.errors import DatabaseUnavailable
 from vidan.services import partitions
 from vidan.services.moves import sql_list
@@ -98,8 +98,9 @@ def _look(connection: Connection, week: date) -> Week:
 
 
 def prune(connection: Connection, week: date) -> Week | None:
-    """Drop a week with all that its scenarios have stored, and mark these `pruned`.
+    """Drop a week with all that its scenarios have stored, and mark those that had `pruned`.
 
+    What never stored a frame has lost nothing: of that, what may still run comes into this week.
     All in the caller's transaction: a week is whole, or it is pruned. One with scenarios that have
     not ended is left as it is. None if the week has no partition (any more). Readers of other weeks
     are held up for a moment at most. Raises DatabaseUnavailable when somebody uses `predictions`
@@ -108,16 +109,26 @@ def prune(connection: Connection, week: date) -> Week | None:
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     if week not in partitions.existing(connection):
         return None
+    this_week = partitions.this_week(connection)
+    partitions.ensure_week(connection, this_week)
     # whoever starts one of them now waits, then finds it pruned
     rows = connection.execute(
-        text("SELECT id, status FROM scenarios WHERE week = :week ORDER BY id FOR NO KEY UPDATE"),
+        text(
+            "SELECT id, status, checkpoint > 0 OR frames_done > 0 AS stored FROM scenarios"
+            " WHERE week = :week ORDER BY id FOR NO KEY UPDATE"
+        ),
         {"week": week},
     ).all()
     size = partitions.size(connection, week)
     unfinished = [row.id for row in rows if row.status not in ENDED]
     if unfinished:
         return Week(week, len(rows), size, tuple(unfinished[:NAMED]), len(unfinished))
-    _mark(connection, [row.id for row in rows])
+    _mark(connection, [row.id for row in rows if row.stored])
+    empty = [row.id for row in rows if not row.stored and row.status != Status.COMPLETED]
+    connection.execute(
+        text("UPDATE scenarios SET week = :week WHERE id = ANY(CAST(:ids AS bigint[]))"),
+        {"week": this_week, "ids": empty},
+    )
     _drop(connection, week)
     return Week(week, len(rows), size)
 

@@ -31,6 +31,11 @@ class TaskSpec:
     concurrency: int | None = None
     rate_limit: str | None = None
 
+    @property
+    def capped(self) -> bool:
+        """Whether a claim has to count first how many may start."""
+        return self.concurrency is not None or self.rate_limit is not None
+
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
         return {
@@ -63,6 +68,7 @@ _INSERT = f"""
     ON CONFLICT (name) DO """
 _INTRODUCE = f"{_INSERT} NOTHING"
 _PUBLISH = f"""{_INSERT} UPDATE SET published_at = now(),
+        rate_next = CASE WHEN tasks.rate_limit = excluded.rate_limit THEN tasks.rate_next END,
         {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
     WHERE ({", ".join(f"tasks.{name}" for name in _COLUMNS)})
         IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _COLUMNS)})

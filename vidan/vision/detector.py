@@ -29,6 +29,9 @@ class Detector(Protocol):
     """How many threads may be in `detect` at once with a gain; 1: it takes one call at a time."""
     spread: bool
     """Whether two small calls side by side are better than a large one, as on a CPU's cores."""
+    mixes: bool
+    """Whether sources of different sizes may share a call, as one of the size of their frames:
+    what is found depends on the frames alone, and boxes scale."""
 
     def share(self, lane: int, lanes: int) -> None:
         """Prepare this thread for calls of `detect`, beside those of the other `lanes`."""
@@ -44,7 +47,10 @@ class Detector(Protocol):
         ...
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) to which frames of a `height` x `width` source may be scaled beforehand."""
+        """(H, W) to which frames of a `height` x `width` source may be scaled beforehand.
+
+        Called by any thread, also while others are inside `detect`.
+        """
         ...
 
 

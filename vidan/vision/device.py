@@ -9,14 +9,18 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidan.errors import InputRejected
+from vidan.vision import cores
 from vidan.vision.ring import CudaCopies, Ring
+
+T = TypeVar("T", bound=nn.Module)
 
 GPU_LANES = 2
 """While one waits for its results, the other's frames are on their way and its kernels queued."""
@@ -44,7 +48,8 @@ def set_threads(count: int) -> None:
 
 def _threads() -> int:
     if _cores.count is None:
-        _cores.count = torch.get_num_threads()
+        # torch knows what the process is bound to, and of no quota
+        _cores.count = cores.usable(torch.get_num_threads())
     return _cores.count
 
 
@@ -65,6 +70,15 @@ class Place:
         if device.type == "cpu":
             return cls(device, lanes=_threads(), spread=True, send=_shared)
         return cls(device, lanes=GPU_LANES, spread=False, send=Ring(CudaCopies(device)).send)
+
+    def put(self, network: T) -> T:
+        """A network, ready for inference, with its weights on the device, channels last.
+
+        They are put in order on the CPU, and copied when this returns: kernels for that on a GPU
+        would be on this thread's stream, and no lane's stream waits for it.
+        """
+        network.eval().to(memory_format=torch.channels_last)
+        return network.to(self.device)
 
     def share(self, lane: int, lanes: int) -> None:
         """Give this thread its share: some of the cores, or a stream of its own on a GPU.

@@ -24,13 +24,15 @@ class FactoryDetector:
     The factory is called with those of the keywords device, min_score, labels, size and weights
     that its signature accepts, the last three only if they were asked for. It gives an object
     with `labels` and `detect(pixels, width, height)`; `batch_size` and `decode_size` are optional.
-    It is called by one thread at a time, not always the one that called the factory. What it
-    leaves to us is done here: `min_score` and `labels` are applied to what it finds, and boxes are
-    cut at the frame's edge. Raises RejectedTask if it breaks the promise.
+    `detect` is called by one thread at a time, not always the one that called the factory;
+    `decode_size` by any, also while another one is inside `detect` or `decode_size`. What it leaves
+    to us is done here: `min_score` and `labels` are applied to what it finds, and boxes are cut at
+    the frame's edge. Raises RejectedTask if it breaks the promise.
     """
 
     lanes = 1
     spread = False
+    mixes = False  # it may go by the size that a box has in its source
 
     def __init__(
         self,

@@ -39,6 +39,8 @@ class TorchvisionDetector:
     called class_1, class_2, … (a `module:factory` can give them names).
     """
 
+    mixes = True
+
     def __init__(
         self,
         model: str,
@@ -73,7 +75,7 @@ class TorchvisionDetector:
         self._transform = network.transform
         network.backbone = _Autocast(network.backbone, device)
         # on one core, in batches of four: ssdlite320 29 ms a frame, 52 in planes, 42 one by one
-        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
+        self._network = place.put(network)
         if size is not None:
             self._try(model, size)
 

@@ -73,14 +73,15 @@ class VideoSource:
             if decord:
                 import_decord()
                 refuse_unless_exact(source, self._opened, self._probe)
+            self.width, self.height = self._probe.width, self._probe.height
+            # a detector of the user's own may raise here
+            self._size = size(self.height, self.width) if callable(size) else size
+            self._shape = self._size or (self.height, self.width)
+            self.fps = float(self._probe.rate) if self._probe.rate else None
+            self.frames_total = stored_total(self._probe, self._opened, sampling)
         except BaseException:
             self._opened.container.close()
             raise
-        self.width, self.height = self._probe.width, self._probe.height
-        self._size = size(self.height, self.width) if callable(size) else size
-        self._shape = self._size or (self.height, self.width)
-        self.fps = float(self._probe.rate) if self._probe.rate else None
-        self.frames_total = stored_total(self._probe, self._opened, sampling)
 
     def _look(self) -> Probe:
         assert self._opened is not None

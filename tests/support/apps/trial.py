@@ -191,3 +191,16 @@ def own(run: Run, pause: float = 0.0) -> None:
             run.store(frame, detections=[Detection(box, "mine", 0.5)])
             run.store(frame, extra={"twice": int(frame) * 2})
         time.sleep(pause)
+
+
+@app.task(name="pair", source=False, concurrency=2)
+def pair(run: Run, seconds: float = 0.1) -> list[float]:
+    """Tell when it ran; two at most do at once."""
+    began = time.time()
+    time.sleep(seconds)
+    return [began, time.time()]
+
+
+@app.task(name="paced", source=False, rate_limit="4/s")
+def paced(run: Run) -> None:
+    """Start four times a second at most."""
