@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +47,23 @@ class Caller:
         self._database: Database | None = None
         self._process = 0
         self._lock = threading.Lock()
+        self._instead: Caller | None = None
+        self.work_on: Callable[[int], None] = lambda _: None
+        """What `wait` does before it looks at a scenario: a test runs it, nobody else will."""
+
+    @property
+    def in_effect(self) -> Caller:
+        """Return who takes the calls: this one, or the one that stands in for it."""
+        return self if self._instead is None else self._instead
+
+    @contextmanager
+    def replaced(self, other: Caller) -> Iterator[None]:
+        """Let the calls go elsewhere while the block lasts; their handles stay with that."""
+        before, self._instead = self._instead, other
+        try:
+            yield
+        finally:
+            self._instead = before
 
     @property
     def database(self) -> Database:
@@ -70,6 +88,9 @@ class Caller:
 
         The database learns of the app's tasks in it, if no worker has published them yet.
         """
+
+        if self._instead is not None:
+            return self._instead.create(news)
 
         def work(connection: Connection) -> list[scenarios.Created]:
             try:
@@ -124,6 +145,7 @@ class ScenarioHandle:
         until = time.monotonic() + seconds
         pause = FIRST_POLL_SECONDS
         while True:
+            self._caller.work_on(self.id)
             found = _patiently(self.look, until)
             if found.status in ENDED:
                 break

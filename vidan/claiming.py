@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vidan.concluding import MissingSources
+from vidan.db.session import Database
+from vidan.domain import STOPPING
+from vidan.errors import LeaseLost, RunStopped
 from vidan.lease import Lease
 from vidan.runner import Outcome
-from vidan.services import due, leases
-from vidan.services.leases import Claimant, Claimed
+from vidan.services import due, leases, runs
+from vidan.services.leases import Claimant, Claimed, Fence
 from vidan.slots import Engagement, Slots
 from vidan.tasks import Task
 from vidan.worker_options import WorkerOptions
@@ -109,3 +112,13 @@ class Claims:
                 with engagement.about():
                     log.log(level, "claimed: task %s", engagement.claimed.task)
         self._slots.add(engagements)
+
+
+def activate(database: Database, fence: Fence, *, actor: str) -> None:
+    """Set a claimed scenario `active`. Raises what came between: LeaseLost or RunStopped."""
+    started = database.retrying(lambda c: runs.start(c, [fence], actor=actor))
+    status = started.get(fence.scenario_id)
+    if status is None:
+        raise LeaseLost(f"scenario {fence.scenario_id} is another's now")
+    if status in STOPPING:
+        raise RunStopped("a stop was asked for")

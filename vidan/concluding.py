@@ -25,22 +25,23 @@ MISSING_SECONDS = 60.0
 class MissingSources:
     """The scenarios whose local file this host lacks, and since when."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = MISSING_SECONDS) -> None:
+        self._patience = patience
         self._since: dict[int, float] = {}
 
     def skip(self) -> list[int]:
         """Return the scenarios that are left to others for now."""
         now = time.monotonic()
         for scenario_id, since in list(self._since.items()):
-            if now - since > 10 * MISSING_SECONDS:
+            if now - since > 10 * self._patience:
                 del self._since[scenario_id]
-        return [one for one, since in self._since.items() if now - since < MISSING_SECONDS]
+        return [one for one, since in self._since.items() if now - since < self._patience]
 
     def hopeless(self, scenario_id: int) -> bool:
         """Note that a source is missing. Returns whether others have had their time."""
         since = self._since.setdefault(scenario_id, time.monotonic())
         return (
-            time.monotonic() - since >= MISSING_SECONDS
+            time.monotonic() - since >= self._patience
         )  # `skip` forgets it: this may be asked again
 
 

@@ -7,10 +7,12 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import (
+    TYPE_CHECKING,
     Any,
     Generic,
     ParamSpec,
@@ -34,6 +36,9 @@ from vidan.services import caps, schedules, storable
 from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import DETECT, TaskSpec
 from vidan.signature import Signature
+
+if TYPE_CHECKING:
+    from vidan.testing import Stack
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -232,11 +237,22 @@ class Vidan:
 
     def __init__(self, database_url: str | None = None) -> None:
         self.tasks: dict[str, Task[..., Any]] = {}
-        self._caller = Caller(database_url, lambda: [task.spec for task in self.tasks.values()])
+        self.caller = Caller(database_url, lambda: [task.spec for task in self.tasks.values()])
+        """Where the calls of its tasks go."""
 
     def scenario(self, scenario_id: int) -> ScenarioHandle:
         """Return a handle on a scenario that was created elsewhere; nothing is read yet."""
-        return ScenarioHandle(self._caller, scenario_id)
+        return ScenarioHandle(self.caller.in_effect, scenario_id)
+
+    def testing(self, *, device: str = "cpu") -> AbstractContextManager[Stack]:
+        """Test the app while the block lasts: calls go to a PostgreSQL of its own, started for it.
+
+        `wait` runs what it waits for in this process, on `device`. Raises MissingExtra without the
+        extra `local`.
+        """
+        # by name: it stands above the tasks, on the servers that no worker has to do with
+        testing = importlib.import_module("vidan.testing")
+        return cast("AbstractContextManager[Stack]", testing.stack(self, device=device))
 
     @overload
     def task(self, function: Callable[P, R]) -> Task[P, R]: ...
@@ -309,7 +325,7 @@ class Vidan:
                 task_name,
                 retries,
                 source,
-                self._caller,
+                self.caller,
                 policy,
                 limits,
                 concurrency,

@@ -20,26 +20,24 @@ from uuid import UUID
 
 from vidan import broker, config, lifeline, logs, reception
 from vidan.broker.base import Received
-from vidan.claiming import Claims
+from vidan.claiming import Claims, activate
 from vidan.comparison import Comparison
 from vidan.concluding import Conclusions, MissingSources, RetryEvents
 from vidan.config import Settings
 from vidan.departure import Departure
 from vidan.detectors import DetectorCache
-from vidan.domain import STOPPING
 from vidan.errors import (
     RETIRED_EXIT_CODE,
     DatabaseUnavailable,
     HandOver,
     LeaseLost,
-    RunStopped,
     VidanError,
 )
 from vidan.lease import Lease
 from vidan.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
 from vidan.run import Surroundings
 from vidan.runner import Outcome, run_scenario
-from vidan.services import leases, runs, schedules, tasks
+from vidan.services import leases, schedules, tasks
 from vidan.services.leases import Held
 from vidan.slotboard import SlotBoard
 from vidan.slots import Engagement, FrameRate, Slots
@@ -287,15 +285,7 @@ class Worker:
         self.departure.count(engagement, frames)
 
     def _activate(self, lease: Lease, engagement: Engagement) -> None:
-        fence = engagement.claimed.fence
-        started = lease.database.retrying(
-            lambda c: runs.start(c, [fence], actor=self._options.name)
-        )
-        status = started.get(fence.scenario_id)
-        if status is None:
-            raise LeaseLost(f"scenario {fence.scenario_id} is another's now")
-        if status in STOPPING:
-            raise RunStopped("a stop was asked for")
+        activate(lease.database, engagement.claimed.fence, actor=self._options.name)
         log.info("active, from frame %d on", engagement.claimed.checkpoint)
 
     def _progressed(self, engagement: Engagement) -> None:

@@ -1,0 +1,30 @@
+"""What waits for its time, for a process that runs everything by itself, as a test's does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+
+def queues(connection: Connection) -> list[str]:
+    """Return the queues in which scenarios wait."""
+    found = connection.execute(
+        text("SELECT DISTINCT queue FROM scenarios WHERE status = 'init_startup' ORDER BY queue")
+    )
+    return list(found.scalars())
+
+
+def bring_forward(connection: Connection, tasks: Sequence[str]) -> int | None:
+    """Make the scenario due now that would come due next; returns its id, None if none waits."""
+    found = connection.execute(
+        text(
+            "UPDATE scenarios SET not_before = now() WHERE id = ("
+            " SELECT id FROM scenarios WHERE status = 'init_startup' AND not_before > now()"
+            " AND task = ANY(CAST(:tasks AS text[]))"
+            " ORDER BY not_before, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) RETURNING id"
+        ),
+        {"tasks": list(tasks)},
+    )
+    scenario_id: int | None = found.scalar()
+    return scenario_id
