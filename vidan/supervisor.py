@@ -87,11 +87,14 @@ class Post:
     not_before: float = 0.0
     former: UUID | None = None  # the last registration of the process before
     retired: bool = False  # its worker was drained or stopped
-    slots: int = 0  # as the process before had, at last
+    slots: int = 0  # how many the process before had at last
 
     def count(self) -> int:
         """Return how many slots its worker has: as it was scaled, else as it was started."""
-        return (self.board and self.board.in_use) or self.slots or self.options.slots
+        before = self.slots or self.options.slots
+        if self.board is None or self.board.worker_id is None:
+            return before  # a new process learns of its number when it registers
+        return self.board.in_use or before
 
 
 @dataclass(slots=True)

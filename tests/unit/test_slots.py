@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.support.processes import eventually
-from vidan.runner import Outcome
+from vidan.runner import End, Outcome
 from vidan.services.leases import Claimed, Fence
 from vidan.slotboard import SlotBoard
 from vidan.slots import Engagement, Slots
@@ -19,7 +18,7 @@ WORKER = uuid.uuid4()
 
 
 def engagement(scenario_id: int) -> Engagement:
-    claimed: Any = Claimed(
+    claimed = Claimed(
         fence=Fence(scenario_id, 1, WORKER),
         task="t",
         source=None,
@@ -55,8 +54,7 @@ class Runs:
         assert go.wait(30)
         with self._lock:
             del self.running[engagement.id]
-        outcome: Any = Outcome(engagement.claimed, None)  # type: ignore[arg-type]
-        return outcome
+        return Outcome(engagement.claimed, End.COMPLETED)
 
     def end(self, *ids: int) -> None:
         with self._lock:
@@ -185,8 +183,7 @@ def test_under_load_each_runs_once_and_never_too_many(board: SlotBoard) -> None:
             ran.append(one.id)
         with lock:
             running -= 1
-        outcome: Any = Outcome(one.claimed, None)  # type: ignore[arg-type]
-        return outcome
+        return Outcome(one.claimed, End.COMPLETED)
 
     slots = Slots(1, run, board)
     number = 0
