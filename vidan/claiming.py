@@ -45,7 +45,22 @@ class Claims:
         self._missing = missing
         self._left: set[str] = set()  # tasks that others have, told of once
         self._next_look = 0.0
-        self._ended: deque[float] = deque(maxlen=options.slots * AHEAD_PER_SLOT)
+        self._ended: deque[float] = deque(maxlen=slots.count * AHEAD_PER_SLOT)
+
+    def scale(self, wanted: int | None) -> bool:
+        """Have as many slots as are wanted; None: as the worker was started. Whether that is new.
+
+        The quarantine child keeps its one; and a suspect stays alone until it has ended or got on.
+        """
+        count = wanted or self._options.slots
+        if count == self._slots.count or self._options.quarantine:
+            return False
+        if count > self._slots.count == 1 and any(e.suspect for e in self._slots.engaged()):
+            return False
+        log.info("%d slots from now on, after %d", count, self._slots.count)
+        self._slots.resize(count)
+        self._ended = deque(self._ended, maxlen=count * AHEAD_PER_SLOT)
+        return True
 
     def take(self, lease: Lease, *, told: bool) -> bool:
         """Claim for the free slots, and ahead of them as many short tasks as lately ended.
@@ -53,7 +68,7 @@ class Claims:
         `told`: something says that there is work; else it is asked first whether there is. Returns
         whether any without a source, which may end at once, are among what was claimed.
         """
-        if self._slots.unwritten > AHEAD_PER_SLOT * self._options.slots:
+        if self._slots.unwritten > AHEAD_PER_SLOT * self._slots.count:
             return False  # the database takes claims, but not what becomes of them
         free = max(0, self._slots.free)
         lately = 0 if self._options.quarantine else self._ended_lately()
@@ -72,7 +87,7 @@ class Claims:
             queues=self._options.queues,
             tasks=self._tasks,
             source=self._options.source,
-            suspects=self._options.slots == 1,
+            suspects=self._slots.count == 1,
             only_suspects=self._options.quarantine,
             capped=self._capped,
         )

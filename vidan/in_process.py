@@ -17,7 +17,7 @@ from vidan.comparison import Comparison
 from vidan.concluding import Conclusions, MissingSources, RetryEvents
 from vidan.detectors import DetectorCache
 from vidan.errors import HandOver, LeaseLost
-from vidan.lease import Lease
+from vidan.lease import Lease, Measured
 from vidan.run import Surroundings
 from vidan.runner import Outcome, run_scenario
 from vidan.services import leases, tasks, waiting
@@ -86,7 +86,7 @@ class InProcess:
             None,
             on_beat=self._compare,
             on_end=self._lose_all,
-            measure=lambda: ("busy" if self._engaged else "idle", 0.0),
+            measure=lambda: Measured("busy" if self._engaged else "idle", fps=0.0),
         )
         specs = [task.spec for task in self._registry.values()]
         try:

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from vidan import logs
@@ -37,6 +38,15 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """It goes on while the host sleeps, as the database's clock does elsewhere."""
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a heartbeat tells of the worker; `slots` as they are now, None: as registered."""
+
+    state: str
+    fps: float
+    slots: int | None = None
+
+
 def clock() -> float:
     """Return the seconds by which a worker counts its lease."""
     return time.clock_gettime(_CLOCK)
@@ -60,18 +70,23 @@ class Lease:
         *,
         on_beat: Callable[[list[Held], float], None],
         on_end: Callable[[], None],
-        measure: Callable[[], tuple[str, float]],
+        measure: Callable[[], Measured],
         former: UUID | None = None,
     ) -> None:
         self.worker_id: UUID = uuid.uuid4()
         self.database = Database(
-            url, application_name=str(self.worker_id), guarded=True, pool_size=options.slots + 3
+            url,
+            application_name=str(self.worker_id),
+            guarded=True,
+            pool_size=options.most_slots + 3,
         )
         self._pulse = Database(url, application_name=str(self.worker_id), guarded=True, pool_size=1)
         self.live_workers = 1
         self._beats = 0
         self.desired = DesiredState.RUNNING
         """What is asked of the worker, as of the last heartbeat."""
+        self.desired_slots: int | None = None
+        """How many slots it is asked to have; None: as it was started."""
         self._former = former
         self._options = options
         self._tasks = tuple(tasks)
@@ -113,7 +128,8 @@ class Lease:
             self._board.worker_id = self.worker_id
         logs.identify(self.worker_id)
         with self._pulse.begin() as connection:
-            self.desired = workers.register(connection, registration)
+            asked = workers.register(connection, registration)
+        self.desired, self.desired_slots = asked.state, asked.slots
         self._renewed(sent)
         for thread in self._threads:
             thread.start()
@@ -162,17 +178,24 @@ class Lease:
     def _beat(self) -> bool:
         """Renew and compare. Returns False once the lease has ended."""
         sent, at = time.monotonic(), clock()
-        state, fps = self._measure()
+        found = self._measure()
         count = self._beats % BEATS_A_COUNT == 0
         with self._pulse.autocommit() as connection:
-            beat = workers.beat(connection, self.worker_id, state=state, fps=fps, count=count)
+            beat = workers.beat(
+                connection,
+                self.worker_id,
+                state=found.state,
+                fps=found.fps,
+                slots=found.slots,
+                count=count,
+            )
         if beat is None:
             return False
         self._beats += 1
         self._renewed(at)
         if beat.live is not None:
             self.live_workers = beat.live
-        self.desired = beat.desired
+        self.desired, self.desired_slots = beat.desired, beat.slots
         self._on_beat(beat.held, sent)
         return True
 

@@ -20,7 +20,7 @@ from uuid import UUID
 _UUID = struct.Struct("16s")
 _INTEGER = struct.Struct("q")
 _TIME = struct.Struct("d")
-_HEADER = 32  # worker id, then when the database last answered
+_HEADER = 32  # worker id, when the database last answered, how many slots there are
 _SLOT = 48  # scenario id, a clock for each kind of call, then the run's time limit and its end
 _LIMIT, _DEADLINE = 32, 40
 _NONE = bytes(_SLOT - 8)
@@ -36,6 +36,8 @@ class Call(IntEnum):
 
 class SlotBoard:
     """A page of shared memory: the worker's id and, for each slot, a scenario and its clocks.
+
+    It has room for `slots`, of which the worker uses as many as it is asked to (`in_use`).
 
     Three are of calls, one is of the run: when its time is up, if it has a limit. Times are
     `time.monotonic()`, which all processes of a host share; 0 means: not inside of one, no limit.
@@ -76,6 +78,15 @@ class SlotBoard:
         """Return the seconds since the database last answered this process."""
         return time.monotonic() - float(_TIME.unpack_from(self._memory, 16)[0])
 
+    @property
+    def in_use(self) -> int:
+        """How many slots the process has now; 0: it has not said so yet."""
+        return int(_INTEGER.unpack_from(self._memory, 24)[0])
+
+    @in_use.setter
+    def in_use(self, slots: int) -> None:
+        _INTEGER.pack_into(self._memory, 24, slots)
+
     def take(self, slot: int, scenario_id: int) -> None:
         """Note that a slot runs a scenario's code from now on."""
         self._clear(slot)
@@ -113,6 +124,7 @@ class SlotBoard:
         calls = [
             (since, self._scenario(slot), call)
             for slot in range(self.slots)
+            if self._scenario(slot)
             for call in Call
             if (since := float(_TIME.unpack_from(self._memory, self._clock(slot, call))[0]))
         ]

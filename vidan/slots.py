@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -26,11 +27,18 @@ class Engagement:
     since: float = field(default_factory=time.monotonic)
     frames: int = 0
     """How many frames it has handed to its committer, in this process."""
+    progressed: bool = False
+    """It has proved progress in this process."""
 
     @property
     def id(self) -> int:
         """The scenario's id."""
         return self.claimed.fence.scenario_id
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it has killed processes, maybe, and has not proved since that it gets on."""
+        return self.claimed.crashes > 1 and not self.progressed
 
     def about(self) -> AbstractContextManager[None]:
         """Let what is logged inside of the block say that it is about this."""
@@ -43,7 +51,8 @@ class Engagement:
 class Slots:
     """Runs engagements, `count` at once, each with `run(engagement, slot)` in a thread.
 
-    `wake` is set whenever one has ended.
+    `wake` is set whenever one has ended. While they become fewer, more may still run (`there`), but
+    nothing begins as long as more than `count` are there.
     """
 
     def __init__(
@@ -62,12 +71,33 @@ class Slots:
         self._outcomes: list[Outcome] = []
         self._changed = threading.Condition()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, args=(slot,), name=f"slot-{slot}", daemon=True)
-            for slot in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: dict[int, threading.Thread] = {}
+        self.resize(count)
+
+    def resize(self, count: int) -> None:
+        """Have `count` slots from now on; those that are too many end when their runs have ended.
+
+        A number that is given anew is the lowest that is free, always less than the most slots
+        that there ever were.
+        """
+        with self._changed:
+            free = (slot for slot in itertools.count() if slot not in self._threads)
+            while len(self._threads) < count:
+                slot = next(free)
+                thread = threading.Thread(
+                    target=self._work, args=(slot,), name=f"slot-{slot}", daemon=True
+                )
+                thread.start()
+                self._threads[slot] = thread
+            self.count = count
+            self._tell()
+            self._changed.notify_all()
+
+    @property
+    def there(self) -> int:
+        """How many slots there are: more than `count` until what is too much has ended."""
+        with self._changed:
+            return len(self._threads)
 
     def engaged(self) -> list[Engagement]:
         """Return all that is waiting, running, or has ended and is not concluded."""
@@ -133,11 +163,12 @@ class Slots:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._threads:
+            threads = list(self._threads.values())
+        for thread in threads:
             thread.join()
 
     def _work(self, slot: int) -> None:
-        while (engagement := self._next()) is not None:
+        while (engagement := self._next(slot)) is not None:
             if self._board is not None:
                 self._board.take(slot, engagement.id)
             outcome = self._run(engagement, slot)
@@ -147,13 +178,23 @@ class Slots:
                 self._outcomes.append(outcome)
             self.wake.set()
 
-    def _next(self) -> Engagement | None:
+    def _next(self, slot: int) -> Engagement | None:
+        """Wait for something to run; None: the slot is to end."""
         with self._changed:
-            while not self._waiting:
+            while len(self._threads) <= self.count:
+                if self._waiting:
+                    return self._waiting.popleft()
                 if self._closed:
                     return None
                 self._changed.wait()
-            return self._waiting.popleft()
+            del self._threads[slot]
+            self._tell()
+            self._changed.notify_all()  # those that are left may begin now
+            return None
+
+    def _tell(self) -> None:
+        if self._board is not None:
+            self._board.in_use = len(self._threads)
 
 
 class FrameRate:

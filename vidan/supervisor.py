@@ -87,6 +87,14 @@ class Post:
     not_before: float = 0.0
     former: UUID | None = None  # the last registration of the process before
     retired: bool = False  # its worker was drained or stopped
+    slots: int = 0  # how many the process before had at last
+
+    def count(self) -> int:
+        """Return how many slots its worker has: as it was scaled, else as it was started."""
+        before = self.slots or self.options.slots
+        if self.board is None or self.board.worker_id is None:
+            return before  # a new process learns of its number when it registers
+        return self.board.in_use or before
 
 
 @dataclass(slots=True)
@@ -167,7 +175,7 @@ class Supervisor:
     def _start(self, post: Post) -> None:
         if post.child is not None or post.retired or time.monotonic() < post.not_before:
             return
-        post.board = SlotBoard.create(post.options.slots)
+        post.board = SlotBoard.create(post.options.most_slots)
         environment = {**self._settings.environment(), **MALLOC}
         if post.options.threads is not None:
             environment["OMP_NUM_THREADS"] = str(post.options.threads)
@@ -189,6 +197,7 @@ class Supervisor:
             return
         worker_id, executing = post.board.worker_id, post.board.executing()
         post.child.close()
+        post.slots = post.count()
         post.board.close()
         lived = time.monotonic() - post.started
         post.child = post.board = None
@@ -285,13 +294,15 @@ class Supervisor:
 
     def _keep_quarantine(self) -> None:
         """Keep one process of one slot while there are suspects that no other may take."""
-        options = next(post.options for post in self._posts if not post.retired)
-        if options.slots == 1 or time.monotonic() < self._next_quarantine:
+        posts = [post for post in self._posts if not post.retired]
+        options = posts[0].options
+        other = any(post.count() == 1 for post in posts)  # which takes them itself
+        if (other and self._quarantine is None) or time.monotonic() < self._next_quarantine:
             return
         self._next_quarantine = time.monotonic() + QUARANTINE_SECONDS
         try:
             with self._connected().begin() as connection:
-                wanted = leases.suspects_due(
+                wanted = not other and leases.suspects_due(
                     connection, self._registered(), within=QUARANTINE_AHEAD_SECONDS
                 )
         except Exception as error:

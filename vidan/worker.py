@@ -33,7 +33,7 @@ from vidan.errors import (
     LeaseLost,
     VidanError,
 )
-from vidan.lease import Lease
+from vidan.lease import Lease, Measured
 from vidan.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
 from vidan.run import Surroundings
 from vidan.runner import Outcome, run_scenario
@@ -125,6 +125,7 @@ class Worker:
         if lease is None:
             return
         leaving = self._depart(lease)
+        self._scale(lease)
         received = self._receive()
         try:
             reception.usable(lease.database, received)  # ids are hints: the claim asks the rows
@@ -205,11 +206,11 @@ class Worker:
     def _lose_all(self) -> None:
         self._slots.interrupt(lambda: LeaseLost("the worker's lease has ended"))
 
-    def _measure(self) -> tuple[str, float]:
+    def _measure(self) -> Measured:
         busy = bool(self._slots.engaged())
         leaving = self.stopping or self.departure.begun
         state = "draining" if leaving else "busy" if busy else "idle"
-        return state, self._frames.per_second()
+        return Measured(state, self._frames.per_second(), self._slots.there)
 
     def _compare(self, held: list[Held], sent: float) -> None:
         lost = self._comparison.orphans(held, self._slots.engaged(), sent)
@@ -227,6 +228,15 @@ class Worker:
         if self.departure.hand_over(lease.desired, self._slots):
             self.stopping = True
         return True
+
+    def _scale(self, lease: Lease) -> None:
+        """Have the slots that are asked for; of what waits nothing is kept from others by fewer."""
+        before = self._slots.count
+        if not self._claims.scale(lease.desired_slots):
+            return
+        self._claim_now = True
+        if self._slots.count < before:
+            self._put_back(lease, self._slots.withdraw(), "not begun, the worker has fewer slots")
 
     # --- receive
 
@@ -289,6 +299,7 @@ class Worker:
         log.info("active, from frame %d on", engagement.claimed.checkpoint)
 
     def _progressed(self, engagement: Engagement) -> None:
+        engagement.progressed = True
         if self._options.quarantine:
             engagement.control.interrupt(HandOver("cleared of suspicion"))
 
@@ -336,7 +347,7 @@ def main(argv: list[str] | None = None) -> int:
     options: WorkerOptions = arguments.options
     settings = config.load()
     logs.configure(settings, "worker")
-    board = None if arguments.board is None else SlotBoard(arguments.board, options.slots)
+    board = None if arguments.board is None else SlotBoard(arguments.board, options.most_slots)
     try:
         worker = Worker(settings, options, load_tasks(options.app), board, arguments.former)
     except VidanError as error:

@@ -19,7 +19,7 @@ EXPECTED = """
 run up doctor orchestrator worker api events top
 db:upgrade,downgrade,history,current,check,prune
 topics:create,list
-workers:list,show,drain,stop
+workers:list,show,scale,drain,stop
 scenario:create,list,show,history,wait,start,stop,retry,transition,delete
 predictions:show,watch,export,render
 dead:list,show,replay,purge
@@ -107,6 +107,7 @@ def test_help_lists_the_commands_and_hides_aliases(bare: Shell) -> None:
         (["worker", "list"], "vidan workers list"),
         (["worker", "--json", "show"], "vidan workers show"),
         (["worker", "drain"], "vidan workers drain"),
+        (["worker", "scale"], "vidan workers scale"),
         (["scenarios", "list"], "vidan scenario list"),
         (["prediction", "show"], "vidan predictions show"),
         (["topic", "create"], "vidan topics create"),

@@ -102,7 +102,7 @@ def test_a_registration_that_follows_another_forgets_no_drain(database: Database
             uuid.uuid4(), "w", "test", 1, "cpu", 1, ("default",), ("detect",), former=before
         )
         with database.begin() as connection:
-            return workers.register(connection, new)
+            return workers.register(connection, new).state
 
     assert register(former.id) is DRAINED
     assert register(None) is DesiredState.RUNNING

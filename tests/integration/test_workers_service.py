@@ -80,6 +80,7 @@ def test_a_worker_shows_what_it_holds(database: Database) -> None:
             "tasks": ["detect"],
             "source": None,
             "desired_state": "running",
+            "desired_slots": None,
         }
         assert scenarios.get(connection, created[0].id).worker == "cpu-0@test"
 

@@ -17,7 +17,7 @@ from tests.support.processes import eventually
 from tests.support.silent_proxy import SilentProxy
 from vidan import lease as lease_module
 from vidan.db.session import Database
-from vidan.lease import Lease
+from vidan.lease import Lease, Measured
 from vidan.services import workers
 from vidan.worker_options import WorkerOptions
 
@@ -47,7 +47,7 @@ def lease(
         None,
         on_beat=lambda *_: None,
         on_end=lambda: ended.append(time.monotonic()),
-        measure=lambda: ("idle", 0.0),
+        measure=lambda: Measured("idle", 0.0),
     )
     made.begin()
     yield made

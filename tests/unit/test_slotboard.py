@@ -98,6 +98,17 @@ def test_slots_do_not_touch_each_other(board: SlotBoard) -> None:
     assert board.worker_id is None
 
 
+def test_the_number_of_slots_stands_beside_the_rest(board: SlotBoard) -> None:
+    worker_id = uuid.uuid4()
+    assert board.in_use == 0
+    board.worker_id = worker_id
+    board.database_answered()
+    board.take(0, 7)
+    board.in_use = 2**40
+    assert (board.in_use, board.worker_id, board.executing()) == (2**40, worker_id, [7])
+    assert 0 <= board.database_silent_for() < 30
+
+
 def test_a_run_is_overdue_once_its_time_is_up(board: SlotBoard) -> None:
     board.take(1, 42)
     assert board.overdue() is None

@@ -121,7 +121,7 @@ class Commands(Group):
 def _is_of_workers(rest: list[str]) -> bool:
     """Whether `vidan worker …` means `vidan workers …`: `worker list`, `worker --json show X`."""
     words = [word for word in rest if not word.startswith("-")]
-    return words[:1] in (["list"], ["show"], ["drain"], ["stop"])
+    return words[:1] in (["list"], ["show"], ["drain"], ["stop"], ["scale"])
 
 
 def _print_version(wanted: bool) -> None:

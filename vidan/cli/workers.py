@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidan.cli import connect, workers_retire
+from vidan.cli import connect, workers_retire, workers_scale
 from vidan.cli.command import Commands
 from vidan.cli.output import Output
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "workers",
-    "Show the workers (processes that run scenarios, each on one device), and let them leave.",
+    "Show the workers (processes that run scenarios, each on one device); scale them, end them.",
     examples="""
         vidan workers list
         vidan workers show cpu-0@host
+        vidan workers scale cpu-0@host 4
         vidan workers drain cpu-0@host --wait
     """,
 )
@@ -40,6 +41,7 @@ def list_workers(
     """List the workers that hold a lease.
 
     In a pipe: name, state, device, slots, scenarios, fps, queues, last seen, separated by tabs.
+    Slots are shown as `2 → 4` while a worker has 2 and is to have 4.
     """
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import workers
@@ -51,7 +53,7 @@ def list_workers(
             "NAME": lambda w: w.name,
             "STATE": lambda w: w.state,
             "DEVICE": lambda w: w.device,
-            "SLOTS": lambda w: w.slots,
+            "SLOTS": workers_scale.shown,
             "SCENARIOS": lambda w: w.scenarios,
             "FPS": lambda w: round(w.fps, 1),
             "QUEUES": lambda w: w.queues,
@@ -83,4 +85,5 @@ def show(
     out.details(found.as_json(), id=found.id)
 
 
+workers_scale.register(commands)
 workers_retire.register(commands)

@@ -191,6 +191,7 @@ workers = Table(
     Column("quarantine", Boolean, nullable=False, server_default=text("false")),
     Column("state", Text, nullable=False, server_default=text("'idle'")),
     Column("desired_state", Text, nullable=False, server_default=text("'running'")),
+    Column("desired_slots", Integer),  # null: as many as it was started with
     Column("fps", DOUBLE_PRECISION, nullable=False, server_default=text("0")),
     Column("lease_until", DateTime(timezone=True), nullable=False),
     Column("seen_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
@@ -199,6 +200,7 @@ workers = Table(
     CheckConstraint(
         _one_of("desired_state", ["running", "drained", "stopped"]), name="desired_state"
     ),
+    CheckConstraint("desired_slots > 0", name="desired_slots"),
     postgresql_with={"fillfactor": "50"},
 )
 

@@ -34,19 +34,29 @@ class Registration:
     """The registration that this one follows: of this process, or of the one that it replaces."""
 
 
-def register(connection: Connection, worker: Registration) -> DesiredState:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of a worker; `slots`: how many it is to have, None: as it was started."""
+
+    state: DesiredState
+    slots: int | None
+
+
+def register(connection: Connection, worker: Registration) -> Asked:
     """Enter a worker, with a fresh lease. Returns what is asked of it.
 
-    That is what was asked under its former id: a lease that ended forgets no drain.
+    That is what was asked under its former id: a lease that ended forgets no drain, and no number
+    of slots.
     """
     found = connection.execute(
         text(
             "INSERT INTO workers (id, name, host, pid, device, slots, queues, tasks, source,"
-            " quarantine, lease_until, desired_state) VALUES (:id, :name, :host, :pid, :device,"
-            " :slots, :queues, :tasks, :source, :quarantine,"
-            " now() + make_interval(secs => :lease),"
-            " coalesce((SELECT desired_state FROM workers WHERE id = :former), 'running'))"
-            " RETURNING desired_state"
+            " quarantine, lease_until, desired_state, desired_slots)"
+            " SELECT :id, :name, :host, :pid, :device, coalesce(f.desired_slots, :slots),"
+            " :queues, :tasks, :source, :quarantine, now() + make_interval(secs => :lease),"
+            " coalesce(f.desired_state, 'running'), f.desired_slots"
+            " FROM (SELECT) AS new LEFT JOIN workers f ON f.id = :former"
+            " RETURNING desired_state, desired_slots"
         ),
         {
             "id": worker.worker_id,
@@ -63,41 +73,52 @@ def register(connection: Connection, worker: Registration) -> DesiredState:
             "former": worker.former,
         },
     )
-    return DesiredState(found.scalar_one())
+    state, slots = found.one()
+    return Asked(DesiredState(state), slots)
 
 
 _RENEW = """
     UPDATE workers SET lease_until = now() + make_interval(secs => :lease), seen_at = now(),
-           state = :state, fps = :fps
-    WHERE id = :id AND lease_until > now() RETURNING desired_state
+           state = :state, fps = :fps, slots = coalesce(CAST(:slots AS integer), slots)
+    WHERE id = :id AND lease_until > now() RETURNING desired_state, desired_slots
 """
 
 
 def renew(
-    connection: Connection, worker_id: UUID, *, state: str, fps: float
+    connection: Connection, worker_id: UUID, *, state: str, fps: float, slots: int | None = None
 ) -> DesiredState | None:
     """Renew a worker's lease, only while it has not ended. Returns what is asked of the worker.
 
-    None once the lease has ended.
+    `slots`: how many it has now, if they may have changed. None once the lease has ended.
     """
     found = connection.execute(
         text(_RENEW),
-        {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps},
+        {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps, "slots": slots},
     ).scalar()
     return None if found is None else DesiredState(found)
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a heartbeat brings back; `live` is how many workers hold a lease, if it was asked."""
+    """What a heartbeat brings back; `live` is how many workers hold a lease, if it was asked.
+
+    `slots`: how many the worker is asked to have; None: as it was started.
+    """
 
     desired: DesiredState
     held: list[Held]
     live: int | None
+    slots: int | None = None
 
 
 def beat(
-    connection: Connection, worker_id: UUID, *, state: str, fps: float, count: bool
+    connection: Connection,
+    worker_id: UUID,
+    *,
+    state: str,
+    fps: float,
+    count: bool,
+    slots: int | None = None,
 ) -> Beat | None:
     """Renew a worker's lease, as `renew` does, and read what it holds, in one statement.
 
@@ -105,18 +126,18 @@ def beat(
     """
     found = connection.execute(
         text(_BEAT.format(renewed=_RENEW, live=_LIVE if count else "CAST(NULL AS bigint)")),
-        {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps},
+        {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps, "slots": slots},
     ).one_or_none()
     if found is None:
         return None
     rows = [Held(scenario_id, epoch, Status(status)) for scenario_id, epoch, status in found.held]
-    return Beat(DesiredState(found.desired_state), rows, found.live)
+    return Beat(DesiredState(found.desired_state), rows, found.live, found.desired_slots)
 
 
 # two texts, not a parameter that says whether to count: its plan would be made each time
 _BEAT = """
 WITH renewed AS ({renewed})
-SELECT desired_state,
+SELECT desired_state, desired_slots,
        coalesce((SELECT jsonb_agg(jsonb_build_array(id, epoch, status) ORDER BY id)
                  FROM scenarios WHERE worker_id = :id), '[]') AS held, {live} AS live
 FROM renewed
@@ -195,6 +216,7 @@ class WorkerRow:
     quarantine: bool
     state: str
     desired_state: DesiredState
+    desired_slots: int | None
     alive: bool
     scenarios: tuple[int, ...]
     fps: float
@@ -217,12 +239,13 @@ class WorkerRow:
             "tasks": list(self.tasks),
             "source": self.source,
             "desired_state": str(self.desired_state),
+            "desired_slots": self.desired_slots,
         }
 
 
 _SELECT = """
 SELECT w.id, w.name, w.host, w.pid, w.device, w.slots, w.queues, w.tasks, w.source,
-       w.quarantine, w.desired_state,
+       w.quarantine, w.desired_state, w.desired_slots,
        CASE WHEN w.lease_until <= now() THEN 'gone'
             WHEN w.desired_state <> 'running' THEN 'draining' ELSE w.state END AS state,
        w.lease_until > now() AS alive, w.fps, w.seen_at,
@@ -249,6 +272,21 @@ def get(connection: Connection, id_or_name: str) -> WorkerRow:
     return max(found, key=lambda row: (row.alive, row.seen_at))
 
 
+def living(connection: Connection, wanted: Collection[str]) -> list[WorkerRow]:
+    """Return the living workers of these ids or names, of a name all of them.
+
+    Raises NotFoundError, or NotAllowedError for a worker that is gone.
+    """
+    chosen = [one for one in find(connection) if one.name in wanted or str(one.id) in wanted]
+    for missing in set(wanted) - {name for one in chosen for name in (one.name, str(one.id))}:
+        gone = get(connection, missing)  # raises NotFoundError
+        raise NotAllowedError(
+            f"worker {missing} is gone since {gone.seen_at.isoformat(timespec='seconds')}",
+            hint="what it held goes on elsewhere; see `vidan workers list`",
+        )
+    return chosen
+
+
 @dataclass(frozen=True, slots=True)
 class Retired:
     """A worker that was asked to leave; `changed` is False if it had been asked already."""
@@ -266,17 +304,7 @@ def retire(
     A drained one may be stopped; the other way round nothing changes. Raises NotFoundError, or
     NotAllowedError for a worker that is gone.
     """
-    everyone = find(connection)
-    if wanted is None:
-        chosen = everyone
-    else:
-        chosen = [one for one in everyone if one.name in wanted or str(one.id) in wanted]
-        for missing in set(wanted) - {name for one in chosen for name in (one.name, str(one.id))}:
-            gone = get(connection, missing)  # raises NotFoundError
-            raise NotAllowedError(
-                f"worker {missing} is gone since {gone.seen_at.isoformat(timespec='seconds')}",
-                hint="what it held goes on elsewhere; see `vidan workers list`",
-            )
+    chosen = find(connection) if wanted is None else living(connection, wanted)
     changed = set(
         connection.execute(
             text(

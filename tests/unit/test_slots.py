@@ -1,0 +1,198 @@
+"""Slots become more and fewer while they run something."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.processes import eventually
+from vidan.runner import End, Outcome
+from vidan.services.leases import Claimed, Fence
+from vidan.slotboard import SlotBoard
+from vidan.slots import Engagement, Slots
+
+WORKER = uuid.uuid4()
+
+
+def engagement(scenario_id: int) -> Engagement:
+    claimed = Claimed(
+        fence=Fence(scenario_id, 1, WORKER),
+        task="t",
+        source=None,
+        needs_source=False,
+        params={},
+        checkpoint=0,
+        checkpoint_pts=None,
+        state={},
+        label_names=(),
+        frames_total=None,
+        frames_done=0,
+        crashes=0,
+    )
+    return Engagement(claimed)
+
+
+class Runs:
+    """Runs that last until they are let go, and how many there were at once."""
+
+    def __init__(self) -> None:
+        self.running: dict[int, int] = {}
+        self.most = 0
+        self.used: set[int] = set()
+        self._go: dict[int, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, engagement: Engagement, slot: int) -> Outcome:
+        with self._lock:
+            self.running[engagement.id] = slot
+            self.used.add(slot)
+            self.most = max(self.most, len(self.running))
+            go = self._go.setdefault(engagement.id, threading.Event())
+        assert go.wait(30)
+        with self._lock:
+            del self.running[engagement.id]
+        return Outcome(engagement.claimed, End.COMPLETED)
+
+    def end(self, *ids: int) -> None:
+        with self._lock:
+            for scenario_id in ids:
+                self._go.setdefault(scenario_id, threading.Event()).set()
+
+    def are(self, *ids: int) -> bool:
+        return eventually(lambda: set(self.running) == set(ids), 20)
+
+
+@pytest.fixture
+def runs() -> Runs:
+    return Runs()
+
+
+@pytest.fixture
+def board() -> Iterator[SlotBoard]:
+    made = SlotBoard.create(64)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def slots(runs: Runs, board: SlotBoard) -> Iterator[Slots]:
+    made = Slots(1, runs, board)
+    yield made
+    runs.end(*range(100))
+    made.close()
+
+
+def test_more_slots_take_at_once_what_waits(slots: Slots, runs: Runs, board: SlotBoard) -> None:
+    slots.add(map(engagement, range(4)))
+    assert runs.are(0)
+    assert board.in_use == 1
+    slots.resize(3)
+    assert runs.are(0, 1, 2)
+    assert (slots.waiting, slots.free) == (1, -1)
+    assert sorted(runs.running.values()) == [0, 1, 2]
+    assert board.in_use == slots.there == 3
+    assert sorted(board.executing()) == [1, 2]  # 0 is nobody's id
+
+
+def test_with_fewer_what_runs_ends_and_then_as_many_run(
+    slots: Slots, runs: Runs, board: SlotBoard
+) -> None:
+    slots.resize(4)
+    slots.add(map(engagement, range(1, 8)))
+    assert runs.are(1, 2, 3, 4)
+    slots.resize(2)
+    assert runs.are(1, 2, 3, 4)  # nobody is ended for it
+    assert board.in_use == 4
+    runs.end(1, 2)
+    assert runs.are(3, 4)
+    assert eventually(lambda: slots.there == 2, 20)
+    assert board.in_use == 2
+    assert slots.waiting == 3
+    assert not eventually(lambda: len(runs.running) != 2, 0.3)
+    runs.most = 0
+    runs.end(*range(8))
+    assert eventually(lambda: len(slots.outcomes()) == 7, 20)
+    assert runs.most <= 2
+
+
+def test_one_slot_begins_nothing_beside_what_still_runs(slots: Slots, runs: Runs) -> None:
+    slots.resize(2)
+    slots.add([engagement(1), engagement(2)])
+    assert runs.are(1, 2)
+    slots.resize(1)
+    slots.add([engagement(3)])
+    runs.end(1)
+    assert runs.are(2)
+    assert not eventually(lambda: 3 in runs.running, 0.3)
+    runs.end(2)
+    assert runs.are(3)
+
+
+def test_waiting_ones_can_be_withdrawn_after_it(slots: Slots, runs: Runs) -> None:
+    slots.resize(2)
+    slots.add(map(engagement, range(1, 6)))
+    assert runs.are(1, 2)
+    slots.resize(1)
+    assert [one.id for one in slots.withdraw()] == [3, 4, 5]
+    runs.end(1, 2)
+    assert eventually(lambda: slots.there == 1, 20)
+
+
+def test_numbers_of_slots_are_used_again(slots: Slots, runs: Runs, board: SlotBoard) -> None:
+    """Each has a place on the board, which has no more than the most slots."""
+    for _ in range(20):
+        slots.resize(64)
+        assert slots.there == 64
+        slots.resize(1)
+        slots.resize(30)
+        assert eventually(lambda: slots.there == 30, 20)
+    slots.resize(64)
+    slots.add(map(engagement, range(1, 65)))
+    assert runs.are(*range(1, 65))
+    assert runs.used == set(range(64))
+    assert sorted(board.executing()) == list(range(1, 65))
+
+
+def test_growing_again_before_what_is_too_much_has_ended(slots: Slots, runs: Runs) -> None:
+    slots.resize(3)
+    slots.add(map(engagement, range(1, 6)))
+    assert runs.are(1, 2, 3)
+    slots.resize(1)
+    slots.resize(4)
+    assert runs.are(1, 2, 3, 4)
+    runs.end(1)
+    assert runs.are(2, 3, 4, 5)
+
+
+def test_under_load_each_runs_once_and_never_too_many(board: SlotBoard) -> None:
+    lock = threading.Lock()
+    ran: list[int] = []
+    running = 0
+    too_many: list[int] = []
+    allowed = 8
+
+    def run(one: Engagement, slot: int) -> Outcome:
+        nonlocal running
+        with lock:
+            running += 1
+            if running > allowed:
+                too_many.append(running)
+            ran.append(one.id)
+        with lock:
+            running -= 1
+        return Outcome(one.claimed, End.COMPLETED)
+
+    slots = Slots(1, run, board)
+    number = 0
+    for count in (8, 1, 5, 2, 7, 1, 8, 3) * 25:
+        slots.resize(count)
+        slots.add([engagement(number + place) for place in range(10)])
+        number += 10
+    assert eventually(lambda: slots.unwritten == number, 30)
+    slots.close()
+    assert sorted(ran) == list(range(number))
+    assert too_many == []
+    assert slots.there == 3
