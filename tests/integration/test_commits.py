@@ -286,8 +286,13 @@ def test_all_updates_of_commits_and_heartbeats_are_hot(worker: PlayedWorker) -> 
     for frame in range(200):
         commit(worker, replace(batch(frame, frame + 1), clear_budgets=frame > 0))
         with worker.database.begin() as connection:
-            assert workers.renew(
-                connection, worker.id, state="busy", fps=frame, slots=1 + frame % 64
+            assert workers.beat(
+                connection,
+                worker.id,
+                state="busy",
+                fps=frame,
+                count=False,
+                slots=1 + frame % 64,
             )
 
     def counts() -> dict[str, tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,21 @@ from sqlalchemy import Connection, event, text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.services import announcements, caps, events, expiry, leases, overview, scenarios, tasks
-from vidan.services.leases import Claimant
+from vidan.domain import Status
+from vidan.services import (
+    announcements,
+    caps,
+    due,
+    events,
+    expiry,
+    leases,
+    overview,
+    runs,
+    scenarios,
+    tasks,
+    workers,
+)
+from vidan.services.leases import Claimant, Fence
 from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import TaskSpec
 
@@ -23,11 +36,14 @@ WORKER = uuid.uuid4()
 QUEUES = ("default", "night")
 
 
-def grow(database: Database, knowledge: str) -> None:
-    """A few that live, then very many that have ended; the planner's knowledge is as named."""
+def grow(database: Database, knowledge: str) -> list[Fence]:
+    """A few that live, then very many that have ended; the planner's knowledge is as named.
+
+    Returns the fences of those that a worker holds.
+    """
     with database.begin() as connection:
         scenarios.create_many(connection, [NewScenario(source="/a.mp4")] * 20)
-    PlayedWorker(database).take(10)
+    held = [one.fence for one in PlayedWorker(database).take(10)]
     with database.begin() as connection:
         announcements.take_due(connection)
         if knowledge == "from before it grew":
@@ -42,6 +58,7 @@ def grow(database: Database, knowledge: str) -> None:
         )
         if knowledge == "all":
             connection.execute(text("ANALYZE"))
+    return held
 
 
 @pytest.fixture
@@ -63,15 +80,37 @@ def rows_read(connection: Connection) -> int:
     return int(found.scalar_one())
 
 
-STEPS: dict[str, Callable[[Connection], object]] = {
-    "claim": lambda c: leases.claim(c, Claimant(WORKER, "w", ("default", "night"), ("detect",)), 4),
-    "announcement": announcements.take_due,
-    "next due": announcements.next_due,
-    "expiry": lambda c: expiry.expire(c, actor="test"),
-    "suspects": lambda c: leases.suspects_due(c, [WORKER]),
-    "overview": overview.look,
-    "events": lambda c: events.read(c, events.now(c), events.Wanted(task="detect")),
-    "held": lambda c: leases.held(c, WORKER),
+def claim(connection: Connection, held: Sequence[Fence]) -> bool:
+    claimant = Claimant(held[0].worker_id, "w", ("default", "night"), ("detect",))
+    return len(leases.claim(connection, claimant, 4)) == 4
+
+
+def beat(connection: Connection, held: Sequence[Fence]) -> bool:
+    found = workers.beat(connection, held[0].worker_id, state="busy", fps=0, count=True)
+    return found is not None and len(found.held) == len(held)
+
+
+def finish(connection: Connection, held: Sequence[Fence]) -> bool:
+    endings = [runs.Ending(fence, Status.COMPLETED) for fence in held]
+    return len(runs.finish(connection, endings, actor="w")) == len(held)
+
+
+# each tells whether it found what it is to find
+STEPS: dict[str, Callable[[Connection, Sequence[Fence]], object]] = {
+    "claim": claim,
+    "any due": lambda c, _: due.any_due(c, ("default", "night"), ("detect",)),
+    "announcement": lambda c, _: announcements.take_due(c) == [],
+    "next due": lambda c, _: announcements.next_due(c) is None,
+    "expiry": lambda c, _: expiry.expire(c, actor="test") == [],
+    "suspects": lambda c, held: not leases.suspects_due(c, [held[0].worker_id]),
+    "overview": lambda c, held: len(overview.look(c).running) == len(held),
+    "events": lambda c, _: events.read(c, events.now(c), events.Wanted(task="detect")),
+    "held": lambda c, held: len(leases.held(c, held[0].worker_id)) == len(held),
+    "beat": beat,
+    "start": lambda c, held: len(runs.start(c, held, actor="w")) == len(held),
+    "finish": finish,
+    "failure": lambda c, held: runs.fail(c, held[0], "broken", actor="w"),
+    "hand over": lambda c, held: leases.hand_over(c, held, reason="leaves", actor="w"),
 }
 
 
@@ -80,9 +119,9 @@ STEPS: dict[str, Callable[[Connection], object]] = {
 def test_a_step_reads_a_few_rows(
     database: Database, guarded: Database, knowledge: str, step: str
 ) -> None:
-    grow(database, knowledge)
+    held = grow(database, knowledge)
     with guarded.begin() as connection:
-        STEPS[step](connection)
+        assert STEPS[step](connection, held)
         assert rows_read(connection) < 200
 
 

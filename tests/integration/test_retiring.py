@@ -84,10 +84,14 @@ def test_who_is_gone_or_unknown_is_refused(database: Database) -> None:
 def test_the_heartbeat_tells_what_is_asked(database: Database) -> None:
     worker = PlayedWorker(database, "w")
     with database.begin() as connection:
-        assert workers.renew(connection, worker.id, state="idle", fps=0) is DesiredState.RUNNING
+        beat = workers.beat(connection, worker.id, state="idle", fps=0, count=False)
+        assert beat is not None
+        assert beat.desired is DesiredState.RUNNING
     retire(database, "w", to=DRAINED)
     with database.begin() as connection:
-        assert workers.renew(connection, worker.id, state="busy", fps=0) is DRAINED
+        beat = workers.beat(connection, worker.id, state="busy", fps=0, count=False)
+        assert beat is not None
+        assert beat.desired is DRAINED
         (shown,) = workers.find(connection)
     assert (shown.state, shown.as_json()["desired_state"]) == ("draining", "drained")
 

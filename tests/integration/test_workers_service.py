@@ -24,9 +24,9 @@ def seconds_left(database: Database, worker: PlayedWorker) -> float:
         return float(found.scalar_one())
 
 
-def renew(database: Database, worker: PlayedWorker) -> DesiredState | None:
+def beat(database: Database, worker: PlayedWorker, *, count: bool = False) -> workers.Beat | None:
     with database.begin() as connection:
-        return workers.renew(connection, worker.id, state="busy", fps=12.25)
+        return workers.beat(connection, worker.id, state="busy", fps=12.25, count=count)
 
 
 def test_a_registration_has_a_lease(database: Database) -> None:
@@ -43,16 +43,17 @@ def test_a_registration_has_a_lease(database: Database) -> None:
 def test_a_lease_is_renewed_only_while_it_has_not_ended(database: Database) -> None:
     worker = PlayedWorker(database)
     worker.let_lease_end(-2)
-    assert renew(database, worker)
+    assert beat(database, worker)
     assert seconds_left(database, worker) > leases.LEASE_SECONDS - 1
     worker.let_lease_end(0)
-    assert not renew(database, worker)
+    assert beat(database, worker) is None
     worker.let_lease_end(-2)
     with database.begin() as connection:
         workers.sign_off(connection, worker.id)
-    assert not renew(database, worker)
+    assert beat(database, worker) is None
     with database.begin() as connection:
-        assert not workers.renew(connection, uuid.uuid4(), state="idle", fps=0)
+        nobody = uuid.uuid4()
+        assert workers.beat(connection, nobody, state="idle", fps=0, count=False) is None
 
 
 def test_a_worker_shows_what_it_holds(database: Database) -> None:
@@ -62,7 +63,7 @@ def test_a_worker_shows_what_it_holds(database: Database) -> None:
         )
     worker = PlayedWorker(database)
     worker.take(2)
-    renew(database, worker)
+    beat(database, worker)
     with database.begin() as connection:
         found = workers.get(connection, str(worker.id))
         assert found.as_json() == {
@@ -97,7 +98,9 @@ def test_who_is_gone_is_shown_only_if_asked_for(database: Database) -> None:
             ("b", "gone", False),
             ("c", "idle", True),
         ]
-        assert workers.live_count(connection) == 1
+    counted = beat(database, alive, count=True)
+    assert counted is not None
+    assert counted.live == 1
 
 
 def test_of_several_registrations_of_a_name_the_living_one_is_found(database: Database) -> None:
@@ -138,16 +141,12 @@ def test_a_heartbeat_renews_and_reads_what_is_held(database: Database) -> None:
     PlayedWorker(database, "another")
     worker = PlayedWorker(database)
 
-    def beat(*, count: bool = False) -> workers.Beat | None:
-        with database.begin() as connection:
-            return workers.beat(connection, worker.id, state="busy", fps=2.5, count=count)
-
-    assert beat() == workers.Beat(DesiredState.RUNNING, [], None)
+    assert beat(database, worker) == workers.Beat(DesiredState.RUNNING, [], None)
     with database.begin() as connection:
         scenarios.create_many(connection, [NewScenario(source="/a.mp4")] * 3)
     taken = [one.fence for one in worker.take(2)]
     worker.let_lease_end(-2)
-    found = beat(count=True)
+    found = beat(database, worker, count=True)
     assert found is not None
     assert [(one.scenario_id, one.epoch) for one in found.held] == [
         (fence.scenario_id, fence.epoch) for fence in taken
@@ -156,4 +155,4 @@ def test_a_heartbeat_renews_and_reads_what_is_held(database: Database) -> None:
     assert found.live == 2
     assert seconds_left(database, worker) > leases.LEASE_SECONDS - 1
     worker.let_lease_end(0)
-    assert beat(count=True) is None
+    assert beat(database, worker, count=True) is None

@@ -120,19 +120,33 @@ class Workers:
             {"id": worker.id},
         ).scalar_one()
 
-    def renew(self, worker: Played) -> Deed[bool]:
-        """A heartbeat's first statement: only while the lease has not ended."""
+    def beat(self, worker: Played, *, count: bool) -> Deed[workers.Beat | None]:
+        """A heartbeat: renews only while the lease has not ended, and tells what is held.
 
-        def work(connection: Connection) -> bool:
-            renewed = workers.renew(connection, worker.id, state="busy", fps=1.0)
-            if renewed:
+        What nobody runs is counted in `unknown`: so many beats in a row.
+        """
+
+        def work(connection: Connection) -> workers.Beat | None:
+            beat = workers.beat(connection, worker.id, state="busy", fps=1.0, count=count)
+            if beat is not None:
                 self._hold_lease(connection, worker)
-            return renewed is not None
+            return beat
 
-        def judge(renewed: bool) -> None:
-            assert renewed == (not worker.ended)
+        def judge(beat: workers.Beat | None) -> Change | None:
+            assert (beat is None) == worker.ended
+            if beat is None:
+                return None
+            assert beat.live == (sum(not one.ended for one in self.all) if count else None)
+            expected = [one for one in self.world.expected.values() if one.worker == worker.id]
+            assert [(row.scenario_id, row.epoch, row.status) for row in beat.held] == sorted(
+                (one.id, one.epoch, one.status) for one in expected
+            )
+            rows = {(row.scenario_id, row.epoch) for row in beat.held}
+            believed = {(run.id, run.fence.epoch) for run in worker.runs}
+            unknown = {one: worker.unknown.get(one, 0) + 1 for one in rows - believed}
+            return lambda: setattr(worker, "unknown", unknown)
 
-        return Deed("renew", work, judge, waits_for=[] if worker.ended else [worker.id])
+        return Deed("beat", work, judge, waits_for=[] if worker.ended else [worker.id])
 
     def let_lease_end(self, worker: Played, seconds_ago: float = 1.0) -> bool:
         """It did not renew: the host is gone, the process was stopped, the network was cut."""

@@ -183,7 +183,12 @@ class Immortal:
 
     def __call__(self, chance: random.Random) -> None:
         do, name = self.crowd.do, self.claimant.name
-        assert do(lambda c: workers.renew(c, self.claimant.worker_id, state="busy", fps=1.0))
+        me = self.claimant.worker_id
+        beat = do(lambda c: workers.beat(c, me, state="busy", fps=1.0, count=True))
+        assert beat is not None
+        assert beat.held == []
+        assert beat.live is not None
+        assert beat.live >= 1
         claimed = do(lambda c: leases.claim(c, self.claimant, 8))
         chance.shuffle(claimed)
         fences = [one.fence for one in claimed]

@@ -196,19 +196,10 @@ def put_back(world: World, fences: Sequence[Fence]) -> Deed[set[int]]:
 
 def heartbeat(world: World, workers: Workers, worker: Played) -> bool:
     """Renew, compare with what the runs believe, put back what nobody runs."""
-    if not world.do(workers.renew(worker)):
+    if not world.do(workers.beat(worker, count=bool(len(worker.runs) % 2))):
         return False
     if worker.ended:
         return True
-    with world.database.begin() as connection:
-        held = leases.held(connection, worker.id)
-    expected = [one for one in world.expected.values() if one.worker == worker.id]
-    assert [(row.scenario_id, row.epoch, row.status) for row in held] == sorted(
-        (one.id, one.epoch, one.status) for one in expected
-    )
-    rows = {(row.scenario_id, row.epoch) for row in held}
-    believed = {(run.id, run.fence.epoch) for run in worker.runs}
-    worker.unknown = {one: worker.unknown.get(one, 0) + 1 for one in rows - believed}
     lost = sorted(one for one, beats in worker.unknown.items() if beats >= 2)
     fences = [Fence(*one, worker.id) for one in lost]
     return not fences or world.do(put_back(world, fences))

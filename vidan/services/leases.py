@@ -263,7 +263,8 @@ class Held:
 def held(connection: Connection, worker_id: UUID) -> list[Held]:
     """Return the scenarios that a worker holds."""
     found = connection.execute(
-        text("SELECT id, epoch, status FROM scenarios WHERE worker_id = :worker ORDER BY id"),
+        text("SELECT id, epoch, status FROM scenarios WHERE worker_id = :worker"),
         {"worker": worker_id},
     )
-    return [Held(row.id, row.epoch, Status(row.status)) for row in found]
+    # sorted here: a planner with old statistics would walk through all ids for it
+    return [Held(row.id, row.epoch, Status(row.status)) for row in sorted(found)]

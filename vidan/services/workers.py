@@ -84,20 +84,6 @@ _RENEW = """
 """
 
 
-def renew(
-    connection: Connection, worker_id: UUID, *, state: str, fps: float, slots: int | None = None
-) -> DesiredState | None:
-    """Renew a worker's lease, only while it has not ended. Returns what is asked of the worker.
-
-    `slots`: how many it has now, if they may have changed. None once the lease has ended.
-    """
-    found = connection.execute(
-        text(_RENEW),
-        {"id": worker_id, "lease": LEASE_SECONDS, "state": state, "fps": fps, "slots": slots},
-    ).scalar()
-    return None if found is None else DesiredState(found)
-
-
 @dataclass(frozen=True, slots=True)
 class Beat:
     """What a heartbeat brings back; `live` is how many workers hold a lease, if it was asked.
@@ -120,7 +106,7 @@ def beat(
     count: bool,
     slots: int | None = None,
 ) -> Beat | None:
-    """Renew a worker's lease, as `renew` does, and read what it holds, in one statement.
+    """Renew a worker's lease, only while it has not ended, and read what it holds: one statement.
 
     `count`: how many workers are there, too, which reads them all. None once the lease has ended.
     """
@@ -130,7 +116,11 @@ def beat(
     ).one_or_none()
     if found is None:
         return None
-    rows = [Held(scenario_id, epoch, Status(status)) for scenario_id, epoch, status in found.held]
+    # sorted here: a planner with old statistics would walk through all ids for it
+    rows = [
+        Held(scenario_id, epoch, Status(status))
+        for scenario_id, epoch, status in sorted(found.held)
+    ]
     return Beat(DesiredState(found.desired_state), rows, found.live, found.desired_slots)
 
 
@@ -138,7 +128,7 @@ def beat(
 _BEAT = """
 WITH renewed AS ({renewed})
 SELECT desired_state, desired_slots,
-       coalesce((SELECT jsonb_agg(jsonb_build_array(id, epoch, status) ORDER BY id)
+       coalesce((SELECT jsonb_agg(jsonb_build_array(id, epoch, status))
                  FROM scenarios WHERE worker_id = :id), '[]') AS held, {live} AS live
 FROM renewed
 """
@@ -161,15 +151,6 @@ def sign_off(connection: Connection, worker_id: UUID) -> None:
             " seen_at = now() WHERE id = :id"
         ),
         {"id": worker_id},
-    )
-
-
-def live_count(connection: Connection) -> int:
-    """Return how many workers hold a lease."""
-    return int(
-        connection.execute(
-            text("SELECT count(*) FROM workers WHERE lease_until > now()")
-        ).scalar_one()
     )
 
 
