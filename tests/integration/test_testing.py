@@ -113,6 +113,19 @@ def interrupted(run: Run) -> str:
     return "went on"
 
 
+@app.task(name="frozen", source=False)
+def frozen(run: Run) -> str:
+    tries.append(run.scenario_id)
+    if tries.count(run.scenario_id) == 1:
+        freeze()
+        run.progress()
+    return "went on"
+
+
+def freeze() -> None:
+    """What a test replaces: a debugger that stops all threads for long ends the lease."""
+
+
 @app.task(name="long", source=False, soft_time_limit=0.05)
 def long(run: Run) -> str:
     try:
@@ -289,6 +302,18 @@ def test_ctrl_c_ends_the_run_and_charges_nothing(stack: Stack) -> None:
 
     assert (scenario.status, scenario.look().attempts) == (Status.INIT_STARTUP, 0)
     assert scenario.wait().result == "went on"
+
+
+def test_a_run_whose_lease_a_debugger_let_end_begins_again(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "freeze", stack._worker._lease._end)
+    scenario = frozen.delay()
+
+    ended = scenario.wait()
+
+    assert (ended.result, ended.attempts) == ("went on", 0)
+    assert tries.count(scenario.id) == 2
 
 
 def test_the_soft_time_limit_is_told(stack: Stack) -> None:
