@@ -69,6 +69,8 @@ class InProcess:
         claimed = lease.database.retrying(lambda c: leases.claim(c, claimant, 1))
         for one in claimed:
             self._conclusions.write(lease.database, self._run(lease, one))
+            if lease.ended:  # there is no orchestrator that would release it
+                self._conclusions.put_back(lease.database, [one.fence], "its lease has ended")
         return bool(claimed)
 
     def close(self) -> None:
