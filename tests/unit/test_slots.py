@@ -118,16 +118,20 @@ def test_with_fewer_what_runs_ends_and_then_as_many_run(
     assert runs.most <= 2
 
 
-def test_one_slot_begins_nothing_beside_what_still_runs(slots: Slots, runs: Runs) -> None:
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_slot_begins_nothing_beside_what_still_runs(
+    slots: Slots, runs: Runs, number: int
+) -> None:
     slots.resize(2)
     slots.add([engagement(1), engagement(2)])
     assert runs.are(1, 2)
     slots.resize(1)
     slots.add([engagement(3)])
-    runs.end(1)
-    assert runs.are(2)
+    (first,) = (one for one, slot in runs.running.items() if slot == number)
+    runs.end(first)
+    assert runs.are(3 - first)
     assert not eventually(lambda: 3 in runs.running, 0.3)
-    runs.end(2)
+    runs.end(3 - first)
     assert runs.are(3)
 
 
