@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
 
 SAMPLE = Path(__file__).resolve().parent.parent / "vidan" / "samples" / "pedestrians.mp4"
+RATE = 25
 
 
 def scaled(path: Path, height: int, width: int, frames: int) -> Path:
     """Write the sample in another size, again and again until it has so many frames."""
     with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=25, options={"preset": "veryfast", "crf": "23"})
+        stream = output.add_stream(
+            "libx264", rate=RATE, options={"preset": "veryfast", "crf": "23"}
+        )
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         written = 0
@@ -22,7 +26,7 @@ def scaled(path: Path, height: int, width: int, frames: int) -> Path:
                     if written == frames:
                         break
                     scaled = frame.reformat(width, height, "yuv420p")
-                    scaled.pts = None
+                    scaled.pts, scaled.time_base = written, Fraction(1, RATE)
                     output.mux(stream.encode(scaled))
                     written += 1
         output.mux(stream.encode())
