@@ -190,11 +190,15 @@ def test_pictures_are_mirrored_as_shown(tmp_path: Path) -> None:
     source.close()
 
 
+# with its own rate control, x264 writes other bytes now and then on a busy machine
+STEADY = {"x264-params": f"{videos.X264['x264-params']}:qp=25:weightp=0"}
 DAMAGE: dict[str, Maker] = {
     "mp4, 10 %": lambda d: videos.damaged(videos.encode(d / "1.mp4", 100), d / "a.mp4"),
     "mp4, 1 %": lambda d: videos.damaged(videos.encode(d / "1.mp4", 100), d / "a.mp4", 0.01),
     "mkv": lambda d: videos.damaged(videos.encode(d / "1.mkv", 100), d / "a.mkv", 0.01, start=0.2),
-    "ts": lambda d: videos.damaged(videos.encode(d / "1.ts", 100), d / "a.ts", 0.02, start=0.1),
+    "ts": lambda d: videos.damaged(
+        videos.encode(d / "1.ts", 100, options=STEADY), d / "a.ts", 0.02, start=0.1
+    ),
     "h265": lambda d: videos.damaged(
         videos.encode(d / "1.mp4", codec="libx265", options=H265), d / "a.mp4", 0.02
     ),
