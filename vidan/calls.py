@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidan import config, durations
+from vidan import config, durations, outages
 from vidan.domain import ENDED, Status
 from vidan.durations import Duration
-from vidan.errors import DatabaseUnavailable, InputRejected, NotCompleted, NotFoundError, TimedOut
+from vidan.errors import InputRejected, NotCompleted, NotFoundError, TimedOut
 from vidan.services import predictions, requests, scenarios, tasks
 from vidan.sources import source_for
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FIRST_POLL_SECONDS, POLL_SECONDS = 0.02, 0.5
 """A wait looks often at first, as short tasks end soon, and then twice a second."""
-OUTAGE_SECONDS = 30.0
-"""A database that is away for so long doesn't end a wait: it may only be restarting."""
 PAGE_FRAMES = 1_000
 
 
@@ -146,7 +144,7 @@ class ScenarioHandle:
         pause = FIRST_POLL_SECONDS
         while True:
             self._caller.work_on(self.id)
-            found = _patiently(self.look, until)
+            found = outages.patiently(self.look, pause=POLL_SECONDS, until=until)
             if found.status in ENDED:
                 break
             left = until - time.monotonic()
@@ -201,16 +199,3 @@ def merged(params: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[st
     if twice:
         raise InputRejected(f"param {twice[0]} is given twice", hint="by name or in params=")
     return {**(params or {}), **more}
-
-
-def _patiently(look: Callable[[], T], until: float) -> T:
-    """Look again while the database is away, for half a minute at most."""
-    began = time.monotonic()
-    while True:
-        try:
-            return look()
-        except DatabaseUnavailable:
-            now = time.monotonic()
-            if now - began > OUTAGE_SECONDS or now > until:
-                raise
-            time.sleep(POLL_SECONDS)

@@ -23,6 +23,7 @@ from tests.support.durable_postgres import DurablePostgres
 from tests.support.kafka import HostedBroker, RealKafka, free_ports
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
+from vidan import outages
 from vidan.cli import following
 from vidan.cli.output import Output
 from vidan.db.session import Database
@@ -198,7 +199,7 @@ def test_a_wait_does_not_wait_for_ever(
     embedded_cluster: Cluster, postgres: DurablePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage that lasts ends it in one line, though half a minute is not waited for here."""
-    monkeypatch.setattr(following, "OUTAGE_SECONDS", 1.0)
+    monkeypatch.setattr(outages, "OUTAGE_SECONDS", 1.0)
     scenario_id = embedded_cluster.create()
     database = Database(embedded_cluster.database.url, guarded=True)
     going = threading.Timer(0.5, postgres.go)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from vidan import outages
 from vidan.cli import failures
 from vidan.cli.output import Output
 from vidan.domain import ENDED, Status
-from vidan.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLL_SECONDS = 0.25
-OUTAGE_SECONDS = 30.0
-"""A database that is away for so long doesn't end a wait: it may only be restarting."""
 SHOWN = 10
 """So many scenarios have a bar of their own."""
 
@@ -47,18 +45,11 @@ def worst(statuses: Sequence[Status]) -> int:
 
 def patiently(work: Callable[[], T], out: Output) -> T:
     """Do some reading, again while the database is away, for half a minute at most."""
-    began = time.monotonic()
-    told = False
-    while True:
-        try:
-            return work()
-        except DatabaseUnavailable as error:
-            if time.monotonic() - began > OUTAGE_SECONDS:
-                raise
-            if not told:
-                out.warn(f"{error}; trying again for {OUTAGE_SECONDS:.0f} s")
-                told = True
-            time.sleep(1)
+    return outages.patiently(
+        work,
+        pause=1,
+        tell=lambda error: out.warn(f"{error}; trying again for {outages.OUTAGE_SECONDS:.0f} s"),
+    )
 
 
 def read_all(database: Database, ids: Sequence[int]) -> list[Scenario]:
