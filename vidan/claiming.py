@@ -105,7 +105,7 @@ class Claims:
             return
         self._next_look = now + LOOK_SECONDS
         with lease.database.autocommit() as connection:
-            waiting = leases.lacking(connection, self._options.queues, self._tasks)
+            waiting = due.lacking(connection, self._options.queues, self._tasks)
         for task in sorted(waiting - self._left):
             self._left.add(task)
             log.warning("task %s is left to others: this worker does not have it", task)

@@ -68,6 +68,19 @@ def any_due(connection: Connection, queues: Sequence[str], tasks: Sequence[str])
     return bool(found.scalar())
 
 
+def lacking(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> set[str]:
+    """Return the tasks of due scenarios that are not among `tasks`, looking at some of them."""
+    found = connection.execute(
+        text(
+            "SELECT DISTINCT task FROM (SELECT task FROM scenarios WHERE status = 'init_startup'"
+            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now() LIMIT 1000) due"
+            " WHERE task <> ALL(CAST(:tasks AS text[]))"
+        ),
+        {"queues": list(queues), "tasks": list(tasks)},
+    )
+    return set(found.scalars())
+
+
 def claim_rows(claimant: Claimant, free: int, ahead: int, *, in_rooms: bool) -> str:
     """Return the SQL of the rows that a claim takes: `free` of all, then `ahead` more.
 

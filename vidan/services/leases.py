@@ -79,19 +79,6 @@ class Claimant:
 _CLAIMED = status_literal(Status.INIT_STARTUP_PROCESSING)
 
 
-def lacking(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> set[str]:
-    """Return the tasks of due scenarios that are not among `tasks`, looking at some of them."""
-    found = connection.execute(
-        text(
-            "SELECT DISTINCT task FROM (SELECT task FROM scenarios WHERE status = 'init_startup'"
-            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now() LIMIT 1000) due"
-            " WHERE task <> ALL(CAST(:tasks AS text[]))"
-        ),
-        {"queues": list(queues), "tasks": list(tasks)},
-    )
-    return set(found.scalars())
-
-
 def claim(
     connection: Connection,
     claimant: Claimant,

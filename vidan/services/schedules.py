@@ -49,7 +49,7 @@ def publish(connection: Connection, app: str, schedules: Sequence[tuple[str, Sch
     paused.
     """
     known = connection.execute(
-        text("SELECT now() AS now, name FROM schedules WHERE app = :app ORDER BY name FOR UPDATE"),
+        text("SELECT name FROM schedules WHERE app = :app ORDER BY name FOR UPDATE"),
         {"app": app},
     ).all()
     if not known and not schedules:
