@@ -18,6 +18,8 @@ Call = ParamSpec("Call")
 R = TypeVar("R")
 
 _UNCHECKED = (Any, object, NoReturn, Never)
+_PLAIN = {"none", "bool", "int", "float", "str"}
+"""The kinds of pydantic's core schemas whose valid values are JSON as they are."""
 
 
 def params_of(function: Callable[..., Any]) -> type[BaseModel]:
@@ -41,8 +43,11 @@ def params_of(function: Callable[..., Any]) -> type[BaseModel]:
     )
 
 
-def result_of(function: Callable[..., Any]) -> TypeAdapter[Any] | None:
-    """Return what checks the function's result; None if its annotation says nothing."""
+def result_of(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
+    """Return what checks a result of the function and makes JSON of it.
+
+    None if its annotation says nothing. It raises ValidationError and PydanticSerializationError.
+    """
     annotation = function.__annotations__.get("return", Any)
     try:
         hint = get_type_hints(
@@ -55,12 +60,21 @@ def result_of(function: Callable[..., Any]) -> TypeAdapter[Any] | None:
     if hint in _UNCHECKED:
         return None
     try:
-        return TypeAdapter(hint)
+        adapter: TypeAdapter[Any] = TypeAdapter(hint)
     except PydanticSchemaGenerationError:
         raise InputRejected(
             f"{function.__qualname__}: its result can't be {hint!r}",
             hint="a result is JSON: numbers, text, lists, dicts, dataclasses, pydantic models",
         ) from None
+    if adapter.core_schema["type"] in _PLAIN and "serialization" not in adapter.core_schema:
+        # to dump it strictly takes longer than a short task, and lets go of the GIL in between
+        return adapter.validate_python
+
+    def dumped(returned: Any) -> Any:
+        valid = adapter.validate_python(returned)
+        return adapter.dump_python(valid, mode="json", warnings="error")
+
+    return dumped
 
 
 def module_of(function: Callable[..., Any]) -> str:

@@ -60,19 +60,16 @@ def run_scenario(
 ) -> Outcome:
     """Run a claimed scenario to its end. Never raises: the outcome says what to do next."""
     started = time.monotonic()
+    task = tasks[claimed.task]
     run = Run(
         scenario_id=claimed.fence.scenario_id,
         source=claimed.source,
         state=dict(claimed.state),
-        log=logging.LoggerAdapter(
-            logging.getLogger(f"vidan.task.{claimed.task}"),
-            {"scenario_id": claimed.fence.scenario_id},
-        ),
+        log=logging.LoggerAdapter(task.log, {"scenario_id": claimed.fence.scenario_id}),
         _claimed=claimed,
         _control=control,
         _around=around,
     )
-    task = tasks[claimed.task]
     limits = task.limits.outweighed_by(claimed.time_limit, claimed.soft_time_limit)
     if limits.soft is not None:
         control.limit(limits.soft)

@@ -53,6 +53,9 @@ class Slots:
 
     `wake` is set whenever one has ended. While they become fewer, more may still run (`there`), but
     nothing begins as long as more than `count` are there.
+
+    From one run to the next a slot takes no lock: to wait for one that another slot holds takes
+    longer than a short task. It pops what waits and adds its outcome, both atomic.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Slots:
         # by fence: after a lost answer, the same scenario may be claimed again beside its old run
         self._engaged: dict[Fence, Engagement] = {}
         self._waiting: deque[Engagement] = deque()
-        self._outcomes: list[Outcome] = []
+        self._outcomes: dict[Fence, Outcome] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._threads: dict[int, threading.Thread] = {}
@@ -128,30 +131,31 @@ class Slots:
             for engagement in engagements:
                 self._engaged[engagement.claimed.fence] = engagement
                 self._waiting.append(engagement)
-            self._changed.notify_all()
+                self._changed.notify()
 
     def withdraw(self, older_than: float = 0.0) -> list[Engagement]:
         """Take back what has waited for longer than `older_than` seconds and has not begun."""
         limit = time.monotonic() - older_than
         withdrawn = []
-        with self._changed:
-            while self._waiting and self._waiting[0].since <= limit:  # who came first stands first
-                withdrawn.append(self._waiting.popleft())
+        while (first := self._pop()) is not None:  # who came first stands first
+            if first.since > limit:
+                self._waiting.appendleft(first)
+                break
+            withdrawn.append(first)
         return withdrawn
 
     def outcomes(self) -> list[Outcome]:
         """Return what has ended and is not concluded yet."""
         with self._changed:
             self.wake.clear()
-            return list(self._outcomes)
+            return list(self._outcomes.values())
 
     def conclude(self, fences: Iterable[Fence]) -> None:
         """Let go of engagements: all is written, or another has them."""
         with self._changed:
-            gone = set(fences)
-            for fence in gone:
+            for fence in fences:
                 self._engaged.pop(fence, None)
-            self._outcomes = [one for one in self._outcomes if one.claimed.fence not in gone]
+                self._outcomes.pop(fence, None)
 
     def interrupt(self, interruption: Callable[[], RunInterrupted]) -> None:
         """Ask every engagement to end."""
@@ -174,16 +178,24 @@ class Slots:
             outcome = self._run(engagement, slot)
             if self._board is not None:
                 self._board.leave(slot)
-            with self._changed:
-                self._outcomes.append(outcome)
-            self.wake.set()
+            self._outcomes[engagement.claimed.fence] = outcome
+            if not self.wake.is_set():  # who clears it looks at the outcomes after that
+                self.wake.set()
+
+    def _pop(self) -> Engagement | None:
+        try:
+            return self._waiting.popleft()
+        except IndexError:
+            return None
 
     def _next(self, slot: int) -> Engagement | None:
         """Wait for something to run; None: the slot is to end."""
+        if len(self._threads) <= self.count and (engagement := self._pop()) is not None:
+            return engagement
         with self._changed:
             while len(self._threads) <= self.count:
-                if self._waiting:
-                    return self._waiting.popleft()
+                if (engagement := self._pop()) is not None:
+                    return engagement
                 if self._closed:
                     return None
                 self._changed.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -68,6 +69,7 @@ class Task(Generic[P, R]):
         self.policy = policy
         self.limits = limits
         self.function = function
+        self.log = logging.getLogger(f"vidan.task.{name}")
         self.params = functions.params_of(function)
         self.schedules: list[Schedule] = []
         documentation = (inspect.getdoc(function) or "").strip()
@@ -205,8 +207,7 @@ class Task(Generic[P, R]):
         result = returned
         try:
             if self._returns is not None:
-                valid = self._returns.validate_python(returned)
-                result = self._returns.dump_python(valid, mode="json", warnings="error")
+                result = self._returns(returned)
             storable.json_text(result)
         except ValidationError as error:
             raise RejectedTask(_said(self.name, error, "its result")) from None
