@@ -24,6 +24,8 @@ log = logging.getLogger("vidan.worker")
 
 AHEAD_PER_SLOT = 64
 """At most so many scenarios of tasks without a source are claimed ahead, a slot."""
+UNWRITTEN_PER_SLOT = 4 * AHEAD_PER_SLOT
+"""Nothing is claimed while more ends than so many wait for the database, a slot."""
 LOOK_SECONDS = 30.0
 """How often it is asked at most which tasks wait that this worker lacks."""
 
@@ -43,6 +45,7 @@ class Claims:
         self._capped = tuple(name for name, task in tasks.items() if task.spec.capped)
         self._slots = slots
         self._missing = missing
+        self._held_back = False
         self._left: set[str] = set()  # tasks that others have, told of once
         self._next_look = 0.0
         self._ended: deque[float] = deque(maxlen=slots.count * AHEAD_PER_SLOT)
@@ -68,13 +71,16 @@ class Claims:
         `told`: something says that there is work; else it is asked first whether there is. Returns
         whether any without a source, which may end at once, are among what was claimed.
         """
-        if self._slots.unwritten > AHEAD_PER_SLOT * self._slots.count:
+        self._held_back = True  # before it is looked: see `ended`
+        if self._slots.unwritten > UNWRITTEN_PER_SLOT * self._slots.count:
             return False  # the database takes claims, but not what becomes of them
+        self._held_back = False
         free = max(0, self._slots.free)
         lately = 0 if self._options.quarantine else self._ended_lately()
+        self._slots.low_water = lately // 2
         ahead = max(0, lately - self._slots.waiting)
-        if not free and not ahead:
-            return False
+        if not free and ahead <= lately // 2:
+            return False  # soon it will be worth a statement
         if not told:
             with lease.database.autocommit() as connection:
                 found = due.any_due(connection, self._options.queues, self._tasks)
@@ -110,14 +116,19 @@ class Claims:
             self._left.add(task)
             log.warning("task %s is left to others: this worker does not have it", task)
 
-    def ended(self, outcomes: Sequence[Outcome]) -> None:
-        """Note what has ended: so many short tasks may be claimed ahead for a while."""
+    def ended(self, outcomes: Sequence[Outcome]) -> bool:
+        """Note what has ended and is written: so many may be claimed ahead for a while.
+
+        Returns whether a claim may find now what it could not take while it was unwritten. May be
+        called in another thread.
+        """
         now = time.monotonic()
         self._ended.extend(now for one in outcomes if not one.claimed.needs_source)
+        return self._held_back or any(one.claimed.task in self._capped for one in outcomes)
 
     def _ended_lately(self) -> int:
         limit = time.monotonic() - 1.0
-        return sum(ended > limit for ended in self._ended)
+        return sum(ended > limit for ended in self._ended.copy())
 
     def _engage(self, claimed: list[Claimed]) -> None:
         engagements = [Engagement(one) for one in claimed]

@@ -23,7 +23,10 @@ MISSING_SECONDS = 60.0
 
 
 class MissingSources:
-    """The scenarios whose local file this host lacks, and since when."""
+    """The scenarios whose local file this host lacks, and since when.
+
+    One thread asks what to skip, another whether one is hopeless.
+    """
 
     def __init__(self, patience: float = MISSING_SECONDS) -> None:
         self._patience = patience
@@ -32,10 +35,11 @@ class MissingSources:
     def skip(self) -> list[int]:
         """Return the scenarios that are left to others for now."""
         now = time.monotonic()
-        for scenario_id, since in list(self._since.items()):
+        known = list(self._since.items())
+        for scenario_id, since in known:
             if now - since > 10 * self._patience:
-                del self._since[scenario_id]
-        return [one for one, since in self._since.items() if now - since < self._patience]
+                self._since.pop(scenario_id, None)
+        return [one for one, since in known if now - since < self._patience]
 
     def hopeless(self, scenario_id: int) -> bool:
         """Note that a source is missing. Returns whether others have had their time."""

@@ -51,8 +51,9 @@ class Engagement:
 class Slots:
     """Runs engagements, `count` at once, each with `run(engagement, slot)` in a thread.
 
-    `wake` is set whenever one has ended. While they become fewer, more may still run (`there`), but
-    nothing begins as long as more than `count` are there.
+    `ended` is set whenever one has ended, and `low` if no more than `low_water` wait then. While
+    they become fewer, more may still run (`there`), but nothing begins as long as more than
+    `count` are there.
 
     From one run to the next a slot takes no lock: to wait for one that another slot holds takes
     longer than a short task. It pops what waits and adds its outcome, both atomic.
@@ -65,7 +66,9 @@ class Slots:
         board: SlotBoard | None = None,
     ) -> None:
         self.count = count
-        self.wake = threading.Event()
+        self.ended = threading.Event()
+        self.low = threading.Event()
+        self.low_water = 0
         self._run = run
         self._board = board
         # by fence: after a lost answer, the same scenario may be claimed again beside its old run
@@ -147,7 +150,7 @@ class Slots:
     def outcomes(self) -> list[Outcome]:
         """Return what has ended and is not concluded yet."""
         with self._changed:
-            self.wake.clear()
+            self.ended.clear()
             return list(self._outcomes.values())
 
     def conclude(self, fences: Iterable[Fence]) -> None:
@@ -179,8 +182,11 @@ class Slots:
             if self._board is not None:
                 self._board.leave(slot)
             self._outcomes[engagement.claimed.fence] = outcome
-            if not self.wake.is_set():  # who clears it looks at the outcomes after that
-                self.wake.set()
+            # who clears an event looks after that: what is added to before needs no second one
+            if not self.ended.is_set():
+                self.ended.set()
+            if len(self._waiting) <= self.low_water and not self.low.is_set():
+                self.low.set()
 
     def _pop(self) -> Engagement | None:
         try:

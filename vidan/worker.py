@@ -7,6 +7,7 @@ writes what became of runs.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import random
@@ -22,6 +23,7 @@ from vidan import broker, config, lifeline, logs, reception
 from vidan.broker.base import Received
 from vidan.claiming import Claims, activate
 from vidan.comparison import Comparison
+from vidan.concluder import Concluder
 from vidan.concluding import Conclusions, MissingSources, RetryEvents
 from vidan.config import Settings
 from vidan.departure import Departure
@@ -92,6 +94,7 @@ class Worker:
         self._conclusions = Conclusions(options.name, self._retries, missing)
         self._claims = Claims(options, registry, self._slots, missing)
         self._lease: Lease | None = None
+        self._concluder: Concluder | None = None  # of this lease
         self._former = former
         self._next_sweep = 0.0
         self._claim_now = True
@@ -120,7 +123,7 @@ class Worker:
         self._leave()
 
     def run_once(self) -> None:
-        """Receive, claim, conclude: one step. Raises DatabaseUnavailable; nothing is lost by it."""
+        """Receive, claim: one step. Raises DatabaseUnavailable; nothing is lost by it."""
         lease = self._current_lease()
         if lease is None:
             return
@@ -133,11 +136,10 @@ class Worker:
             if not leaving and (received or self._claim_now or now >= self._next_sweep):
                 told = bool(received) or self._claim_now
                 self._claim_now = False
-                self._short = self._claims.take(lease, told=told)
+                self._short |= self._claims.take(lease, told=told)
                 interval = max(SWEEP_SECONDS, lease.live_workers / WORKERS_A_SWEEP_SECOND)
                 self._next_sweep = now + interval * random.uniform(0.75, 1.25)
             self._put_back_waiting(lease)
-            self._conclude(lease)
         except DatabaseUnavailable:
             reception.rewind(self._consumer, received)
             raise
@@ -174,6 +176,7 @@ class Worker:
             raise
         log.info("%s registered as %s", self._options.name, lease.worker_id)
         self._lease = lease
+        self._concluder = Concluder(lease, self._slots, self._conclude)
         self._former = lease.worker_id
         self._claim_now = True
         return lease
@@ -188,6 +191,7 @@ class Worker:
 
         Code that is stuck takes the process with it. It holds nothing any more: nobody is charged.
         """
+        self._stop_concluding()
         self._slots.conclude(one.claimed.fence for one in self._slots.withdraw())
         began = time.monotonic()
         while self._slots.engaged():
@@ -199,7 +203,7 @@ class Worker:
                     self._board.clear()
                 os._exit(0 if self.stopping else 1)  # asked to end, it holds nothing: all is done
             self._slots.conclude(outcome.claimed.fence for outcome in self._slots.outcomes())
-            self._slots.wake.wait(0.1)
+            self._slots.ended.wait(0.1)
         lease.give_up()
         self._lease = None
 
@@ -243,9 +247,9 @@ class Worker:
     def _receive(self) -> list[Received]:
         """Poll while a slot is free; without one, stay in the group and wait for a slot."""
         if self.departure.begun:
-            self._slots.wake.wait(IDLE_POLL_SECONDS)
+            self._room(IDLE_POLL_SECONDS)
             return []
-        if self._slots.free <= 0 and not self._slots.wake.wait(IDLE_POLL_SECONDS):
+        if self._slots.free <= 0 and not self._room(IDLE_POLL_SECONDS):
             if not self._paused:
                 self._consumer.pause()
                 self._paused = True
@@ -253,11 +257,19 @@ class Worker:
         if self._paused:
             self._consumer.resume()
             self._paused = False
-        if self._claim_now or self._slots.wake.wait(SHORT_SECONDS if self._short else 0):
+        if self._claim_now or self._room(SHORT_SECONDS if self._short else 0):
             return self._consumer.poll(0)
         self._short = False
         until_sweep = max(0.0, self._next_sweep - time.monotonic())
         return self._consumer.poll(min(IDLE_POLL_SECONDS, until_sweep))
+
+    def _room(self, seconds: float) -> bool:
+        """Wait until a run has ended and few wait for its slot: then it is time to claim."""
+        if not self._slots.low.wait(seconds):
+            return False
+        self._slots.low.clear()
+        self._claim_now = True
+        return True
 
     def _put_back_waiting(self, lease: Lease) -> None:
         self._put_back(lease, self._slots.withdraw(AHEAD_SECONDS), "claimed ahead, not begun")
@@ -304,17 +316,24 @@ class Worker:
             engagement.control.interrupt(HandOver("cleared of suspicion"))
 
     def _conclude(self, lease: Lease) -> None:
+        """Write what has ended: called in the concluder's thread. Raises DatabaseUnavailable."""
         outcomes = self._slots.outcomes()
         if not outcomes:
             return
         self._conclusions.write(lease.database, outcomes)
-        self._claims.ended(outcomes)
         self._slots.conclude(outcome.claimed.fence for outcome in outcomes)
-        self._claim_now = True
+        if self._claims.ended(outcomes):
+            self._slots.low.set()
+
+    def _stop_concluding(self) -> None:
+        if self._concluder is not None:
+            self._concluder.close()
+            self._concluder = None
 
     def _leave(self) -> None:
         """Hand over what runs, then leave: the group last, when the work is written."""
         log.info("%s is leaving", self._options.name)
+        self._stop_concluding()
         while self._lease is not None and not self._lease.ended:
             lease = self._lease
             self._slots.interrupt(lambda: HandOver("the worker is leaving"))
@@ -331,7 +350,7 @@ class Worker:
             if not self._slots.engaged():
                 lease.give_up()
                 break
-            self._slots.wake.wait(0.2)
+            self._slots.ended.wait(0.2)
         self._consumer.close()
         self._retries.close()
         self._producer.close()
@@ -366,6 +385,8 @@ def main(argv: list[str] | None = None) -> int:
         os._exit(1)  # stuck code, and nobody else is left to end it: its lease ends by itself
 
     lifeline.watch(orphaned)
+    gc.collect()
+    gc.freeze()  # what was imported stays: to look through it takes the collector 30 ms each time
     worker.run()
     return RETIRED_EXIT_CODE if worker.departure.retired else 0
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import resource
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from tests.support.processes import eventually
-from vidan.runner import End, Outcome
+from vidan.db.session import Database
+from vidan.detectors import DetectorCache
+from vidan.run import Run, Surroundings
+from vidan.runner import End, Outcome, run_scenario
 from vidan.services.leases import Claimed, Fence
 from vidan.slotboard import SlotBoard
 from vidan.slots import Engagement, Slots
+from vidan.tasks import Vidan
 
 WORKER = uuid.uuid4()
 
@@ -200,3 +207,29 @@ def test_under_load_each_runs_once_and_never_too_many(board: SlotBoard) -> None:
     assert sorted(ran) == list(range(number))
     assert too_many == []
     assert slots.there == 3
+
+
+def test_short_tasks_in_many_slots_wait_for_no_lock_of_each_other(board: SlotBoard) -> None:
+    """One that they all take turns at makes a convoy of them: five switches of thread a task."""
+    app = Vidan()
+
+    @app.task(name="t", source=False)
+    def task(run: Run) -> float:
+        return 1.5
+
+    around = Surroundings(cast("Database", None), cast("DetectorCache", None), lambda: None)
+
+    def run(engagement: Engagement, slot: int) -> Outcome:
+        with engagement.about():
+            return run_scenario(engagement.claimed, app.tasks, engagement.control, around)
+
+    number = 4000
+    slots = Slots(8, run, board)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    slots.add(map(engagement, range(1, number + 1)))
+    while slots.unwritten < number:
+        time.sleep(0.05)
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before
+    assert {one.end for one in slots.outcomes()} == {End.COMPLETED}
+    assert switches < number
+    slots.close()

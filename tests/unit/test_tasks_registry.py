@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import pytest
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
 from vidan import catalogue
 from vidan.errors import InputRejected, RejectedTask
@@ -229,6 +229,30 @@ def test_a_result_is_checked_against_its_annotation() -> None:
     assert called(app, {"people": 3}) == {"at": "2026-01-01T00:00:00Z", "people": 3}
     with pytest.raises(RejectedTask, match="its result is not JSON"):
         called(app, {"people": "many"})
+
+
+def test_a_number_that_says_how_it_is_written_is_written_so() -> None:
+    app = Vidan()
+
+    @app.task(name="t")
+    def task(run: Run) -> Annotated[float, PlainSerializer(lambda value: f"{value:.1f} s")]:
+        return 2
+
+    assert called(app, {}) == "2.0 s"
+
+
+def test_a_plain_result_is_checked_too() -> None:
+    app = Vidan()
+
+    @app.task(name="t")
+    def task(run: Run, of: Any) -> float:
+        return cast("float", of)
+
+    assert called(app, {"of": 1}) == 1.0
+    with pytest.raises(RejectedTask, match="its result"):
+        called(app, {"of": "much"})
+    with pytest.raises(RejectedTask, match="its result is not JSON"):
+        called(app, {"of": float("nan")})
 
 
 def test_a_result_of_the_wrong_kind_is_rejected() -> None:
