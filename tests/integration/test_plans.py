@@ -231,3 +231,60 @@ def test_what_stands_in_front_of_a_claim_is_not_read(
         assert {node["Node Type"] for node in scans} == {"Index Scan"}
         for node in scans:
             assert node["Actual Rows"] <= max(4, ahead)  # of one queue and task: a mean
+
+
+MANY = 3000
+
+
+@pytest.fixture
+def burst(database: Database) -> PlayedWorker:
+    """Very many are due at once, of which the planner knows nothing but that all had ended."""
+    with database.begin() as connection:
+        tasks.publish(connection, SMALL)
+        connection.execute(text("ALTER TABLE scenarios SET (autovacuum_enabled = off)"))
+        connection.execute(
+            text(
+                "INSERT INTO scenarios (task, needs_source, status, announce_at)"
+                " SELECT 'small', false, 'completed', NULL FROM generate_series(1, :ended)"
+            ),
+            {"ended": ENDED},
+        )
+        connection.execute(text("ANALYZE"))
+        scenarios.create_many(connection, [NewScenario(task="small")] * MANY)
+        scenarios.create_many(connection, [NewScenario(source="/a.mp4")] * MANY)
+    return PlayedWorker(database, tasks=("small", "capped"))
+
+
+@pytest.mark.parametrize("ahead", [0, 60])
+def test_a_claim_from_a_burst_reads_what_it_takes(
+    burst: PlayedWorker, guarded: Database, ahead: int
+) -> None:
+    claimed, nodes = plan_of_the_claim(guarded, burst.claimant, 40, ahead)
+    assert claimed == 40 + ahead
+    scans = [
+        node
+        for node in nodes
+        if node["Node Type"] != "ModifyTable" and node.get("Relation Name") == "scenarios"
+    ]
+    assert {node["Index Name"] for node in scans} == {"ix_scenarios_claim", "pk_scenarios"}
+    removed = sum(node.get("Rows Removed by Filter", 0) for node in scans)
+    assert removed <= (40 if ahead else 0)  # what the free slots take is passed over
+
+
+@pytest.mark.parametrize("step", ["start", "finish", "hand over"])
+def test_what_becomes_of_a_burst_reads_each_row_by_its_id(
+    burst: PlayedWorker, guarded: Database, step: str
+) -> None:
+    held = [one.fence for one in burst.take(200)]
+    with guarded.begin() as connection:
+        before = rows_read(connection)
+        assert STEPS[step](connection, held)
+        assert rows_read(connection) - before < 10 * len(held)
+
+
+def test_whether_any_is_due_reads_none_of_another_task(
+    burst: PlayedWorker, guarded: Database
+) -> None:
+    with guarded.begin() as connection:
+        assert not due.any_due(connection, QUEUES, ("capped",))
+        assert rows_read(connection) < 100

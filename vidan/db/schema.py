@@ -13,7 +13,7 @@ from vidan.errors import SchemaMismatch, UsageError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration; a test compares it with the folder `migrations`."""
 
 

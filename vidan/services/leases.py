@@ -184,7 +184,8 @@ def suspects_due(connection: Connection, workers: Collection[UUID], *, within: f
 
 
 # mine: the rows of these fences that still belong to them, locked in the order of their ids. Each
-# is looked up by its id: planned as a join, all rows of a status were read, dead ones too
+# is looked up by its id: planned as a join, all rows of a status were read, dead ones too; with an
+# equality of workers, after statistics of when nobody held any, all that the worker holds for each
 MINE = """
     SELECT s.*, f.* FROM (
         SELECT * FROM jsonb_to_recordset(CAST(:fences AS jsonb)) AS r
@@ -193,7 +194,8 @@ MINE = """
     ) f CROSS JOIN LATERAL (
         SELECT s.id, s.status, s.crashes, s.max_crashes, s.attempts, s.max_attempts
         FROM scenarios s
-        WHERE s.id = f.scenario_id AND s.epoch = f.fence_epoch AND s.worker_id = f.fence_worker
+        WHERE s.id = f.scenario_id AND s.epoch = f.fence_epoch
+          AND s.worker_id IS NOT DISTINCT FROM f.fence_worker
           AND s.status IN ({statuses})
         FOR NO KEY UPDATE
     ) s
