@@ -82,6 +82,26 @@ def test_upgrade_from_empty_down_to_base_and_up_again(empty_database_url: str) -
     assert relations(url) == made
 
 
+def test_an_upgrade_forgets_what_the_planner_knew_of_statuses(empty_database_url: str) -> None:
+    """What is known of a column stays when no statistics of it are kept any more."""
+    known = "SELECT count(*) FROM pg_stats WHERE tablename = 'scenarios' AND attname = 'status'"
+
+    def analyse() -> int:
+        with psycopg.connect(empty_database_url) as connection:
+            connection.execute("ANALYZE scenarios")
+            (found,) = connection.execute(known).fetchone() or (None,)
+        assert found is not None
+        return int(found)
+
+    schema.upgrade(empty_database_url)
+    schema.downgrade(empty_database_url, "0006")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("INSERT INTO scenarios (source) VALUES ('/a.mp4')")
+    assert analyse() == 1
+    schema.upgrade(empty_database_url)
+    assert analyse() == 0
+
+
 def test_autogenerate_finds_nothing_also_beside_partitions(database_url: str) -> None:
     with Database(database_url).begin() as connection:
         partitions.ensure_week(connection, date(2024, 1, 1))
