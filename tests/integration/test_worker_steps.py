@@ -289,6 +289,23 @@ def test_claims_go_on_while_ends_are_written(
     step_until(worker, database, first, Status.COMPLETED)
 
 
+def test_an_error_that_nobody_foresaw_only_delays_what_is_written(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Conclusions.write
+    errors = [RuntimeError("for a test"), DatabaseUnavailable("for a test")]
+
+    def failing(self: Conclusions, where: Database, outcomes: Sequence[Outcome]) -> None:
+        if errors:
+            raise errors.pop()
+        write(self, where, outcomes)
+
+    monkeypatch.setattr(Conclusions, "write", failing)
+    step_until(worker, database, create(database, "echo", value=1), Status.COMPLETED)
+    assert not errors
+    assert worker._slots.free == 2
+
+
 def test_a_capped_task_goes_on_as_soon_as_its_end_is_written(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

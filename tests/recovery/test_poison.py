@@ -17,6 +17,7 @@ from tests.support.processes import eventually
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import Status
+from vidan.lease import Lease
 from vidan.orchestrator import Orchestrator
 from vidan.run import Run
 from vidan.services import announcements, scenarios
@@ -91,11 +92,14 @@ def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
             connection.execute(text(f"DROP TRIGGER refuse ON {table}"))
 
 
-def run_until_all_wait_to_be_concluded(worker: Worker, count: int) -> None:
+def run_until_all_wait_to_be_concluded(worker: Worker, count: int) -> Lease:
+    """In the thread of its own each might be written for itself."""
     lease = worker._current_lease()
     assert lease is not None
+    worker._stop_concluding()
     worker._claims.take(lease, told=True)
     assert eventually(lambda: len(worker._slots.outcomes()) == count, 10)
+    return lease
 
 
 def test_an_end_that_is_refused_is_its_own_runs_error(worker: Worker, database: Database) -> None:
@@ -103,8 +107,7 @@ def test_an_end_that_is_refused_is_its_own_runs_error(worker: Worker, database: 
     first, poisoned, last = create(database, 3)
     condition = f"NEW.id = {poisoned} AND NEW.status = 'completed'"
     with refusing(database, "scenarios", condition):
-        run_until_all_wait_to_be_concluded(worker, 3)
-        worker.run_once()
+        worker._conclude(run_until_all_wait_to_be_concluded(worker, 3))
     assert [get(database, one).status for one in (first, last)] == [Status.COMPLETED] * 2
     found = get(database, poisoned)
     assert (found.status, found.attempts) == (Status.FAILED, 1)
@@ -119,12 +122,10 @@ def test_not_even_one_that_can_not_fail_holds_the_others_up(
     first, poisoned = create(database, 2)
     condition = f"NEW.id = {poisoned} AND NEW.status NOT IN ('init_startup_processing', 'active')"
     with refusing(database, "scenarios", condition):
-        run_until_all_wait_to_be_concluded(worker, 2)
-        worker.run_once()
+        lease = run_until_all_wait_to_be_concluded(worker, 2)
+        worker._conclude(lease)
         assert get(database, first).status is Status.COMPLETED
         assert worker._slots.free == 3
-    lease = worker._lease
-    assert lease is not None
     lease._beat()
     lease._beat()  # a row without a run, in two heartbeats
     assert get(database, poisoned).status is Status.INIT_STARTUP
