@@ -341,12 +341,6 @@ class CeleryTasks:
         for _ in range(count):
             self._noop.delay()
 
-    def create_as_group(self, count: int) -> None:
-        """Create so many with Celery's call for many."""
-        group = import_module("celery").group
-        for begin in range(0, count, CHUNK):
-            group(self._noop.s() for _ in range(min(CHUNK, count - begin))).apply_async()
-
     def stored(self, count: int) -> bool:
         if self._connection is not None:
             sql = "SELECT count(*) FROM celery_taskmeta WHERE status = 'SUCCESS'"

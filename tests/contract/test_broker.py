@@ -224,6 +224,21 @@ def test_a_poll_ends_with_the_first_message_and_keeps_the_limit(
     assert consumer.poll(0) == []
 
 
+def test_behind_a_burst_no_message_waits_long(producer: Producer, join: Join, topic: str) -> None:
+    """librdkafka fetches little ahead, and by itself would rest for a second each time."""
+    consumer = join()
+    producer.send(topic, [1])
+    receive(consumer, 1)
+    for begin in range(2, 32_000, 2_000):
+        assert producer.send(topic, range(begin, begin + 2_000)) == []
+    rests, last, count = 0, time.monotonic(), 0
+    while count < 32_000:
+        count += len(consumer.poll(5))
+        now = time.monotonic()
+        rests, last = rests + (now - last > 0.5), now
+    assert rests <= 2  # a busy machine may be the reason for one
+
+
 def test_a_message_goes_to_one_member_of_a_group(
     producer: Producer, join: Join, topic: str
 ) -> None:

@@ -33,6 +33,8 @@ CONSUMER: Mapping[str, Any] = {
     "heartbeat.interval.ms": 2000,
     # Messages are tiny, and what was fetched ahead is dropped at each pause: fetch little ahead.
     "queued.min.messages": 1000,
+    # By default a second: behind the announcements of a burst, new ones would wait for so long.
+    "fetch.queue.backoff.ms": 10,
     "max.partition.fetch.bytes": 65_536,
     # A partition that was paused is fetched again only after the request under way: this bounds it.
     "fetch.wait.max.ms": 100,
