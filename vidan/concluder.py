@@ -39,11 +39,10 @@ class Concluder:
 
     def _work(self) -> None:
         pause = FIRST_PAUSE
-        while not self._closed.is_set() and not self._lease.ended:
-            if not self._slots.unwritten:
-                self._slots.ended.wait()
-                if self._closed.is_set():
-                    break
+        while not self._lease.ended:
+            self._slots.ended.wait()
+            if self._closed.is_set():
+                break
             try:
                 self._conclude(self._lease)
             except DatabaseUnavailable as error:
@@ -53,5 +52,6 @@ class Concluder:
             else:
                 pause = FIRST_PAUSE
                 continue
+            self._slots.ended.set()  # there is something left to write
             self._closed.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)

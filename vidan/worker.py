@@ -316,7 +316,10 @@ class Worker:
             engagement.control.interrupt(HandOver("cleared of suspicion"))
 
     def _conclude(self, lease: Lease) -> None:
-        """Write what has ended: called in the concluder's thread. Raises DatabaseUnavailable."""
+        """Write what has ended, as long as there is a concluder in its thread.
+
+        Raises DatabaseUnavailable.
+        """
         outcomes = self._slots.outcomes()
         if not outcomes:
             return

@@ -185,6 +185,15 @@ def plan_of_the_claim(
     return len(claimed), nodes
 
 
+def scans_of(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a plan's nodes that read the table."""
+    return [
+        node
+        for node in nodes
+        if node["Node Type"] != "ModifyTable" and node.get("Relation Name") == "scenarios"
+    ]
+
+
 @pytest.mark.parametrize("knowledge", ["nothing", "from before it grew", "all"])
 def test_what_is_held_of_a_task_is_counted_without_the_rows_of_others(
     database: Database, guarded: Database, knowledge: str
@@ -222,11 +231,7 @@ def test_what_stands_in_front_of_a_claim_is_not_read(
 
         assert claimed == min(4 + ahead, 3 + 5 if task == "other" and capped else 12)
         assert nodes[0]["Shared Hit Blocks"] + nodes[0]["Shared Read Blocks"] < 400  # all in all
-        scans = [
-            node
-            for node in nodes
-            if node["Node Type"] != "ModifyTable" and node.get("Relation Name") == "scenarios"
-        ]
+        scans = scans_of(nodes)
         assert {node["Index Name"] for node in scans} == {"ix_scenarios_claim", "pk_scenarios"}
         assert {node["Node Type"] for node in scans} == {"Index Scan"}
         for node in scans:
@@ -261,11 +266,7 @@ def test_a_claim_from_a_burst_reads_what_it_takes(
 ) -> None:
     claimed, nodes = plan_of_the_claim(guarded, burst.claimant, 40, ahead)
     assert claimed == 40 + ahead
-    scans = [
-        node
-        for node in nodes
-        if node["Node Type"] != "ModifyTable" and node.get("Relation Name") == "scenarios"
-    ]
+    scans = scans_of(nodes)
     assert {node["Index Name"] for node in scans} == {"ix_scenarios_claim", "pk_scenarios"}
     removed = sum(node.get("Rows Removed by Filter", 0) for node in scans)
     assert removed <= (40 if ahead else 0)  # what the free slots take is passed over
