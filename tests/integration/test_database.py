@@ -6,13 +6,15 @@ import secrets
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from vidan.db import session
+from tests.support.processes import eventually
+from vidan.db import bounded, session
 from vidan.db.session import Database, DatabaseConflict
 from vidan.errors import DatabaseUnavailable
 from vidan.services import scenarios
@@ -105,6 +107,32 @@ def test_a_guarded_session_waits_five_seconds_at_most(database_url: str) -> None
         time.sleep(0.3)
         connection.execute(text("SELECT 1"))
     guarded.close()
+
+
+def test_an_interruption_between_two_looks_leaves_no_session_in_a_statement(
+    database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal is handled wherever Python is: in the wait's own steps, too."""
+    looks = iter([0.0])
+
+    def interrupted() -> float:
+        for at in looks:
+            return at
+        raise KeyboardInterrupt
+
+    own = Database(database_url, guarded=True, application_name="interrupted")
+    opened = own.listen()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(bounded, "time", SimpleNamespace(monotonic=interrupted))
+        opened.execute("SELECT pg_sleep(4)")
+    assert opened.closed
+
+    def is_there() -> bool:
+        with database.begin() as connection:
+            query = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'interrupted'"
+            return bool(connection.execute(text(query)).all())
+
+    assert eventually(lambda: not is_there(), 2)
 
 
 def test_deadlocks_are_tried_again(database: Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,6 +43,9 @@ def open_database(settings: Settings, *, guarded: bool = False) -> Database:
     url = settings.require_database()
     from vidan.db.session import Database
 
+    # that a transaction could not be rolled back is no news: what has broken it is told
+    for name in ("sqlalchemy.pool", "psycopg"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return Database(url, guarded=guarded)
 
 

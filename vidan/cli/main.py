@@ -6,19 +6,17 @@ A command's module is imported only when the command is called, so that `vidan -
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from vidan import __version__
-from vidan.cli import failures
+from vidan.cli import failures, interruptions
 from vidan.cli.command import (
     CONTEXT,
     DebugFlag,
@@ -160,10 +158,10 @@ def _vidan(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (the process's own by default); returns the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, _terminated)
     try:
-        code = _run(args)
-        sys.stdout.flush()
+        with interruptions.raised():
+            code = _run(args)
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has seen enough
         code = 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -187,6 +185,9 @@ def _run(args: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        interrupted = interruptions.code_of(error)
+        if interrupted is not None:
+            return interrupted
         return failures.report(error, json=flags.json, debug=flags.debug)
 
 
@@ -199,7 +200,3 @@ def _call(args: list[str]) -> None:
     command = typer.main.get_command(app)
     with command.make_context("vidan", args, obj=Flags()) as ctx:
         command.invoke(ctx)
-
-
-def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(failures.TERMINATED)

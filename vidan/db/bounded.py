@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 T = TypeVar("T")
 
@@ -30,7 +31,13 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
         """Wait as psycopg does, which wakes ten times a second, but not through a silence."""
-        return super().wait(self._bounded(gen), *args, **options)
+        try:
+            return super().wait(self._bounded(gen), *args, **options)
+        except (KeyboardInterrupt, SystemExit):
+            # raised in `_bounded`, it ended `gen`: psycopg has cancelled, but reads no answer
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.close()
+            raise
 
     def _bounded(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
         heard = time.monotonic()

@@ -106,6 +106,14 @@ def count(
     return {"frames": run.state["frames"]}
 
 
+@app.task(name="span")
+def span(run: Run, seconds: float) -> tuple[float, float]:
+    """Return from when to when it had its slot."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    return began, time.monotonic()
+
+
 @app.task(name="stutter", retries=2)
 def stutter(run: Run, failures: int, marks: str) -> int:
     """Fail in the middle of the video, `failures` times."""
