@@ -36,10 +36,10 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import films, report, untrained  # noqa: E402
 from benchmarks.bare_loop import Options, Ran, decoded  # noqa: E402
+from benchmarks.embedded import kept  # noqa: E402
 from tests.support.cluster import Cluster  # noqa: E402
 from tests.support.durable_postgres import DurablePostgres, durable_postgres  # noqa: E402
 from tests.support.kafka import HostedBroker  # noqa: E402
-from vidan.config import Settings  # noqa: E402
 from vidan.db import schema  # noqa: E402
 from vidan.domain import ENDED, Status  # noqa: E402
 from vidan.services import scenarios  # noqa: E402
@@ -252,16 +252,17 @@ class Bench:
         folder.mkdir()
         url = self._postgres.create_database(folder.name)
         schema.upgrade(url)
-        address = {"bootstrap.servers": self._broker.bootstrap_servers}
-        cluster = Cluster(url, Settings(home=folder, kafka=address), folder)
-        try:
-            assert self._postgres.pid is not None
-            servers = [psutil.Process(one.pid) for one in (self._postgres, self._broker)]
-            made = Framework(cluster, work, *servers)
-            made.begin(workers)
-            yield made
-        finally:
-            cluster.close()
+        with kept(folder, url, self._broker) as settings:
+            cluster = Cluster(url, settings, folder)
+            cluster.environment = settings.environment({**os.environ, "OMP_NUM_THREADS": "1"})
+            try:
+                assert self._postgres.pid is not None
+                servers = [psutil.Process(one.pid) for one in (self._postgres, self._broker)]
+                made = Framework(cluster, work, *servers)
+                made.begin(workers)
+                yield made
+            finally:
+                cluster.close()
 
     def _work(self, model: str, height: int, width: int) -> Work:
         """Make a video that takes about so many seconds as were asked for."""

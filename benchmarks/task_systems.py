@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ import psutil
 import psycopg
 from sqlalchemy import text
 
+from benchmarks.embedded import kept
 from tests.support.durable_postgres import DurablePostgres
 from tests.support.kafka import HostedBroker, RealKafka, free_ports
 from vidan import lifeline
@@ -29,7 +30,6 @@ from vidan.broker import connect
 from vidan.config import Settings
 from vidan.db import schema
 from vidan.db.session import Database
-from vidan.home import KEEPER_LOCK, FileLock, StackState, write_state
 from vidan.services import scenarios
 from vidan.services.scenarios import NewScenario
 from vidan.worker_options import WorkerOptions
@@ -212,12 +212,9 @@ class VidanTasks:
         schema.upgrade(url)
         self._postgres, self._server = postgres, server
         self._database = Database(url)
-        self._lock: FileLock | None = None
-        if isinstance(server, HostedBroker):  # as in an embedded stack, whose keeper this is
-            settings = Settings(home=folder)
-            self._lock = FileLock(folder / KEEPER_LOCK)
-            self._lock.acquire(shared=False)
-            write_state(folder, StackState(os.getpid(), url, True, {}, str(server.address_file)))
+        self._kept = ExitStack()
+        if isinstance(server, HostedBroker):
+            settings = self._kept.enter_context(kept(folder, url, server))
         else:
             kafka = {"bootstrap.servers": server.bootstrap_servers}
             settings = Settings(home=folder, database_url=url, kafka=kafka)
@@ -283,8 +280,7 @@ class VidanTasks:
         self._supervisor.stop(20)
         self._orchestrator.stop(20)
         self._database.close()
-        if self._lock is not None:
-            self._lock.release()
+        self._kept.close()
 
     def _count(self, what: str) -> int:
         with self._database.begin() as connection:

@@ -62,6 +62,10 @@ HURRIED_SECONDS = 5.0
 SWEEP_SECONDS = 0.25
 WORKERS_A_SWEEP_SECOND = 250
 """All live workers together sweep this often a second."""
+DEAF_SECONDS = 1.0
+"""So long a consumer that was paused may fetch nothing: librdkafka sleeps through its resume."""
+DEAF_SWEEPS = 8
+"""So many times as often it sweeps meanwhile."""
 
 
 class Worker:
@@ -100,6 +104,7 @@ class Worker:
         self._claim_now = True
         self._short = False  # tasks have begun that may end at once
         self._paused = False
+        self._deaf_until = 0.0
         self._frames = FrameRate()
         self._comparison = Comparison()
 
@@ -138,6 +143,8 @@ class Worker:
                 self._claim_now = False
                 self._short |= self._claims.take(lease, told=told)
                 interval = max(SWEEP_SECONDS, lease.live_workers / WORKERS_A_SWEEP_SECOND)
+                if now < self._deaf_until:
+                    interval /= DEAF_SWEEPS
                 self._next_sweep = now + interval * random.uniform(0.75, 1.25)
             self._put_back_waiting(lease)
         except DatabaseUnavailable:
@@ -257,6 +264,7 @@ class Worker:
         if self._paused:
             self._consumer.resume()
             self._paused = False
+            self._deaf_until = time.monotonic() + DEAF_SECONDS
         if self._claim_now or self._room(SHORT_SECONDS if self._short else 0):
             return self._consumer.poll(0)
         self._short = False

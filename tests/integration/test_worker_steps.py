@@ -324,6 +324,27 @@ def test_a_capped_task_goes_on_as_soon_as_its_end_is_written(
     assert {get(database, one).status for one in ids} == {Status.COMPLETED}
 
 
+def test_after_a_pause_it_sweeps_more_often(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that was paused may hear of nothing for a second."""
+    monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 16.0)
+    monkeypatch.setattr(worker_module, "DEAF_SECONDS", 60.0)
+    ids = [create(database, "waits") for _ in range(2)]
+    worker._claim_now = True
+    for one in ids:
+        step_until(worker, database, one, Status.ACTIVE)
+    assert eventually(lambda: worker.run_once() or worker._paused, 5)
+    go_on.set()
+    for one in ids:
+        step_until(worker, database, one, Status.COMPLETED)
+    assert eventually(lambda: worker.run_once() or not worker._paused, 5)
+    worker.run_once()  # the claim that follows an end finds nothing
+    began = time.monotonic()
+    step_until(worker, database, create(database, "echo", value=1), Status.COMPLETED)
+    assert time.monotonic() - began < 8  # else 12 at least
+
+
 def test_a_lost_answer_of_a_hand_over_does_not_take_the_next_run_of_it(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
