@@ -215,7 +215,8 @@ class Committer:
             self._waiting.append(done)
             self._frames += len(done.rows)
             self._bytes += done.size
-            self._changed.notify_all()
+            if len(self._waiting) == 1 or self._due():  # else its thread waits for the time
+                self._changed.notify_all()
             while self._full() and self._control.interruption is None:
                 self._changed.wait(0.2)
 

@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from types import FrameType
 
 import psycopg
-from sqlalchemy import text
 
 from vidan import broker, config, lifeline, logs, reception
 from vidan.config import Settings
@@ -59,6 +59,7 @@ class Orchestrator:
         self._retries = self._broker.consumer(ORCHESTRATORS_GROUP, [RETRY_TOPIC])
         self._next_housekeeping = 0.0
         self._away = False
+        self._told = False  # NOTIFY: there is something to announce
         self._breaks = 0  # errors of the database so far
 
     def run(self) -> None:
@@ -73,7 +74,7 @@ class Orchestrator:
         ]
         for thread in threads:
             thread.start()
-        self._always(self._announce_and_keep_house, listener.wait)
+        self._always(self._announce_and_keep_house, partial(self._listen, listener))
         for thread in threads:
             thread.join(5)
         listener.close()
@@ -110,6 +111,7 @@ class Orchestrator:
             announced += len(ids) - len(failed)
             if failed:
                 self._again(failed)
+            if failed or len(ids) < BATCH:
                 break
         return announced
 
@@ -119,22 +121,19 @@ class Orchestrator:
             lambda c: announcements.announce_again(c, failed, delay=BROKER_AWAY_SECONDS)
         )
 
-    def fire(self) -> float:
-        """Create the scenarios of schedules that are due; returns in how many seconds to look."""
-        with self._connected().autocommit() as connection:
-            due = schedules.next_due(connection)
-        if due is None or due.total_seconds() > 0:
-            return ROUND_SECONDS if due is None else due.total_seconds()
+    def fire(self) -> None:
+        """Create the scenarios of schedules that are due."""
         for one in self._connected().retrying(lambda c: schedules.fire(c, actor=self.actor)):
             if one.error is None:
                 log.info("schedule %s: scenarios %s", one.name, list(one.ids))
             else:
                 log.error("schedule %s: %s", one.name, one.error)
-        return 0.0
 
     def expire(self) -> int:
         """Release what workers held whose lease has ended; returns how many scenarios."""
-        since = self._watching_since()
+        since, any_ended = self._watch()
+        if not any_ended:
+            return 0
         released = self._connected().retrying(
             lambda c: expiry.expire(c, actor=self.actor, connected_since=since)
         )
@@ -176,14 +175,15 @@ class Orchestrator:
                 )
             return self._database
 
-    def _watching_since(self) -> datetime:
-        """Return since when the database has answered without a break, by its own clock.
+    def _watch(self) -> tuple[datetime, bool]:
+        """Return since when the database has answered without a break, and if a lease has ended.
 
-        A break is an error, or a pause between two looks: a host that slept has seen nobody die.
+        By the database's clock. A break is an error, or a pause between two looks: a host that
+        slept has seen nobody die.
         """
         breaks = self._breaks
         with self._connected().autocommit() as connection:
-            now: datetime = connection.execute(text("SELECT now()")).scalar_one()
+            now, any_ended = expiry.any_ended(connection)
         with self._lock:  # an error that another thread has met meanwhile must not be forgotten
             since, last = (now, now) if breaks != self._breaks else self._watched or (now, now)
             since = now if now - last > PAUSE else since
@@ -191,7 +191,7 @@ class Orchestrator:
             if self._away:
                 log.info("the database answers again")
             self._away = False
-        return since
+        return since, any_ended
 
     def _disconnected(self, error: DatabaseUnavailable) -> None:
         log.log(logging.DEBUG if self._away else logging.WARNING, "%s", error)
@@ -215,14 +215,20 @@ class Orchestrator:
             wait(pause)
 
     def _announce_and_keep_house(self) -> float:
-        wait = self.fire()
-        self.announce()
+        if self._told:
+            self.announce()
+        with self._connected().autocommit() as connection:  # mostly nothing is due
+            schedule = _seconds(schedules.next_due(connection))
+            announcement = _seconds(announcements.next_due(connection))
+        if schedule <= 0:
+            self.fire()
+        if announcement <= 0:
+            self.announce()
         self.keep_house()
-        with self._connected().autocommit() as connection:
-            due = announcements.next_due(connection)
-        if due is not None:
-            wait = min(wait, due.total_seconds())
-        return min(ROUND_SECONDS, max(PACE_SECONDS, wait))
+        return max(PACE_SECONDS, min(schedule, announcement))
+
+    def _listen(self, listener: Listener, seconds: float) -> None:
+        self._told = listener.wait(seconds)
 
     def _look_at_leases(self) -> float:
         return 0.0 if self.expire() else EXPIRY_SECONDS
@@ -232,6 +238,10 @@ class Orchestrator:
         return 0.0
 
 
+def _seconds(due: timedelta | None) -> float:
+    return ROUND_SECONDS if due is None else min(ROUND_SECONDS, due.total_seconds())
+
+
 class Listener:
     """Waits for NOTIFY, or just waits: nothing relies on it."""
 
@@ -239,8 +249,8 @@ class Listener:
         self._settings = settings
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
-    def wait(self, seconds: float) -> None:
-        """Wait until there is something to announce, `seconds` at most."""
+    def wait(self, seconds: float) -> bool:
+        """Wait until there is something to announce, `seconds` at most; whether there is."""
         try:
             if self._connection is None:
                 database = Database(
@@ -248,11 +258,11 @@ class Listener:
                 )
                 self._connection = database.listen()
                 self._connection.execute(f"LISTEN {announcements.CHANNEL}")
-            for _ in self._connection.notifies(timeout=seconds, stop_after=1):
-                pass
+            return bool(list(self._connection.notifies(timeout=seconds, stop_after=1)))
         except (psycopg.Error, VidanError):
             self.close()
             time.sleep(min(seconds, ROUND_SECONDS))
+            return False
 
     def close(self) -> None:
         """Close the connection."""

@@ -57,7 +57,15 @@ def ids(claimed: Sequence[leases.Claimed]) -> list[int]:
 
 def expire(database: Database, **how: Any) -> dict[int, Moved]:
     with database.begin() as connection:
-        return {one.id: one for one in expiry.expire(connection, actor="test", **how)}
+        _, any_ended = expiry.any_ended(connection)
+        moved = {one.id: one for one in expiry.expire(connection, actor="test", **how)}
+    assert any_ended or not moved  # the orchestrator asks first
+    return moved
+
+
+def any_ended(database: Database) -> bool:
+    with database.begin() as connection:
+        return expiry.any_ended(connection)[1]
 
 
 def stop(database: Database, scenario_id: int) -> None:
@@ -698,6 +706,23 @@ def test_a_spent_budget_does_not_undo_a_stop(database: Database) -> None:
     with database.begin() as connection:
         expiry.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
     assert status(database, scenario_id) is Status.INACTIVE
+
+
+def test_it_is_known_whether_there_is_anything_to_expire(database: Database) -> None:
+    create(database, NewScenario(source="/a"), NewScenario(source="/b"))
+    holder, idle, forgotten = (PlayedWorker(database, name) for name in "abc")
+    holder.claim()
+    forgotten.claim()
+    assert not any_ended(database)
+    for worker in (idle, holder):
+        worker.let_lease_end()
+        assert any_ended(database)
+        expire(database)
+        assert not any_ended(database)
+    execute(database, "DELETE FROM workers WHERE id = :id", id=forgotten.id)
+    assert any_ended(database)
+    assert len(expire(database)) == 1
+    assert not any_ended(database)
 
 
 def test_two_that_expire_at_once_charge_once(database: Database) -> None:

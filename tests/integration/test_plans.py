@@ -102,6 +102,7 @@ STEPS: dict[str, Callable[[Connection, Sequence[Fence]], object]] = {
     "announcement": lambda c, _: announcements.take_due(c) == [],
     "next due": lambda c, _: announcements.next_due(c) is None,
     "expiry": lambda c, _: expiry.expire(c, actor="test") == [],
+    "any ended": lambda c, _: not expiry.any_ended(c)[1],
     "suspects": lambda c, held: not leases.suspects_due(c, [held[0].worker_id]),
     "overview": lambda c, held: len(overview.look(c).running) == len(held),
     "events": lambda c, _: events.read(c, events.now(c), events.Wanted(task="detect")),

@@ -13,13 +13,14 @@ from vidan.services.moves import BACK_OFF, ENDS, LET_GO, PUT_BACK, Moved, move
 
 _ENDED = """s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
       AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)"""
+_HELD_BY_ENDED = f"scenarios s LEFT JOIN workers w ON w.id = s.worker_id WHERE {_ENDED}"
 # two statements: in one, a row that another has released, and a live worker claimed, between the
 # statement's start and its lock would be judged by the worker that held it before
 # found first, sorted then: to read a million rows in the order of their ids, until 500 are found,
 # is what a planner with old statistics prefers
 _LOCK_ENDED = f"""
     WITH ended AS MATERIALIZED (
-        SELECT s.id FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id WHERE {_ENDED}
+        SELECT s.id FROM {_HELD_BY_ENDED}
     )
     SELECT s.id FROM scenarios s
     WHERE s.id = ANY(ARRAY(SELECT id FROM ended))
@@ -38,6 +39,19 @@ _ENDED_LEASES = """
     FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id
     WHERE s.id = ANY(:locked) AND {ended}
 """
+
+
+def any_ended(connection: Connection) -> tuple[datetime, bool]:
+    """Return the database's time, and whether `expire` has anything to do: mostly it has not."""
+    now, found = connection.execute(
+        text(
+            "SELECT now(), EXISTS (SELECT 1 FROM workers"
+            " WHERE lease_until <= now() AND state <> 'gone')"
+            f" OR EXISTS (SELECT 1 FROM {_HELD_BY_ENDED})"
+        ),
+        {"worker": None},
+    ).one()
+    return now, found
 
 
 def expire(
