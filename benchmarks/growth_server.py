@@ -144,8 +144,9 @@ def _make_grown(postgres: DurablePostgres, state: str, ended: int) -> None:
         url = postgres.create_database(state)
         schema.upgrade(url)
     with psycopg.connect(url, autocommit=True) as connection:
-        # what the planner knows is to stay as it is
-        connection.execute("ALTER TABLE scenarios SET (autovacuum_analyze_threshold = 2000000000)")
+        # what the planner knows is to stay as it is, and no vacuum is to run beside what is timed
+        for table in ("scenarios", "transitions"):
+            connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
         if state == first:
             _make_living(connection, ended)
             connection.execute("ANALYZE")
@@ -162,6 +163,7 @@ def _make_grown(postgres: DurablePostgres, state: str, ended: int) -> None:
                     {"table": table},
                 )
         else:
-            connection.execute("ALTER TABLE scenarios RESET (autovacuum_analyze_threshold)")
+            for table in ("scenarios", "transitions"):
+                connection.execute(f"ALTER TABLE {table} RESET (autovacuum_enabled)")
             connection.execute("VACUUM ANALYZE")
         connection.execute("CHECKPOINT")
