@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -252,17 +252,16 @@ class Bench:
         folder.mkdir()
         url = self._postgres.create_database(folder.name)
         schema.upgrade(url)
-        with kept(folder, url, self._broker) as settings:
-            cluster = Cluster(url, settings, folder)
+        with (
+            kept(folder, url, self._broker) as settings,
+            closing(Cluster(url, settings, folder)) as cluster,
+        ):
             cluster.environment = settings.environment({**os.environ, "OMP_NUM_THREADS": "1"})
-            try:
-                assert self._postgres.pid is not None
-                servers = [psutil.Process(one.pid) for one in (self._postgres, self._broker)]
-                made = Framework(cluster, work, *servers)
-                made.begin(workers)
-                yield made
-            finally:
-                cluster.close()
+            assert self._postgres.pid is not None
+            servers = [psutil.Process(one.pid) for one in (self._postgres, self._broker)]
+            made = Framework(cluster, work, *servers)
+            made.begin(workers)
+            yield made
 
     def _work(self, model: str, height: int, width: int) -> Work:
         """Make a video that takes about so many seconds as were asked for."""
