@@ -73,6 +73,7 @@ class Fleet:
         self._postmaster = postmaster
         self._ids = [uuid.uuid4() for _ in range(count)]
         self._database = Database(url, guarded=True, pool_size=THREADS)
+        self._pulse = Database(url, guarded=True, pool_size=THREADS, durable=False)  # as a worker's
         with self._database.begin() as connection:
             connection.execute(text("DELETE FROM workers WHERE name LIKE 'beat-%'"))
             for number, one in enumerate(self._ids):
@@ -89,6 +90,7 @@ class Fleet:
         with self._database.begin() as connection:
             connection.execute(text("DELETE FROM workers WHERE name LIKE 'beat-%'"))
         self._database.close()
+        self._pulse.close()
 
     def rows(self, seconds: float) -> list[report.Row]:
         """Measure a time in which nothing happens, then one with beats and sweeps."""
@@ -105,7 +107,7 @@ class Fleet:
             shares.append(share - idle)
             figures = {"% of a core": 100 * (share - idle), "a second": done / seconds}
             found.append(report.Row(f"{name} of {count} workers", None, {**figures}))
-        self._database.close()  # so that it hands its counts in
+        self._pulse.close()  # so that it hands its counts in
         after = Updates.of(self._url, "workers")
         both = {"% of a core": 100 * sum(shares)}
         updates = after.all - before.all
@@ -155,7 +157,7 @@ class Fleet:
 
     def _beat(self, worker_id: uuid.UUID) -> None:
         count = random.randrange(BEATS_A_COUNT) == 0
-        with self._database.autocommit() as connection:
+        with self._pulse.autocommit() as connection:
             beat = workers.beat(connection, worker_id, state="idle", fps=0.0, count=count)
         assert beat is not None
 

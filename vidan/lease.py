@@ -55,7 +55,9 @@ def clock() -> float:
 class Lease:
     """One registration of a worker process, under an id and with database sessions of its own.
 
-    The heartbeat has a connection to itself: it waits for none when the server has no more to give.
+    The heartbeat has a connection to itself: it waits for none when the server has no more to give,
+    nor for its disk. A heartbeat that a crash of the server takes with it is followed by the next
+    one before the lease ends; a registration that is lost so is found missing, and made anew.
 
     The heartbeat calls `on_beat` with the rows that the worker holds and the time (monotonic) at
     which it was sent; `on_end` once the lease has ended, by the worker's own clock if need be.
@@ -80,7 +82,13 @@ class Lease:
             guarded=True,
             pool_size=options.most_slots + 3,
         )
-        self._pulse = Database(url, application_name=str(self.worker_id), guarded=True, pool_size=1)
+        self._pulse = Database(
+            url,
+            application_name=str(self.worker_id),
+            guarded=True,
+            pool_size=1,
+            durable=False,
+        )
         self.live_workers = 1
         self._beats = 0
         self.desired = DesiredState.RUNNING

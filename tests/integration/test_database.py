@@ -109,6 +109,18 @@ def test_a_guarded_session_waits_five_seconds_at_most(database_url: str) -> None
     guarded.close()
 
 
+def test_only_what_is_said_again_anyway_does_not_wait_for_the_disk(database_url: str) -> None:
+    query = "SELECT setting, source = 'client' FROM pg_settings WHERE name = 'synchronous_commit'"
+    found = {}
+    for durable in (True, False):
+        opened = Database(database_url, guarded=True, durable=durable)
+        with opened.begin() as connection:
+            setting, ours = connection.execute(text(query)).one()
+            found[durable] = setting if ours else "the server's own"
+        opened.close()
+    assert found == {True: "the server's own", False: "off"}
+
+
 def test_an_interruption_between_two_looks_leaves_no_session_in_a_statement(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,9 @@ class Database:
     """A database that can be reached by `url`; connections are made when first needed.
 
     `guarded` sets the statement, lock and idle time-outs that workers and orchestrators live under.
-    `application_name` is how `pg_stat_activity` and the expiry of leases find the sessions.
+    `application_name` is how `pg_stat_activity` and the expiry of leases find the sessions. Not
+    `durable` is for what is said again soon: a server that crashes may lose its last half second
+    of it, and nobody waits for a disk.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Database:
         application_name: str = "vidan",
         guarded: bool = False,
         pool_size: int = 5,
+        durable: bool = True,
     ) -> None:
         self.url = url
         self._name = application_name
@@ -96,6 +99,8 @@ class Database:
             # the server's side of it: a host that is gone holds no locks for hours
             limits |= {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2}
             limits |= {"tcp_keepalives_count": 3, "tcp_user_timeout": limit}
+        if not durable:
+            limits["synchronous_commit"] = "off"
         given = sqlalchemy.make_url(sqlalchemy_url(url)).query.get("options", "")
         self._arguments["options"] = " ".join(
             [*(f"-c {name}={value}" for name, value in limits.items()), str(given)]
