@@ -183,6 +183,16 @@ def test_pictures_are_turned_as_shown(turn: int, tmp_path: Path) -> None:
     source.close()
 
 
+def test_how_pictures_are_turned_is_known_where_the_first_packet_gives_none(tmp_path: Path) -> None:
+    whole = videos.encode(tmp_path / "whole.mp4", 100, rotation=90)
+    path = videos.remux(whole, tmp_path / "a.mp4", skip=2)  # what follows lacks its key frame
+    source = open_source(str(path))
+    batch = next(source.batches(1))
+    assert batch.gaps[0].reason == "before the first key frame"
+    assert (source.height, source.width) == (videos.WIDTH, videos.HEIGHT)
+    source.close()
+
+
 def test_pictures_are_mirrored_as_shown(tmp_path: Path) -> None:
     path = videos.encode(tmp_path / "a.mp4", 5, mirrored=True)
     source = open_source(str(path))

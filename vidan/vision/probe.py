@@ -66,16 +66,17 @@ def _probe(opened: Opened, source: str) -> Probe:
         if len(first) <= REORDER and is_shown(packet, opened.codec):
             first.append(packet)
         if turn is None:
-            try:
-                frames = context.decode(packet)
-            except av.FFmpegError:
-                frames = []
-            if frames:
-                turn = Turn.of(frames[0])
+            turn = _turn(av.FFmpegError, opened, packet)
+            if turn is None and count == 0:
+                # told that this was all, a decoder gives at once what it holds back for its order
+                turn = _turn(av.FFmpegError, opened, None)
+                if turn is None:
+                    context.flush_buffers()
+                    turn = _turn(av.FFmpegError, opened, packet)
         if count >= MAX_PACKETS or (turn is not None and len(first) > REORDER):
             break
     if turn is None:
-        turn = _last_chance(av.FFmpegError, opened)
+        turn = _turn(av.FFmpegError, opened, None) or Turn()
     if not height or not width:
         raise RejectedTask(
             f"no picture in {shown(source)}", hint="was it copied or downloaded whole?"
@@ -86,13 +87,17 @@ def _probe(opened: Opened, source: str) -> Probe:
     return Probe(*turn.size(height, width), turn, start, timed, _rate(opened), _total(opened))
 
 
-def _last_chance(errors: type[Exception], opened: Opened) -> Turn:
-    """A decoder that holds pictures back gives them when told that no packet comes any more."""
+def _turn(
+    errors: type[Exception], opened: Opened, packet: Packet[VideoStream] | None
+) -> Turn | None:
+    """That of the first picture which comes out of the decoder, if any. None for a packet: the end,
+    which lets out what is still held back.
+    """
     try:
-        frames = opened.stream.codec_context.decode(None)
+        frames = opened.stream.codec_context.decode(packet)
     except errors:
-        return Turn()
-    return Turn.of(frames[0]) if frames else Turn()
+        return None
+    return Turn.of(frames[0]) if frames else None
 
 
 def _rises_again(packets: list[Packet[VideoStream]]) -> bool:
