@@ -19,12 +19,12 @@ from sqlalchemy import text
 
 from benchmarks import report
 from vidan.db.session import Database
+from vidan.intake import SWEEP_SECONDS, WORKERS_A_SWEEP_SECOND
 from vidan.lease import BEATS_A_COUNT
 from vidan.services import due, leases, predictions, runs, scenarios, workers
 from vidan.services.leases import RENEW_SECONDS, Claimant
 from vidan.services.predictions import Batch, Row
 from vidan.services.scenarios import NewScenario
-from vidan.worker import SWEEP_SECONDS, WORKERS_A_SWEEP_SECOND
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vidan import logs
+from vidan.backoff import BackOff
 from vidan.db.session import Database
 from vidan.domain import STOPPING, Detection, Gap, Status
 from vidan.durations import in_words
@@ -313,7 +314,7 @@ class Committer:
 
     def _store(self, batch: predictions.Batch) -> Status:
         """Commit, again after a lost connection, until it has landed or the lease has ended."""
-        pause = 0.1
+        back_off = BackOff()
         while True:
             try:
                 return self._database.retrying(
@@ -323,8 +324,7 @@ class Committer:
                 log.warning("scenario %d: %s", self._fence.scenario_id, error)
             if self._lost() or self._closed:
                 raise LeaseLost(f"scenario {self._fence.scenario_id}: the lease ended")
-            time.sleep(pause)
-            pause = min(2 * pause, 2.0)
+            time.sleep(back_off.pause())
 
     def _stored(self, batch: predictions.Batch, status: Status) -> None:
         if batch.to_checkpoint > batch.from_checkpoint:

@@ -6,14 +6,12 @@ import logging
 import threading
 from collections.abc import Callable
 
+from vidan.backoff import BackOff
 from vidan.errors import DatabaseUnavailable
 from vidan.lease import Lease
 from vidan.slots import Slots
 
 log = logging.getLogger("vidan.worker")
-
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
-"""Seconds until it tries again what the database did not take."""
 
 
 class Concluder:
@@ -38,7 +36,7 @@ class Concluder:
         self._thread.join()
 
     def _work(self) -> None:
-        pause = FIRST_PAUSE
+        back_off = BackOff()
         while not self._lease.ended:
             self._slots.ended.wait()
             if self._closed.is_set():
@@ -50,8 +48,7 @@ class Concluder:
             except Exception:  # nothing is lost by it: it is tried again
                 log.exception("storing how runs ended failed")
             else:
-                pause = FIRST_PAUSE
+                back_off.worked()
                 continue
             self._slots.ended.set()  # there is something left to write
-            self._closed.wait(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            self._closed.wait(back_off.pause())

@@ -10,7 +10,6 @@ import argparse
 import gc
 import logging
 import os
-import random
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 from vidan import broker, config, lifeline, logs, reception
+from vidan.backoff import BackOff
 from vidan.broker.base import Received
 from vidan.claiming import Claims, activate
 from vidan.comparison import Comparison
@@ -35,6 +35,7 @@ from vidan.errors import (
     LeaseLost,
     VidanError,
 )
+from vidan.intake import Intake
 from vidan.lease import Lease, Measured
 from vidan.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
 from vidan.run import Surroundings
@@ -48,9 +49,6 @@ from vidan.worker_options import WorkerOptions
 
 log = logging.getLogger("vidan.worker")
 
-IDLE_POLL_SECONDS = 0.1
-SHORT_SECONDS = 0.01
-"""So long after a claim of tasks without a source their ends are waited for, and no messages."""
 AHEAD_SECONDS = 1.0
 """What was claimed ahead and has not begun after this is put back."""
 ORPHAN_SECONDS = 30.0
@@ -59,13 +57,6 @@ ABANDON_SECONDS = 30.0
 """So long the runs of an ended lease have to stop; then the process ends with them."""
 HURRIED_SECONDS = 5.0
 """So long they have if the process is asked to end meanwhile."""
-SWEEP_SECONDS = 0.25
-WORKERS_A_SWEEP_SECOND = 250
-"""All live workers together sweep this often a second."""
-DEAF_SECONDS = 1.0
-"""So long a consumer that was paused may fetch nothing: librdkafka sleeps through its resume."""
-DEAF_SWEEPS = 8
-"""So many times as often it sweeps meanwhile."""
 
 
 class Worker:
@@ -90,9 +81,10 @@ class Worker:
         self._board = board
         self._broker = broker.connect(settings)
         self._producer = self._broker.producer()
-        self._consumer = self._broker.consumer(RUNNERS_GROUP, [SCENARIOS_TOPIC])
         self._detectors = DetectorCache(options.device, options.threads)
         self._slots = Slots(options.slots, self._run, board)
+        consumer = self._broker.consumer(RUNNERS_GROUP, [SCENARIOS_TOPIC])
+        self._intake = Intake(consumer, self._slots)
         missing = MissingSources()
         self._retries = RetryEvents(self._producer)
         self._conclusions = Conclusions(options.name, self._retries, missing)
@@ -100,17 +92,12 @@ class Worker:
         self._lease: Lease | None = None
         self._concluder: Concluder | None = None  # of this lease
         self._former = former
-        self._next_sweep = 0.0
-        self._claim_now = True
-        self._short = False  # tasks have begun that may end at once
-        self._paused = False
-        self._deaf_until = 0.0
         self._frames = FrameRate()
         self._comparison = Comparison()
 
     def run(self) -> None:
         """Work until `stopping`, then put back what runs and leave."""
-        pause = 0.2
+        back_off = BackOff()
         while not self.stopping:
             try:
                 self.run_once()
@@ -121,10 +108,9 @@ class Worker:
                     raise  # it can't even register: its supervisor tells that from an outage
                 log.exception("a round failed")
             else:
-                pause = 0.2
+                back_off.worked()
                 continue
-            time.sleep(pause)
-            pause = min(2 * pause, 2.0)
+            time.sleep(back_off.pause())
         self._leave()
 
     def run_once(self) -> None:
@@ -137,20 +123,15 @@ class Worker:
         received = self._receive()
         try:
             reception.usable(lease.database, received)  # ids are hints: the claim asks the rows
-            now = time.monotonic()
-            if not leaving and (received or self._claim_now or now >= self._next_sweep):
-                told = bool(received) or self._claim_now
-                self._claim_now = False
-                self._short |= self._claims.take(lease, told=told)
-                interval = max(SWEEP_SECONDS, lease.live_workers / WORKERS_A_SWEEP_SECOND)
-                if now < self._deaf_until:
-                    interval /= DEAF_SWEEPS
-                self._next_sweep = now + interval * random.uniform(0.75, 1.25)
+            told = self._intake.told(received)
+            if not leaving and (told or self._intake.sweep_due):
+                short = self._claims.take(lease, told=told)
+                self._intake.claimed(short=short, live_workers=lease.live_workers)
             self._put_back_waiting(lease)
         except DatabaseUnavailable:
-            reception.rewind(self._consumer, received)
+            self._intake.rewind(received)
             raise
-        self._consumer.commit(received)
+        self._intake.commit(received)
 
     # --- the lease
 
@@ -185,7 +166,7 @@ class Worker:
         self._lease = lease
         self._concluder = Concluder(lease, self._slots, self._conclude)
         self._former = lease.worker_id
-        self._claim_now = True
+        self._intake.soon = True
         return lease
 
     def _publish_schedules(self, lease: Lease) -> None:
@@ -234,7 +215,7 @@ class Worker:
         """Look whether it is time to leave of its own accord. Returns whether it is leaving."""
         if not self.departure.look(lease.desired):
             return False
-        self._consumer.close()  # so that others take its partitions over at once
+        self._intake.close()  # so that others take its partitions over at once
         self._put_back(lease, self._slots.withdraw(), "not begun, the worker is leaving")
         if self.departure.hand_over(lease.desired, self._slots):
             self.stopping = True
@@ -245,39 +226,17 @@ class Worker:
         before = self._slots.count
         if not self._claims.scale(lease.desired_slots):
             return
-        self._claim_now = True
+        self._intake.soon = True
         if self._slots.count < before:
             self._put_back(lease, self._slots.withdraw(), "not begun, the worker has fewer slots")
 
     # --- receive
 
     def _receive(self) -> list[Received]:
-        """Poll while a slot is free; without one, stay in the group and wait for a slot."""
         if self.departure.begun:
-            self._room(IDLE_POLL_SECONDS)
+            self._intake.wait_for_room()
             return []
-        if self._slots.free <= 0 and not self._room(IDLE_POLL_SECONDS):
-            if not self._paused:
-                self._consumer.pause()
-                self._paused = True
-            return self._consumer.poll(0)
-        if self._paused:
-            self._consumer.resume()
-            self._paused = False
-            self._deaf_until = time.monotonic() + DEAF_SECONDS
-        if self._claim_now or self._room(SHORT_SECONDS if self._short else 0):
-            return self._consumer.poll(0)
-        self._short = False
-        until_sweep = max(0.0, self._next_sweep - time.monotonic())
-        return self._consumer.poll(min(IDLE_POLL_SECONDS, until_sweep))
-
-    def _room(self, seconds: float) -> bool:
-        """Wait until a run has ended and few wait for its slot: then it is time to claim."""
-        if not self._slots.low.wait(seconds):
-            return False
-        self._slots.low.clear()
-        self._claim_now = True
-        return True
+        return self._intake.receive()
 
     def _put_back_waiting(self, lease: Lease) -> None:
         self._put_back(lease, self._slots.withdraw(AHEAD_SECONDS), "claimed ahead, not begun")
@@ -362,7 +321,7 @@ class Worker:
                 lease.give_up()
                 break
             self._slots.ended.wait(0.2)
-        self._consumer.close()
+        self._intake.close()
         self._retries.close()
         self._producer.close()
 

@@ -190,7 +190,7 @@ def test_a_step_grows_claims_at_once_and_bounds_what_is_ahead(stepped: Any) -> N
     one.create(4)
     assert one.steps(lambda: len(one.running()) == 1)
     one.asked(3)
-    one.worker._next_sweep = float("inf")
+    one.worker._intake._next_sweep = float("inf")
     assert one.steps(lambda: len(one.running()) == 3)
     assert one.board.in_use == 3
     assert one.worker._claims._ended.maxlen == 3 * AHEAD_PER_SLOT
@@ -203,7 +203,7 @@ def test_a_step_grows_claims_at_once_and_bounds_what_is_ahead(stepped: Any) -> N
     one.finish(first)
     one.finish(second)
     assert one.steps(lambda: one.worker._measure().slots == 1)
-    one.worker._next_sweep = 0.0
+    one.worker._intake._next_sweep = 0.0
     assert not one.steps(lambda: one.running() != {third}, 1.5)
     one.finish(third)
     assert one.steps(lambda: len(one.running()) == 1)

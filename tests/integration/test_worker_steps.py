@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.support.processes import eventually
-from vidan import claiming
+from vidan import claiming, intake
 from vidan import worker as worker_module
 from vidan.concluding import Conclusions
 from vidan.config import Settings
@@ -147,7 +147,7 @@ def step_until(worker: Worker, database: Database, scenario_id: int, *wanted: St
 
 def is_paused(worker: Worker) -> bool:
     worker.run_once()
-    return worker._paused
+    return worker._intake._paused
 
 
 ENDED = (Status.COMPLETED, Status.FAILED, Status.INACTIVE)
@@ -208,7 +208,7 @@ def test_what_waits_too_long_for_a_slot_is_put_back(
     for value in range(20):  # it has finished so many lately: it claims ahead
         step_until(worker, database, create(database, "echo", value=value), Status.COMPLETED)
     ids = [create(database, "waits") for _ in range(6)]
-    worker._claim_now = True
+    worker._intake.soon = True
     worker.run_once()
     time.sleep(0.1)
     worker._put_back_waiting(worker._lease)  # type: ignore[arg-type]
@@ -228,7 +228,7 @@ def test_a_database_that_is_away_while_it_puts_back_costs_no_slot(
     for value in range(5):
         step_until(worker, database, create(database, "echo", value=value), Status.COMPLETED)
     ids = [create(database, "waits") for _ in range(4)]
-    worker._claim_now = True
+    worker._intake.soon = True
     worker.run_once()
     assert eventually(lambda: worker._slots.waiting == 2)
 
@@ -263,7 +263,7 @@ def test_what_can_not_be_written_keeps_more_from_being_claimed(
     with monkeypatch.context() as patch:
         patch.setattr(worker._conclusions, "write", away)
         for _ in range(40):
-            worker._claim_now = True
+            worker._intake.soon = True
             worker.run_once()
         assert eventually(lambda: worker._slots.waiting == 0)
         waiting = [one for one in ids if get(database, one).status is Status.INIT_STARTUP]
@@ -322,9 +322,9 @@ def test_a_capped_task_goes_on_as_soon_as_its_end_is_written(
         write(self, where, outcomes)
 
     monkeypatch.setattr(Conclusions, "write", slowly)
-    monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 60.0)
+    monkeypatch.setattr(intake, "SWEEP_SECONDS", 60.0)
     ids = [create(database, "one by one") for _ in range(5)]
-    worker._claim_now = True
+    worker._intake.soon = True
     step_until(worker, database, ids[-1], Status.COMPLETED)
     assert {get(database, one).status for one in ids} == {Status.COMPLETED}
 
@@ -333,10 +333,10 @@ def test_after_a_pause_it_sweeps_more_often(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A consumer that was paused may hear of nothing for a second."""
-    monkeypatch.setattr(worker_module, "SWEEP_SECONDS", 16.0)
-    monkeypatch.setattr(worker_module, "DEAF_SECONDS", 60.0)
+    monkeypatch.setattr(intake, "SWEEP_SECONDS", 16.0)
+    monkeypatch.setattr(intake, "DEAF_SECONDS", 60.0)
     ids = [create(database, "waits") for _ in range(2)]
-    worker._claim_now = True
+    worker._intake.soon = True
     for one in ids:
         step_until(worker, database, one, Status.ACTIVE)
     assert eventually(lambda: is_paused(worker), 5)
@@ -371,7 +371,7 @@ def test_a_lost_answer_of_a_hand_over_does_not_take_the_next_run_of_it(
     monkeypatch.setattr(Conclusions, "write", losing)
     worker._slots.engaged()[0].control.interrupt(HandOver("for a test"))
     assert eventually(lambda: get(database, scenario_id).status is Status.INIT_STARTUP)
-    worker._claim_now = True
+    worker._intake.soon = True
     worker.run_once()  # claims it anew
     assert get(database, scenario_id).epoch == 2
     again.set()  # and the old run is concluded once more
@@ -508,7 +508,7 @@ def test_a_task_that_the_worker_lacks_is_left_to_others_and_told_once(
 
     assert eventually(lambda: bool(told()), 15)
     for _ in range(20):
-        worker._next_sweep = 0.0
+        worker._intake._next_sweep = 0.0
         told()
     assert told() == ["task elsewhere is left to others: this worker does not have it"]
     assert {get(database, one).status for one in ids} == {Status.INIT_STARTUP}
