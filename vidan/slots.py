@@ -142,7 +142,9 @@ class Slots:
         withdrawn = []
         while (first := self._pop()) is not None:  # who came first stands first
             if first.since > limit:
-                self._waiting.appendleft(first)
+                with self._changed:  # a slot may have looked meanwhile, and found none
+                    self._waiting.appendleft(first)
+                    self._changed.notify()
                 break
             withdrawn.append(first)
         return withdrawn

@@ -175,9 +175,16 @@ class Worker:
             lease.database.retrying(lambda c: schedules.publish(c, app, found))
 
     def _abandon(self, lease: Lease) -> None:
-        """Wait until the runs of an ended lease have stopped; nothing of theirs may be written.
+        """Let go of an ended lease and of its runs; nothing of theirs may be written."""
+        self._outlast_runs()
+        lease.give_up()
+        self._lease = None
 
-        Code that is stuck takes the process with it. It holds nothing any more: nobody is charged.
+    def _outlast_runs(self) -> None:
+        """Wait until the runs of a lease that holds nothing any more have stopped.
+
+        Code that is stuck takes the process with it: nobody is charged. It must not be left to the
+        interpreter's end, which aborts where a thread is in the middle of native code.
         """
         self._stop_concluding()
         self._slots.conclude(one.claimed.fence for one in self._slots.withdraw())
@@ -192,8 +199,6 @@ class Worker:
                 os._exit(0 if self.stopping else 1)  # asked to end, it holds nothing: all is done
             self._slots.conclude(outcome.claimed.fence for outcome in self._slots.outcomes())
             self._slots.ended.wait(0.1)
-        lease.give_up()
-        self._lease = None
 
     def _lose_all(self) -> None:
         self._slots.interrupt(lambda: LeaseLost("the worker's lease has ended"))
@@ -257,6 +262,8 @@ class Worker:
         """Run one scenario: called in the slot's thread."""
         lease = self._lease
         assert lease is not None  # it is replaced only when no run of the former is left
+        if lease.ended:  # the claim was answered after it: nobody else interrupts this run
+            engagement.control.interrupt(LeaseLost("the worker's lease has ended"))
         around = Surroundings(
             database=lease.database,
             detectors=self._detectors,
@@ -304,8 +311,11 @@ class Worker:
         """Hand over what runs, then leave: the group last, when the work is written."""
         log.info("%s is leaving", self._options.name)
         self._stop_concluding()
-        while self._lease is not None and not self._lease.ended:
+        while self._lease is not None:
             lease = self._lease
+            if lease.ended:
+                self._abandon(lease)
+                break
             self._slots.interrupt(lambda: HandOver("the worker is leaving"))
             try:
                 self._put_back(lease, self._slots.withdraw(), "handed over")
@@ -316,6 +326,7 @@ class Worker:
             except Exception:  # what it still holds is put back once its lease is given up
                 log.exception("leaving failed")
                 lease.give_up()
+                self._outlast_runs()
                 break
             if not self._slots.engaged():
                 lease.give_up()

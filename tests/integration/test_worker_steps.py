@@ -26,6 +26,7 @@ from vidan.errors import DatabaseUnavailable, HandOver, RejectedTask
 from vidan.run import Run
 from vidan.runner import Outcome
 from vidan.services import expiry, requests, scenarios, tasks
+from vidan.services.leases import Claimed
 from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import TaskSpec
 from vidan.slotboard import SlotBoard
@@ -471,6 +472,51 @@ def test_a_run_that_outlives_its_lease_is_not_to_blame_for_the_end_of_its_proces
     worker._slots.close()
     worker._lease.close()
     board.close()
+
+
+def test_leaving_outlasts_the_runs_of_a_lease_that_has_ended(
+    worker: Worker, database: Database
+) -> None:
+    """Left to the interpreter's end, one in the middle of native code aborts the process."""
+    step_until(worker, database, create(database, "lingers"), Status.ACTIVE)
+    assert worker._lease is not None
+    worker._lease._end()
+    worker.stopping = True
+    worker._leave()
+    assert worker._slots.engaged() == []
+    worker.stopping = False  # for the fixture
+
+
+def test_leaving_outlasts_runs_that_could_not_be_put_back(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("for a test")
+
+    step_until(worker, database, create(database, "lingers"), Status.ACTIVE)
+    monkeypatch.setattr(Conclusions, "write", fail)
+    worker.stopping = True
+    worker._leave()
+    assert worker._slots.engaged() == []
+    worker.stopping = False
+
+
+def test_a_claim_that_is_answered_after_the_end_of_the_lease_does_not_run_on(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process was stopped meanwhile: what ran was interrupted before this one was there."""
+    create(database, "waits")
+    engage = worker._claims._engage
+
+    def late(claimed: list[Claimed]) -> None:
+        assert worker._lease is not None
+        worker._lease._end()
+        engage(claimed)
+
+    monkeypatch.setattr(worker._claims, "_engage", late)
+    worker._intake.soon = True
+    worker.run_once()
+    assert eventually(lambda: worker._slots.free == 2, 5)
 
 
 def test_leaving_puts_back_what_runs(worker: Worker, database: Database) -> None:

@@ -6,6 +6,7 @@ import resource
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from typing import cast
 
@@ -150,6 +151,27 @@ def test_waiting_ones_can_be_withdrawn_after_it(slots: Slots, runs: Runs) -> Non
     assert [one.id for one in slots.withdraw()] == [3, 4, 5]
     runs.end(1, 2)
     assert eventually(lambda: slots.there == 1, 20)
+
+
+def test_one_that_is_looked_at_by_who_withdraws_is_not_lost_to_a_slot(
+    slots: Slots, runs: Runs
+) -> None:
+    """A slot becomes free while it is not among those that wait."""
+
+    class Slow(deque[Engagement]):
+        def appendleft(self, one: Engagement) -> None:
+            runs.end(1)
+            assert runs.are()
+            time.sleep(0.1)
+            super().appendleft(one)
+
+    slots.add([engagement(1)])
+    assert runs.are(1)
+    slots._waiting = Slow()
+    slots.add([engagement(2)])
+    assert slots.withdraw(older_than=60) == []
+    assert runs.are(2)
+    runs.end(2)
 
 
 def test_numbers_of_slots_are_used_again(slots: Slots, runs: Runs, board: SlotBoard) -> None:
