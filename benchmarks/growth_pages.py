@@ -72,7 +72,9 @@ class Pages:
 
     def make(self, count: int) -> None:
         """Store `count` frames in WEEKS weeks, as far as the disk allows; whole weeks at a time."""
-        _, _, free = shutil.disk_usage("/tmp")
+        with psycopg.connect(self._url) as connection:
+            ((folder,),) = connection.execute("SHOW data_directory").fetchall()
+        _, _, free = shutil.disk_usage(folder)
         most = min(count, free // 2 // BYTES_A_FRAME)
         each = max(AT_ONCE, most // WEEKS // FRAMES // AT_ONCE * AT_ONCE)
         weeks = [self._monday - timedelta(weeks=1 + n) for n in range(WEEKS)]

@@ -30,10 +30,9 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import report  # noqa: E402
 from benchmarks.films import scaled  # noqa: E402
 from tests.support import videos  # noqa: E402
-from tests.support.cluster import Cluster  # noqa: E402
+from tests.support.cluster import Cluster, clustered  # noqa: E402
 from tests.support.durable_postgres import DurablePostgres, durable_postgres  # noqa: E402
 from tests.support.kafka import HostedBroker  # noqa: E402
-from vidan.config import Settings  # noqa: E402
 from vidan.db import schema  # noqa: E402
 from vidan.domain import ENDED, Status  # noqa: E402
 
@@ -80,15 +79,11 @@ class Bench:
         folder.mkdir()
         url = self._postgres.create_database(folder.name)
         schema.upgrade(url)
-        address = {"bootstrap.servers": self._broker.bootstrap_servers}
-        cluster = Cluster(url, Settings(home=folder, kafka=address), folder)
-        cluster.environment["PYTHONPATH"] = str(ROOT)
-        try:
+        with clustered(folder, url, self._broker) as cluster:
+            cluster.environment["PYTHONPATH"] = str(ROOT)
             cluster.orchestrator()
             cluster.supervisor(slots=slots)
             yield cluster
-        finally:
-            cluster.close()
 
 
 def flat(bench: Bench, frames: int) -> report.Row:

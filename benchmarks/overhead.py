@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import films, report, untrained  # noqa: E402
 from benchmarks.bare_loop import Options, Ran, decoded  # noqa: E402
-from benchmarks.embedded import kept  # noqa: E402
-from tests.support.cluster import Cluster  # noqa: E402
+from tests.support.cluster import Cluster, clustered  # noqa: E402
 from tests.support.durable_postgres import DurablePostgres, durable_postgres  # noqa: E402
 from tests.support.kafka import HostedBroker  # noqa: E402
 from vidan.db import schema  # noqa: E402
@@ -252,11 +251,7 @@ class Bench:
         folder.mkdir()
         url = self._postgres.create_database(folder.name)
         schema.upgrade(url)
-        with (
-            kept(folder, url, self._broker) as settings,
-            closing(Cluster(url, settings, folder)) as cluster,
-        ):
-            cluster.environment = settings.environment({**os.environ, "OMP_NUM_THREADS": "1"})
+        with clustered(folder, url, self._broker) as cluster:
             assert self._postgres.pid is not None
             servers = [psutil.Process(one.pid) for one in (self._postgres, self._broker)]
             made = Framework(cluster, work, *servers)

@@ -10,7 +10,6 @@ With --json also writes {"machine": …, "rows": [{"event", "n", "p50", "p95", "
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
 import math
@@ -28,11 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the tests do the same, and hold the promises
 
 from tests.support import kafka, recovery  # noqa: E402
-from tests.support.cluster import Cluster  # noqa: E402
+from tests.support.cluster import Cluster, clustered  # noqa: E402
 from tests.support.durable_postgres import DurablePostgres, durable_postgres  # noqa: E402
 from tests.support.kafka import HostedBroker, RealKafka  # noqa: E402
 from tests.support.recovery import Host  # noqa: E402
-from vidan.config import Settings  # noqa: E402
 from vidan.db import schema  # noqa: E402
 
 PROMISES: Mapping[str, float] = {
@@ -91,18 +89,14 @@ class Bench:
 
     @contextmanager
     def cluster(
-        self, *names: str, slots: int = 1, kafka_at: str | None = None, follow: bool = False
+        self, *names: str, slots: int = 1, kafka: RealKafka | None = None
     ) -> Iterator[tuple[Cluster, list[Host]]]:
         """An orchestrator and some workers on a database of their own, for the block."""
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
         url = self._postgres.create_database(folder.name)
         schema.upgrade(url)
-        servers = kafka_at or self.embedded.bootstrap_servers
-        made = Cluster(url, Settings(home=folder, kafka={"bootstrap.servers": servers}), folder)
-        with contextlib.closing(made), ExitStack() as stack:
-            if follow:
-                stack.enter_context(recovery.followed(made, self.embedded, folder))
+        with clustered(folder, url, kafka or self.embedded) as made:
             made.orchestrator()
             yield made, recovery.start_hosts(made, *names, slots=slots)
 
@@ -149,7 +143,7 @@ class Bench:
 
     def embedded_broker_restarted(self) -> None:
         """It comes back at another port."""
-        with self.cluster("w", follow=True) as (cluster, _):
+        with self.cluster("w") as (cluster, _):
             self._broker_restarted(cluster, self.embedded, "embedded broker")
 
     def kafka_restarted(self) -> None:
@@ -162,7 +156,7 @@ class Bench:
         server = RealKafka(folder)
         server.start()
         try:
-            with self.cluster("w", kafka_at=server.bootstrap_servers) as (cluster, _):
+            with self.cluster("w", kafka=server) as (cluster, _):
                 self._broker_restarted(cluster, server, "Kafka")
         finally:
             server.stop()

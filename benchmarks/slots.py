@@ -37,6 +37,7 @@ from sqlalchemy import text  # noqa: E402
 from benchmarks import films, report  # noqa: E402
 from tests.support.durable_postgres import durable_postgres  # noqa: E402
 from tests.support.kafka import HostedBroker  # noqa: E402
+from tests.support.stack import found  # noqa: E402
 from vidan.db import schema  # noqa: E402
 from vidan.db.session import Database  # noqa: E402
 from vidan.services import scenarios  # noqa: E402
@@ -85,13 +86,10 @@ class Bench:
         broker = HostedBroker(self._folder / "broker.address")
         broker.start()
         stack.callback(broker.stop)
-        self._environment = {
-            **os.environ,
-            **MALLOC,
-            "OMP_NUM_THREADS": str(threads),
-            "DATABASE_URL": url,
-            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-        }
+        settings = stack.enter_context(found(self._folder, url, broker))
+        self._environment = settings.environment(
+            {**os.environ, **MALLOC, "OMP_NUM_THREADS": str(threads)}
+        )
         self._videos = [self._folder / f"{number}.mp4" for number in range(SCENARIOS)]
         films.scaled(self._videos[0], HEIGHT, WIDTH, frames)
         for other in self._videos[1:]:

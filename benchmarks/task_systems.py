@@ -22,12 +22,11 @@ import psutil
 import psycopg
 from sqlalchemy import text
 
-from benchmarks.embedded import kept
+from tests.support import stack
 from tests.support.durable_postgres import DurablePostgres
 from tests.support.kafka import HostedBroker, RealKafka, free_ports
 from vidan import lifeline
 from vidan.broker import connect
-from vidan.config import Settings
 from vidan.db import schema
 from vidan.db.session import Database
 from vidan.services import scenarios
@@ -213,11 +212,8 @@ class VidanTasks:
         self._postgres, self._server = postgres, server
         self._database = Database(url)
         self._kept = ExitStack()
-        if isinstance(server, HostedBroker):
-            settings = self._kept.enter_context(kept(folder, url, server))
-        else:
-            kafka = {"bootstrap.servers": server.bootstrap_servers}
-            settings = Settings(home=folder, database_url=url, kafka=kafka)
+        settings = self._kept.enter_context(stack.found(folder, url, server))
+        if not embedded:
             connect(settings).create_topics(4, 1)
         environment = settings.environment({**os.environ, "OMP_NUM_THREADS": "1"})
         post = WorkerOptions(name="bench", app="benchmarks.noops.vidan_app:app", slots=slots)

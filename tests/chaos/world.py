@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
 from tests.chaos.fleet import MARKS, Fleet
+from tests.support import stack
 from tests.support.folders import new_folder
 from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.proxy import Proxy
 from vidan import broker
-from vidan.config import Settings
 from vidan.db import schema
-from vidan.home import KEEPER_LOCK, FileLock, StackState, write_state
 from vidan.stack.postgres import PostgresServer
 
 DURABLE_BUT_FOR_POWER_CUTS = {
@@ -62,7 +61,7 @@ class World:
         self.proxy = Proxy(lambda: self._socket)
         self._home = folder / "home"
         self._home.mkdir()
-        self._keeper = FileLock(self._home / KEEPER_LOCK)
+        self._found = ExitStack()
         self.broker: RealKafka | HostedBroker
         if broker_kind == "kafka":
             (folder / "kafka").mkdir()
@@ -77,31 +76,10 @@ class World:
         self.rows(COMMIT_LOG)
         self.broker.start()
         url = f"postgresql://vidan@127.0.0.1:{self.proxy.port}/vidan"
-        given = {MARKS: str(self.marks), "VIDAN_HOME": str(self._home), "OMP_NUM_THREADS": "1"}
-        if isinstance(self.broker, RealKafka):
-            given |= {
-                "DATABASE_URL": url,
-                "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
-            }
-            self.settings = Settings(
-                self._home, url, {"bootstrap.servers": self.broker.bootstrap_servers}
-            )
-        else:
-            # as the embedded stack's keeper leaves it: clients find the address in a file
-            assert self._keeper.acquire(shared=False)
-            write_state(
-                self._home,
-                StackState(os.getpid(), url, True, {}, str(self.broker.address_file)),
-            )
-            self.settings = Settings(self._home)
+        self.settings = self._found.enter_context(stack.found(self._home, url, self.broker))
         broker.connect(self.settings).create_topics(4, 1)
-        foreign = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
-        own = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in foreign and not name.startswith("VIDAN_")
-        }
-        self.fleet = Fleet({**own, **given}, self.logs)
+        own = {**os.environ, MARKS: str(self.marks), "OMP_NUM_THREADS": "1"}
+        self.fleet = Fleet(self.settings.environment(own), self.logs)
 
     def close(self) -> None:
         """End it all."""
@@ -110,7 +88,7 @@ class World:
         self.broker.stop()
         self.postgres.stop()
         self.proxy.close()
-        self._keeper.release()
+        self._found.close()
 
     @property
     def _socket(self) -> Path:

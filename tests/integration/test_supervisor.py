@@ -38,13 +38,8 @@ def test_a_hung_detector_ends_its_process_and_is_charged(
 ) -> None:
     monkeypatch.setattr(supervisor_module, "STALL_SECONDS", 2.0)
     monkeypatch.chdir(APPS)
-    settings = Settings(
-        home=tmp_path,
-        database_url=embedded_cluster.database.url,
-        kafka=embedded_cluster.settings.kafka,
-    )
     options = WorkerOptions(name="w", app="trial:app", threads=1, slots=2)
-    with running(Supervisor(settings, [options])):
+    with running(Supervisor(embedded_cluster.settings, [options])):
         find = "SELECT 1 FROM workers"
         assert eventually(lambda: embedded_cluster.query(find) != [], 30)
         neighbour = embedded_cluster.create(task="sleep", params={"seconds": 5})

@@ -16,7 +16,6 @@ from tests.support.cluster import APPS, SAMPLE, SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually
 from tests.support.supervising import running
 from vidan import supervisor as supervisor_module
-from vidan.config import Settings
 from vidan.domain import Status
 from vidan.supervisor import Supervisor
 from vidan.worker_options import WorkerOptions
@@ -136,11 +135,8 @@ def _quick_to_lose_patience(
     """A supervisor in this process whose stall limit is three seconds."""
     monkeypatch.setattr(supervisor_module, "STALL_SECONDS", 3.0)
     monkeypatch.chdir(APPS)
-    settings = Settings(
-        home=tmp_path, database_url=cluster.database.url, kafka=cluster.settings.kafka
-    )
     supervisor = Supervisor(
-        settings, [WorkerOptions(name="w", app="trial:app", threads=1, slots=slots)]
+        cluster.settings, [WorkerOptions(name="w", app="trial:app", threads=1, slots=slots)]
     )
     with running(supervisor):
         assert eventually(lambda: cluster.query("SELECT 1 FROM workers") != [], 60)

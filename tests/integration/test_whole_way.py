@@ -288,7 +288,8 @@ def test_without_a_broker_the_sweep_takes_over(
 ) -> None:
     from vidan.config import Settings
 
-    cluster = Cluster(database_url, Settings(home=tmp_path), tmp_path)
+    nowhere = Settings(tmp_path, database_url, {"bootstrap.servers": "127.0.0.1:1"})
+    cluster = Cluster(nowhere, tmp_path)
     try:
         cluster.orchestrator()
         cluster.supervisor()

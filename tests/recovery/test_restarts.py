@@ -11,8 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -273,17 +272,9 @@ def test_a_server_without_a_connection_to_spare_ends_no_run(
 # --- the broker
 
 
-def test_a_broker_comes_back(
-    cluster: Cluster, broker_server: RealKafka | HostedBroker, tmp_path: Path
-) -> None:
+def test_a_broker_comes_back(cluster: Cluster, broker_server: RealKafka | HostedBroker) -> None:
     """Kafka at its address, with its topics; the embedded one at another port, with nothing."""
-    with ExitStack() as stack:
-        if isinstance(broker_server, HostedBroker):
-            stack.enter_context(recovery.followed(cluster, broker_server, tmp_path))
-        see_a_broker_come_back(cluster, broker_server)
-
-
-def see_a_broker_come_back(cluster: Cluster, server: RealKafka | HostedBroker) -> None:
+    server = broker_server
     cluster.orchestrator()
     cluster.supervisor(slots=2)
     assert cluster.wait(cluster.create(task="add", params={"a": 0})).result == 1

@@ -6,12 +6,14 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from tests.support import stack
 from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.processes import eventually
 from vidan import lifeline
@@ -32,15 +34,10 @@ SAMPLE_FRAMES = 200
 class Cluster:
     """Starts processes, asks the database, and ends what it started."""
 
-    def __init__(self, database_url: str, settings: Settings, logs: Path) -> None:
-        self.database = Database(database_url)
+    def __init__(self, settings: Settings, logs: Path) -> None:
+        self.database = Database(settings.require_database())
         self.settings = settings
-        self.environment = {
-            **os.environ,
-            "DATABASE_URL": database_url,
-            "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers() or "127.0.0.1:1",
-            "OMP_NUM_THREADS": "1",
-        }
+        self.environment = settings.environment({**os.environ, "OMP_NUM_THREADS": "1"})
         self.log_file = logs / "processes.log"
         self._children: list[Child] = []
 
@@ -154,9 +151,12 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(database_url: str, broker_settings: Settings, tmp_path: Path) -> Iterator[Cluster]:
+def cluster(
+    database_url: str, broker_server: RealKafka | HostedBroker, tmp_path: Path
+) -> Iterator[Cluster]:
     """Processes on both brokers in turn."""
-    yield from _clusters(database_url, broker_settings, tmp_path)
+    with clustered(tmp_path, database_url, broker_server) as made:
+        yield made
 
 
 @pytest.fixture
@@ -164,18 +164,20 @@ def embedded_cluster(
     database_url: str, embedded_broker: HostedBroker, tmp_path: Path
 ) -> Iterator[Cluster]:
     """Processes on the embedded broker alone, where the broker makes no difference."""
-    settings = Settings(
-        home=tmp_path, kafka={"bootstrap.servers": embedded_broker.bootstrap_servers}
-    )
-    yield from _clusters(database_url, settings, tmp_path)
-
-
-def _clusters(database_url: str, settings: Settings, folder: Path) -> Iterator[Cluster]:
-    made = Cluster(database_url, settings, folder)
-    try:
+    with clustered(tmp_path, database_url, embedded_broker) as made:
         yield made
-    finally:
-        made.close()
+
+
+@contextmanager
+def clustered(
+    folder: Path, database_url: str, broker: RealKafka | HostedBroker
+) -> Iterator[Cluster]:
+    """Processes on this database and this broker, for the block."""
+    with (
+        stack.found(folder, database_url, broker) as settings,
+        closing(Cluster(settings, folder)) as made,
+    ):
+        yield made
 
 
 __all__ = ["Cluster", "HostedBroker", "RealKafka", "cluster", "embedded_cluster"]

@@ -10,12 +10,10 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
@@ -26,7 +24,6 @@ from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.processes import eventually
 from vidan.domain import Status
 from vidan.errors import DatabaseUnavailable
-from vidan.home import KEEPER_LOCK, FileLock, StackState, write_state
 from vidan.lifeline import Child
 from vidan.messages import SCENARIOS_TOPIC
 from vidan.services import requests
@@ -209,21 +206,6 @@ class BrokerBack:
     """From the broker's return until an announcement arrived."""
     worked: float
     """From the broker's return until a new scenario was done."""
-
-
-@contextmanager
-def followed(cluster: Cluster, server: HostedBroker, home: Path) -> Iterator[None]:
-    """Be the keeper of an embedded stack: processes started now follow its broker's address."""
-    lock = FileLock(home / KEEPER_LOCK)
-    assert lock.acquire(shared=False)
-    url = cluster.environment.pop("DATABASE_URL")
-    del cluster.environment["KAFKA_BOOTSTRAP_SERVERS"]
-    cluster.environment["VIDAN_HOME"] = str(home)
-    write_state(home, StackState(os.getpid(), url, True, {}, str(server.address_file)))
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def broker_restarted(cluster: Cluster, server: RealKafka | HostedBroker, away: float) -> BrokerBack:

@@ -1,0 +1,31 @@
+"""A database and a broker as processes of vidan's find them: told of, or as an embedded stack."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.kafka import HostedBroker, RealKafka
+from vidan.config import Settings
+from vidan.home import KEEPER_LOCK, FileLock, StackState, write_state
+
+
+@contextmanager
+def found(home: Path, database_url: str, broker: RealKafka | HostedBroker) -> Iterator[Settings]:
+    """Settings of processes that use both. Of a hosted broker this process is the keeper.
+
+    Such processes know it for the embedded one, and find it again when it has moved.
+    """
+    if isinstance(broker, RealKafka):
+        yield Settings(home, database_url, {"bootstrap.servers": broker.bootstrap_servers})
+        return
+    lock = FileLock(home / KEEPER_LOCK)
+    assert lock.acquire(shared=False)
+    try:
+        address = str(broker.address_file)
+        write_state(home, StackState(os.getpid(), database_url, True, {}, address))
+        yield Settings(home)
+    finally:
+        lock.release()
