@@ -20,8 +20,9 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from vidan.domain import Detection
+from vidan.errors import DeviceLost
 from vidan.slotboard import Call
-from vidan.vision.detector import Detector
+from vidan.vision.detector import Detector, device_lost
 
 if TYPE_CHECKING:  # an app's module is also imported where tasks are only called
     import numpy as np
@@ -78,12 +79,19 @@ class Pending:
 class Batcher:
     """Calls a detector for all seats, in as many lanes as are worth having now.
 
-    The lanes live while there are seats. `now` is the clock that waiting is measured by.
+    The lanes live while there are seats. `now` is the clock that waiting is measured by, `on_lost`
+    is called when the GPU is of no more use to this process.
     """
 
-    def __init__(self, detector: Detector, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        now: Callable[[], float] = time.monotonic,
+        on_lost: Callable[[DeviceLost], None] = lambda _: None,
+    ) -> None:
         self.detector = detector
         self._now = now
+        self._on_lost = on_lost
         self._seats: deque[Seat] = deque()  # the one served longest ago first
         self._lanes: set[int] = set()
         self._busy = 0
@@ -232,7 +240,13 @@ class Batcher:
                 else:
                     found = self._detect(batch)
         except BaseException as error:  # raised again where the result is taken
-            if len(batch) > 1:
+            if device_lost(error):
+                gone = DeviceLost(f"the GPU is lost to this process: {error}")
+                gone.__cause__ = error
+                self._on_lost(gone)
+                for one in batch:
+                    self._settle(one, None, gone)
+            elif len(batch) > 1:
                 for one in batch:
                     self._call([one], prepare)
             else:

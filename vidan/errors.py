@@ -98,6 +98,12 @@ class Reject(RejectedTask):
     """A task's own word that no retry can mend it: `raise Reject("no such camera")`."""
 
 
+class DeviceLost(VidanError):
+    """The GPU is not there, or no more to be used by this process."""
+
+    exit_code = 10
+
+
 class TimeLimitExceeded(VidanError):
     """A run has gone on for longer than its soft limit: told once, at the next frame.
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from sqlalchemy import text
+
 from vidan import logs
 from vidan.db.session import Database
 from vidan.domain import DesiredState
@@ -56,8 +58,9 @@ class Lease:
     """One registration of a worker process, under an id and with database sessions of its own.
 
     The heartbeat has a connection to itself: it waits for none when the server has no more to give,
-    nor for its disk. A heartbeat that a crash of the server takes with it is followed by the next
-    one before the lease ends; a registration that is lost so is found missing, and made anew.
+    nor for its disk. A crash of the server may take the last heartbeat with it, so that the lease
+    ends five seconds sooner there than here: one that is away until then may give a scenario to
+    another worker while its run here has not noticed yet. Nothing of that run is stored any more.
 
     The heartbeat calls `on_beat` with the rows that the worker holds and the time (monotonic) at
     which it was sent; `on_end` once the lease has ended, by the worker's own clock if need be.
@@ -132,15 +135,24 @@ class Lease:
             quarantine=self._options.quarantine,
             former=self._former,
         )
-        if self._board is not None:
-            self._board.worker_id = self.worker_id
+        before = None if self._board is None else self._board.worker_id
+        self._show(self.worker_id)  # a process that ends in between may have registered
         logs.identify(self.worker_id)
-        with self._pulse.begin() as connection:
-            asked = workers.register(connection, registration)
+        try:
+            with self._pulse.begin() as connection:
+                connection.execute(text("SET LOCAL synchronous_commit = on"))
+                asked = workers.register(connection, registration)
+        except BaseException:
+            self._show(before)  # which the next one follows
+            raise
         self.desired, self.desired_slots = asked.state, asked.slots
         self._renewed(sent)
         for thread in self._threads:
             thread.start()
+
+    def _show(self, worker_id: UUID | None) -> None:
+        if self._board is not None:
+            self._board.worker_id = worker_id
 
     def give_up(self) -> None:
         """Sign off: the worker holds nothing any more. The database may be away.

@@ -67,8 +67,8 @@ class SlotBoard:
         return UUID(bytes=raw) if any(raw) else None
 
     @worker_id.setter
-    def worker_id(self, worker_id: UUID) -> None:
-        _UUID.pack_into(self._memory, 0, worker_id.bytes)
+    def worker_id(self, worker_id: UUID | None) -> None:
+        _UUID.pack_into(self._memory, 0, bytes(16) if worker_id is None else worker_id.bytes)
 
     def database_answered(self) -> None:
         """Note that the database has answered just now."""

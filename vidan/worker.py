@@ -31,6 +31,7 @@ from vidan.detectors import DetectorCache
 from vidan.errors import (
     RETIRED_EXIT_CODE,
     DatabaseUnavailable,
+    DeviceLost,
     HandOver,
     LeaseLost,
     VidanError,
@@ -81,7 +82,9 @@ class Worker:
         self._board = board
         self._broker = broker.connect(settings)
         self._producer = self._broker.producer()
-        self._detectors = DetectorCache(options.device, options.threads)
+        self._detectors = DetectorCache(
+            options.device, options.threads, on_lost=_end_without_device
+        )
         self._slots = Slots(options.slots, self._run, board)
         consumer = self._broker.consumer(RUNNERS_GROUP, [SCENARIOS_TOPIC])
         self._intake = Intake(consumer, self._slots)
@@ -337,6 +340,12 @@ class Worker:
         self._producer.close()
 
 
+def _end_without_device(error: DeviceLost) -> None:
+    """End the process: else all that it claims would fail. What it executes counts as a death."""
+    log.error("%s: ending the process", error)
+    os._exit(1)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a worker until SIGTERM, or until its supervisor is gone. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m vidan.worker")
@@ -349,7 +358,14 @@ def main(argv: list[str] | None = None) -> int:
     logs.configure(settings, "worker")
     board = None if arguments.board is None else SlotBoard(arguments.board, options.most_slots)
     try:
+        if options.device != "cpu":
+            from vidan.vision.device import find
+
+            find(options.device)
         worker = Worker(settings, options, load_tasks(options.app), board, arguments.former)
+    except DeviceLost as error:  # it may come back: its supervisor tries again
+        log.error("%s", error)
+        return 1
     except VidanError as error:
         log.error("%s", error)
         return error.exit_code

@@ -23,7 +23,7 @@ from torchvision.ops import batched_nms
 
 from vidan import catalogue
 from vidan.domain import Detection
-from vidan.errors import InputRejected, RejectedTask, VidanError
+from vidan.errors import DeviceLost, InputRejected, RejectedTask, VidanError
 from vidan.vision.arrays import nms
 from vidan.vision.detector import Detector, build_detector
 from vidan.vision.device import Place
@@ -413,7 +413,7 @@ def test_nms_is_torchvisions(seed: int) -> None:
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "cuda:-1", "cpu:0"])
 def test_a_device_that_is_not_there(device: str) -> None:
-    with pytest.raises(InputRejected, match=r"no such (GPU|device): "):
+    with pytest.raises((InputRejected, DeviceLost), match=r"no such (GPU|device): "):
         build_detector(device=device)
 
 

@@ -20,7 +20,7 @@ from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.detectors import DetectorCache
 from vidan.domain import Detection, Status
-from vidan.errors import RejectedTask
+from vidan.errors import DeviceLost, RejectedTask
 from vidan.run import Run
 from vidan.services import predictions, scenarios
 from vidan.services.scenarios import NewScenario
@@ -122,6 +122,44 @@ def test_a_model_is_once_in_memory_for_all_slots(built: list[str]) -> None:
     seats = [cache.get(lambda _: nullcontext(), model="a", size=None) for _ in range(8)]
     assert built == ["a"]
     assert len({id(seat.batcher) for seat in seats}) == 1
+
+
+def test_one_that_loads_holds_up_none_that_is_loaded(
+    built: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = DetectorCache()
+    cache.get(lambda _: nullcontext(), model="a")
+    begun, go_on = threading.Event(), threading.Event()
+    build = vars(detectors)["build_detector"]
+
+    def slowly(**options: object) -> Detector:
+        begun.set()
+        assert go_on.wait(20)
+        made: Detector = build(**options)
+        return made
+
+    monkeypatch.setattr(detectors, "build_detector", slowly)
+    slow = [
+        threading.Thread(target=cache.get, args=(lambda _: nullcontext(),), kwargs={"model": "b"})
+        for _ in range(2)
+    ]
+    for one in slow:
+        one.start()
+    assert begun.wait(20)
+    cache.get(lambda _: nullcontext(), model="a")
+    assert built == ["a"]
+    go_on.set()
+    for one in slow:
+        one.join()
+    assert built == ["a", "b"]
+
+
+def test_a_gpu_that_is_not_there_is_told_before_the_run_fails() -> None:
+    told: list[DeviceLost] = []
+    cache = DetectorCache("cuda:99", on_lost=told.append)
+    with pytest.raises(DeviceLost, match="no such GPU"):
+        cache.get(lambda _: nullcontext())
+    assert len(told) == 1
 
 
 def test_a_model_that_makes_room_is_used_to_the_end(built: list[str]) -> None:

@@ -26,6 +26,7 @@ from vidan.detectors import DetectorCache
 from vidan.devices import posts
 from vidan.domain import Detection, Status
 from vidan.errors import DatabaseUnavailable, InputRejected, SchemaMismatch
+from vidan.lease import Lease, Measured
 from vidan.lifeline import Child
 from vidan.services import leases
 from vidan.slotboard import SlotBoard
@@ -75,6 +76,41 @@ def test_an_old_schema_is_named(empty_database_url: str, tmp_path: Path) -> None
     with pytest.raises(SchemaMismatch) as refused:
         supervise(settings, [WorkerOptions(name="w")])
     assert "vidan db upgrade" in (refused.value.hint or "")
+
+
+def test_a_worker_whose_gpu_is_gone_claims_nothing(embedded_cluster: Cluster) -> None:
+    """Each scenario that it claimed would fail. Its supervisor tries again: it may come back."""
+    scenario_id = embedded_cluster.create()
+    options = WorkerOptions(name="w", device="cuda:99", app="trial:app")
+    ended = subprocess.run(
+        [sys.executable, "-m", "vidan.worker", "--options", options.to_json()],
+        env=embedded_cluster.environment,
+        cwd=APPS,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "no such GPU: cuda:99" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert embedded_cluster.get(scenario_id).status is Status.INIT_STARTUP
+    assert embedded_cluster.query("SELECT 1 FROM workers") == []
+
+
+def test_a_registration_that_fails_leaves_the_one_before_to_be_followed(tmp_path: Path) -> None:
+    """Else a process that died then would be replaced by one that knows of no drain."""
+    board = SlotBoard.create(1)
+    board.worker_id = before = uuid.uuid4()
+    lease = Lease(
+        "postgresql://vidan@127.0.0.1:1/vidan", WorkerOptions("w"), ("t",), board,
+        on_beat=lambda *_: None, on_end=lambda: None, measure=lambda: Measured("idle", 0.0),
+        former=before,
+    )  # fmt: skip
+    with pytest.raises(DatabaseUnavailable):
+        lease.begin()
+    lease.close()
+    assert board.worker_id == before
+    board.close()
 
 
 def test_started_without_a_database_it_says_so_in_one_line() -> None:

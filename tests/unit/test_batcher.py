@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests.support.processes import eventually
 from vidan.batcher import FILE_WAIT_S, LIVE_WAIT_S, Batcher, Pending, Seat
 from vidan.domain import Detection
-from vidan.errors import HandOver
+from vidan.errors import DeviceLost, HandOver
 from vidan.slotboard import Call
 
 Pixels = NDArray[np.uint8]
@@ -103,6 +103,24 @@ def held(gate: Gate, batcher: Batcher) -> Pending:
     pending = submit(batcher.seat(no_clock), 99, gate.batch_size)
     assert eventually(lambda: len(gate.calls) == 1)
     return pending
+
+
+def test_a_lost_gpu_is_told_once_and_fails_all_that_was_in_the_call(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would fail for each of them alone, too, and for all that comes after."""
+    monkeypatch.setattr("vidan.batcher.device_lost", lambda error: isinstance(error, ValueError))
+    told: list[DeviceLost] = []
+    batcher = Batcher(gate, on_lost=told.append)
+    first = held(gate, batcher)
+    pending = [submit(batcher.seat(no_clock), value) for value in (1, 255)]
+    gate.let(2)
+    assert first.result()
+    for one in pending:
+        with pytest.raises(DeviceLost, match="can't look at"):
+            one.result()
+    assert len(told) == 1
+    assert gate.calls[1:] == [[1, 255]]
 
 
 def test_a_call_for_one_scenario_alone_knows_whose_it_is(gate: Gate) -> None:

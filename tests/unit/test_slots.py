@@ -36,8 +36,6 @@ def engagement(scenario_id: int) -> Engagement:
         checkpoint_pts=None,
         state={},
         label_names=(),
-        frames_total=None,
-        frames_done=0,
         crashes=0,
     )
     return Engagement(claimed)

@@ -53,8 +53,6 @@ class Claimed(NamedTuple):
     checkpoint_pts: int | None
     state: dict[str, Any]
     label_names: tuple[str, ...]
-    frames_total: int | None
-    frames_done: int
     crashes: int
     time_limit: float | None = None
     soft_time_limit: float | None = None
@@ -122,7 +120,7 @@ def claim(
         ),
         returning=(
             "s.epoch, s.task, s.source, s.needs_source, s.params, s.checkpoint, s.checkpoint_pts,"
-            " s.state, s.label_names, s.frames_total, s.frames_done, s.crashes,"
+            " s.state, s.label_names, s.crashes,"
             " s.attempts, s.time_limit, s.soft_time_limit, s.priority, s.not_before",
         ),
         parameters={
@@ -154,8 +152,6 @@ def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
         checkpoint_pts=row.checkpoint_pts,
         state=row.state,
         label_names=tuple(row.label_names),
-        frames_total=row.frames_total,
-        frames_done=row.frames_done,
         crashes=row.crashes,
         time_limit=row.time_limit,
         soft_time_limit=row.soft_time_limit,

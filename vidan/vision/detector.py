@@ -5,6 +5,7 @@ Importing this module is light; building a detector loads torch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -68,8 +69,8 @@ def build_detector(
 
     Detections keep to `labels` (None: all) and have at least `min_score`. `size` is the input's
     (H, W), None for the model's own. `device` is cpu, cuda or cuda:N. `threads` is set for the
-    whole process. Raises RejectedTask for what no retry can mend, InputRejected for a device
-    that is not there, VidanError if weights can't be downloaded.
+    whole process. Raises RejectedTask for what no retry can mend, InputRejected for what is no
+    device, DeviceLost for one that is not there, VidanError if weights can't be downloaded.
     """
     try:
         catalogue.check_model(model, weights=weights, labels=labels, size=size, min_score=min_score)
@@ -81,6 +82,15 @@ def build_detector(
         raise MissingExtra(
             f"detecting objects needs {error.name}", hint="pip install 'vidan[worker]'"
         ) from error
+
+
+def device_lost(error: BaseException) -> bool:
+    """Whether an error of `detect` has left the GPU of no use to this process."""
+    if "torch" not in sys.modules:
+        return False
+    from vidan.vision.device import lost
+
+    return lost(error)
 
 
 def _load(

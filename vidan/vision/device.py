@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vidan.errors import InputRejected
+from vidan.errors import DeviceLost, InputRejected
 from vidan.vision import cores
 from vidan.vision.ring import CudaCopies, Ring
 
@@ -62,14 +62,20 @@ class Place:
     spread: bool
     send: Callable[[NDArray[np.uint8]], Tensor]
     """Frames as they are, uint8, on the device; to a GPU from pinned memory, without waiting."""
+    half: torch.dtype = torch.bfloat16
+    """What a network computes in where it may do so in half the bits."""
 
     @classmethod
     def of(cls, name: str) -> Place:
-        """`cpu`, `cuda` or `cuda:N`; raises InputRejected if it is not there."""
-        device = _find(name)
+        """`cpu`, `cuda` or `cuda:N`; raises InputRejected, DeviceLost if it is not there."""
+        device = find(name)
         if device.type == "cpu":
             return cls(device, lanes=_threads(), spread=True, send=_shared)
-        return cls(device, lanes=GPU_LANES, spread=False, send=Ring(CudaCopies(device)).send)
+        half = torch.bfloat16
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            half = torch.float16  # it would have to emulate the other
+        send = Ring(CudaCopies(device)).send
+        return cls(device, lanes=GPU_LANES, spread=False, send=send, half=half)
 
     def put(self, network: T) -> T:
         """A network, ready for inference, with its weights on the device, channels last.
@@ -77,7 +83,7 @@ class Place:
         They are put in order on the CPU, and copied when this returns: kernels for that on a GPU
         would be on this thread's stream, and no lane's stream waits for it.
         """
-        network.eval().to(memory_format=torch.channels_last)
+        network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         return network.to(self.device)
 
     def share(self, lane: int, lanes: int) -> None:
@@ -85,20 +91,50 @@ class Place:
 
         `lane` is from 0 to `lanes` - 1. Costs nothing if it has that share.
         """
-        share = (self.device, lane, lanes)
+        on_cpu = self.device.type == "cpu"
+        share = (self.device, lane, lanes if on_cpu else None)
         if getattr(_thread, "share", None) == share:
             return
-        if self.device.type == "cpu":
+        if on_cpu:
             # two lanes of one thread did 23.3 frames/s together, one lane of two threads 22.9
             # (NanoDet, 416x736, two cores); what is not inference goes on beside it, too
             torch.set_num_threads(max(1, _threads() // lanes + (lane < _threads() % lanes)))
         else:
             torch.cuda.set_device(self.device)
-            torch.cuda.set_stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]
+            torch.cuda.set_stream(_stream(self.device, lane))
         _thread.share = share
 
 
-def _find(name: str) -> torch.device:
+_streams: dict[tuple[torch.device, int], torch.cuda.Stream] = {}
+
+
+def _stream(device: torch.device, lane: int) -> torch.cuda.Stream:
+    """The lane's, for as long as the process lives: torch keeps memory for each stream there was.
+
+    Threads that are the same lane of several networks share it.
+    """
+    made = _streams.get((device, lane))
+    if made is None:
+        made = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        made = _streams.setdefault((device, lane), made)
+    return made
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error has left CUDA of no use to this process: that of a kernel stays for good."""
+    if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
+        return False
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
+def find(name: str) -> torch.device:
+    """`cpu`, `cuda` or `cuda:N`; raises InputRejected, DeviceLost if it is not there."""
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name, re.ASCII)
     if match is None:
         raise InputRejected(f"no such device: {name}", hint="cpu, cuda, cuda:0, cuda:1, …")
@@ -107,7 +143,7 @@ def _find(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(match[1] or 0) >= count:
         there = ", ".join(f"cuda:{n}" for n in range(count)) or "no GPU that torch can use"
-        raise InputRejected(f"no such GPU: {name}", hint=f"there is {there}; cpu works everywhere")
+        raise DeviceLost(f"no such GPU: {name}", hint=f"there is {there}; cpu works everywhere")
     return torch.device(name)
 
 

@@ -98,7 +98,7 @@ class NanoDet:
             return []
         size = self.decode_size(height, width)
         frames = normalise(self._place.send(pixels), size)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._autocast):
+        with torch.autocast(self.device.type, dtype=self._place.half, enabled=self._autocast):
             logits = self._network(frames)
         rows = self._candidates(logits.float(), size).cpu().numpy()  # in one transfer
         found = rows[rows[:, 2] > self._min_score].astype(np.float64)

@@ -73,7 +73,7 @@ class TorchvisionDetector:
         if size is not None:
             network.transform.fixed_size = (size[1], size[0])
         self._transform = network.transform
-        network.backbone = _Autocast(network.backbone, device)
+        network.backbone = _Autocast(network.backbone, place)
         # on one core, in batches of four: ssdlite320 29 ms a frame, 52 in planes, 42 one by one
         self._network = place.put(network)
         if size is not None:
@@ -112,6 +112,8 @@ class TorchvisionDetector:
         """A blank frame tells whether the network takes that size: SSD takes no small one."""
         try:
             self.detect(np.zeros((1, *size, 3), dtype=np.uint8), size[1], size[0])
+        except torch.OutOfMemoryError:  # of a GPU that has little room just now
+            raise
         except RuntimeError as error:
             raise RejectedTask(
                 f"{model} can't take {size[0]}x{size[1]}",
@@ -134,19 +136,20 @@ class TorchvisionDetector:
 
 
 class _Autocast(nn.Module):
-    """A backbone that computes in bfloat16 on a GPU and hands on float32.
+    """A backbone that computes in half the bits on a GPU and hands on float32.
 
     The rest stays in float32, since bfloat16 can't hold a coordinate of 800 to the pixel.
     """
 
-    def __init__(self, backbone: nn.Module, device: torch.device) -> None:
+    def __init__(self, backbone: nn.Module, place: Place) -> None:
         super().__init__()
         self.backbone = backbone
-        self.device_type = device.type
+        self.device_type = place.device.type
+        self.half_type = place.half
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         enabled = self.device_type == "cuda"
-        with torch.autocast(self.device_type, dtype=torch.bfloat16, enabled=enabled):
+        with torch.autocast(self.device_type, dtype=self.half_type, enabled=enabled):
             features: dict[str, Tensor] = self.backbone(x)
         return {name: feature.float() for name, feature in features.items()}
 
