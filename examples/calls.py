@@ -50,4 +50,6 @@ def main(videos: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if not sys.argv[1:]:
+        sys.exit("usage: python calls.py VIDEO…")
     main(sys.argv[1:])

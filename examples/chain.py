@@ -36,6 +36,8 @@ def report(run: Run, title: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if not sys.argv[1:]:
+        sys.exit("usage: python chain.py VIDEO")
     video = Path(sys.argv[1]).absolute()
     first = Signature(
         "count",

@@ -29,6 +29,8 @@ def total(run: Run) -> dict[str, int]:
 
 
 if __name__ == "__main__":
+    if not sys.argv[1:] or not all(word.isdecimal() for word in sys.argv[1:]):
+        sys.exit("usage: python group.py NUMBER…")
     members = [Signature("square", {"number": int(word)}) for word in sys.argv[1:]]
     for scenario_id in flow.group(members, then=Signature("total")):
         print(scenario_id)

@@ -1,7 +1,7 @@
 """A test of count_people.py: its tasks run in the test's process, on a PostgreSQL started for it.
 
 pip install "vidan[local]" pytest
-pytest test_count_people.py
+python -m pytest test_count_people.py
 """
 
 from __future__ import annotations

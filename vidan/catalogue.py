@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vidan.errors import InputRejected, NotFoundError
+from vidan.near import meant
 
 _PACKAGE = Path(__file__).parent
 
@@ -147,7 +148,8 @@ def find_model(name: str) -> Model:
     known = [model.name for model in _MODELS]
     raise NotFoundError(
         f"no such model: {name}",
-        hint=f"{_nearest(name, known)}; a factory of your own is named module:factory",
+        hint=f"{meant(name, known)} `vidan models list` has them all;"
+        " a factory of your own is named module:factory",
     )
 
 
@@ -217,23 +219,7 @@ def check_labels(labels: Iterable[str], known: Sequence[str], *, unnamed: bool =
     """
     for label in labels:
         if label not in known and not (unnamed and re.fullmatch(r"class_[1-9]\d*", label)):
-            raise InputRejected(f"no such label: {label}", hint=_nearest(label, known))
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """One line naming what exists: the closest matches first."""
-    import difflib
-
-    lowered = {candidate.lower(): candidate for candidate in known}
-    tails = {candidate.lower().rpartition("/")[2]: candidate for candidate in known}
-    wanted = name.lower()
-    close = [lowered[match] for match in difflib.get_close_matches(wanted, lowered, 3)]
-    close += [tails[match] for match in difflib.get_close_matches(wanted, tails, 3)]
-    close = list(dict.fromkeys(close))
-    others = [candidate for candidate in known if candidate not in close]
-    if close:
-        return f"did you mean {' or '.join(close)}? There are also {', '.join(others)}"
-    return f"there are {', '.join(known)}"
+            raise InputRejected(f"no such label: {label}", hint=meant(label, known))
 
 
 def _check_file(path: Path) -> None:

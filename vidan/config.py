@@ -49,15 +49,16 @@ class Settings:
     log_level: str = "info"
     """VIDAN_LOG_LEVEL: what is logged; debug, info, warning or error."""
 
-    def require_database(self) -> str:
+    def require_database(self, *, reads: bool = False) -> str:
         """The database's URL: the explicit one, else the running embedded stack's.
 
-        Raises DatabaseUnavailable if there is neither.
+        One that runs only for a command that reads is for who `reads` too: others it would leave
+        soon. Raises DatabaseUnavailable if there is neither.
         """
         if self.database_url is not None:
             return self.database_url
         stack = running_stack(self.home)
-        if stack is None:
+        if stack is None or not (reads or stack.for_all):
             raise DatabaseUnavailable(
                 "no database: DATABASE_URL is not set and no embedded stack is running",
                 hint="start one with `vidan up`, or set DATABASE_URL=postgresql://…",

@@ -92,6 +92,11 @@ class StackState:
     address_file: str
     """Where the embedded broker's address is; the file is rewritten when the address changes."""
 
+    @property
+    def for_all(self) -> bool:
+        """Whether it is there for work, not only for the moment of a command that reads."""
+        return self.complete or not {"broker", "orchestrator"}.isdisjoint(self.pids)
+
 
 def running_stack(home: Path) -> StackState | None:
     """The state of the stack that runs in this home, or None if none does (or none is ready)."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vidan.calls import stored_source
 from vidan.services.scenarios import NewScenario
 
 
@@ -34,12 +35,16 @@ class Signature:
         """Return the same call with other options: `task.signature(a=1).set(queue="slow")`."""
         return replace(self, **options)
 
-    def new(self) -> NewScenario:
-        """Return the scenario that it stands for."""
+    def new(self, *, check: bool = False) -> NewScenario:
+        """Return the scenario that it stands for; a local source absolute, and opened if `check`.
+
+        What follows later is not looked at: it may be made by what it follows. Raises
+        InputRejected.
+        """
         return NewScenario(
             task=self.task,
             params=self.params,
-            source=self.source,
+            source=stored_source(self.source, check=check),
             name=self.name,
             key=self.key,
             labels=self.labels,

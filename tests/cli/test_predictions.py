@@ -168,6 +168,10 @@ def test_export_writes_a_file_whole_or_not_at_all(
     ended = vidan("predictions", "export", stored, "--out", "x.jsonl")
     assert (ended.code, ended.out) == (0, "")
     assert frames((tmp_path / "x.jsonl").read_text()) == list(range(15))
+    assert ended.err.splitlines() == [
+        "15 frames written to x.jsonl",
+        f"scenario {stored} is active: that is what is stored so far",
+    ]
     before = sorted(tmp_path.iterdir())
     assert vidan("predictions", "export", 99, "--out", "y.jsonl").code == 3
     assert vidan("predictions", "export", stored, "--out", ".").code == 10

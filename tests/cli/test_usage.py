@@ -52,6 +52,7 @@ WRONG = {
     "replay one of a topic": (["dead", "replay", "1", "--topic", "t"], "exclude"),
     "purge before nonsense": (["dead", "purge", "--all", "--before", "soon"], "2026-11-01"),
     "purge one by age": (["dead", "purge", "1", "--before", "3d"], "exclude"),
+    "no app": (["worker", "--cpus", "1", "--app", "shop"], "module:app"),
     "no frames a child": (["worker", "--max-frames-per-child", "0"], "too small"),
     "bad url": (["scenario", "list", "--database-url", "mysql://x/y"], "postgresql://"),
 }
@@ -77,6 +78,14 @@ def test_wrong_usage_is_json_with_json(bare: Shell, case: str) -> None:
     assert len(ended.err.splitlines()) == 1
     error = ended.error()
     assert said in error["error"] + error["hint"]
+
+
+def test_an_app_that_is_not_there_is_told_before_anything_is_started(bare: Shell) -> None:
+    for command in ("worker", "up"):
+        ended = bare(command, "--cpus", 1, "--app", "nowhere.tasks:app", "--json")
+        assert (ended.code, ended.out) == (10, "")
+        assert ended.error()["error"] == "--app nowhere.tasks:app: there is no module nowhere"
+        assert "in the folder of nowhere" in ended.error()["hint"]
 
 
 def test_no_database_names_what_gives_one(bare: Shell) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+import psycopg
 import pytest
 
 from tests.support.processes import eventually
@@ -68,6 +69,20 @@ def test_run_analyses_a_video_with_nothing_but_this_machine(
     assert [step["to"] for step in history] == [
         "init_startup", "init_startup_processing", "active", "completed",
     ]  # fmt: skip
+
+
+def test_run_uses_no_other_stack_that_the_environment_names(
+    bare: Shell, home: Path, video: Path, database_url: str
+) -> None:
+    """Its worker would take the work of others there."""
+    bare.environment["DATABASE_URL"] = database_url
+    bare.environment["KAFKA_BOOTSTRAP_SERVERS"] = "127.0.0.1:1"
+    ended = bare.run("run", video, "--every", 100, "--cpus", 1)
+    assert ended.code == 0, ended.err
+    assert "DATABASE_URL is set, and `vidan run` doesn't use it" in ended.err
+    assert "KAFKA_… is set, and `vidan run` doesn't use it" in ended.err
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM workers").fetchall() == [(0,)]
 
 
 def test_run_of_a_damaged_video_stores_what_can_be_had(

@@ -250,8 +250,9 @@ def test_a_published_task_gives_its_own_defaults(database: Database) -> None:
         assert (found.params, found.max_attempts) == (large, 1)
         with pytest.raises(InputRejected, match="takes no source"):
             scenarios.create(connection, NewScenario(task="anything", source="/a.mp4"))
-        with pytest.raises(NotFoundError, match="there are: anything, detect"):
+        with pytest.raises(NotFoundError, match="no task 'no-such'") as refused:
             scenarios.create(connection, NewScenario(task="no-such"))
+        assert "there are anything, detect." in (refused.value.hint or "")
 
 
 def test_publishing_again_brings_a_task_up_to_date(database: Database) -> None:

@@ -110,7 +110,7 @@ def answers(url: str) -> bool:
 
 def asked(membership: stack.Membership, statement: LiteralString) -> tuple[object, ...] | None:
     """The first row that the stack's database answers, None for a statement without rows."""
-    with psycopg.connect(membership.settings.require_database()) as connection:
+    with psycopg.connect(membership.settings.require_database(reads=True)) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchone() if cursor.description else None
 
@@ -213,7 +213,9 @@ def test_a_reader_gets_postgres_alone(vidan_home: Path) -> None:
         assert set(state.pids) == {"postgres"}
         assert not state.complete
         assert reader.settings.bootstrap_servers() is None
-        assert answers(reader.settings.require_database())
+        assert answers(reader.settings.require_database(reads=True))
+        with pytest.raises(DatabaseUnavailable):  # it would be taken away from who works
+            reader.settings.require_database()
     # a second read in a row finds it running
     with stack.join(settings, readers_only=True):
         assert state_of(vidan_home) == state
@@ -233,7 +235,7 @@ def test_a_member_beside_a_reader(vidan_home: Path) -> None:
         assert state_of(vidan_home).pids == alone.pids
         assert is_gone(both.pids["broker"])
         assert is_gone(both.pids["orchestrator"])
-        assert answers(reader.settings.require_database())
+        assert answers(reader.settings.require_database(reads=True))
     assert are_gone([both.keeper_pid, both.pids["postgres"]])
 
 
@@ -337,7 +339,7 @@ def test_odd_and_long_homes(empty_home: Path, name: str) -> None:
     folder = empty_home / name
     try:
         with stack.join(settings_of(folder), readers_only=True) as reader:
-            url = reader.settings.require_database()
+            url = reader.settings.require_database(reads=True)
             assert answers(url)
             assert schema.current(url) == schema.HEAD  # by way of SQLAlchemy
             sockets = Path(str(psycopg.conninfo.conninfo_to_dict(url)["host"]))

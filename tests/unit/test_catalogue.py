@@ -74,7 +74,7 @@ def test_an_unknown_model_names_the_closest_first(wrong: str, first: str) -> Non
         catalogue.check_model(wrong)
     hint = refused.value.hint or ""
     assert hint.startswith(f"did you mean {first}")
-    assert all(model.name in hint for model in catalogue.models())
+    assert "vidan models list" in hint
     assert refused.value.exit_code == 10
 
 

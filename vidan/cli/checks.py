@@ -55,7 +55,7 @@ def settings_origin(settings: Settings) -> Iterator[Finding]:
     if settings.database_url is not None:
         where = _origin(settings.database_url, "DATABASE_URL", "--database-url")
         found = f"database {shown_url(settings.database_url)} from {where}"
-    elif running_stack(settings.home) is not None:
+    elif (stack := running_stack(settings.home)) is not None and stack.for_all:
         found = f"the embedded stack in {settings.home}, which runs"
     else:
         found = f"no DATABASE_URL; the embedded stack in {settings.home} does not run"
@@ -87,7 +87,8 @@ def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterat
     from vidan.cli import checks_stuck
     from vidan.home import running_stack
 
-    if settings.database_url is None and running_stack(settings.home) is None:
+    stack = running_stack(settings.home)
+    if settings.database_url is None and (stack is None or not stack.for_all):
         yield _no_database()
         return
     try:

@@ -32,15 +32,15 @@ def database(
             # one that runs is joined too: it may be just about to end
             stack.enter_context(embedded.join(settings, readers_only=True))
         tell(settings, out)
-        opened = open_database(settings, guarded=follows)
+        opened = open_database(settings, guarded=follows, reads=reads)
         stack.callback(opened.close)
         opened.check_schema()
         yield opened
 
 
-def open_database(settings: Settings, *, guarded: bool = False) -> Database:
+def open_database(settings: Settings, *, guarded: bool = False, reads: bool = False) -> Database:
     """The database that the settings name; nothing is connected or checked yet."""
-    url = settings.require_database()
+    url = settings.require_database(reads=reads)
     from vidan.db.session import Database
 
     # that a transaction could not be rolled back is no news: what has broken it is told
@@ -55,6 +55,17 @@ def tell(settings: Settings, out: Output) -> None:
         from vidan.config import shown_url
 
         out.note(f"database: {shown_url(settings.database_url)}")
+
+
+def note_unused(settings: Settings, out: Output, command: str) -> None:
+    """Say which settings a command that brings a stack of its own leaves alone."""
+    unused = []
+    if settings.database_url is not None:
+        unused.append(("DATABASE_URL", "database"))
+    if settings.kafka:
+        unused.append(("KAFKA_…", "broker"))
+    for name, what in unused:
+        out.note(f"{name} is set, and `vidan {command}` doesn't use it: it brings its own {what}")
 
 
 def embedded_exists(settings: Settings) -> bool:

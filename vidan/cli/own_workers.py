@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,7 +67,9 @@ class OwnWorkers:
             self._tries = 1 if self._age() > HEALTHY_SECONDS else self._tries + 1
         if self._tries >= TRIES or code in HOPELESS:
             where = f"see {self.log}" if self.log is not None else "its log is above"
-            raise VidanError(f"the workers ended with exit code {code}", hint=where)
+            error = VidanError(f"the workers ended with exit code {code}", hint=where)
+            error.exit_code = code if code in HOPELESS else error.exit_code
+            raise error
         self._child.close()
         self._start()
         return True
@@ -97,7 +98,7 @@ class OwnWorkers:
         self._child = lifeline.spawn(
             "vidan.supervisor",
             ["--posts", posts],
-            env={**os.environ, **self.settings.environment()},
+            env=self.settings.environment(),
             stderr=self._output,
             stdout=self._output,
         )

@@ -188,8 +188,13 @@ def export(
     CSV has the columns scenario_id, frame, time_ms, label, score, x1, y1, x2, y2 and track_id;
     frames without detections are not in it.
     """
+    from vidan.domain import ENDED
+    from vidan.services import scenarios
+
     selection = _selection(0, None, None, None, 0.0, False)
     with connect.database(settings, out, reads=True) as database:
+        with database.begin() as connection:  # before what is read: what ends meanwhile is whole
+            status = scenarios.get(connection, scenario_id).status
         first = selection.page(database, scenario_id)
 
         def pages() -> Iterator[list[StoredFrame]]:
@@ -201,6 +206,8 @@ def export(
         count = exporting.write(pages(), format, file)
     if file is not None:
         out.note(f"{count} frames written to {file}")
+    if status not in ENDED:
+        out.note(f"scenario {scenario_id} is {status}: that is what is stored so far")
 
 
 @commands.command(

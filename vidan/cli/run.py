@@ -90,8 +90,7 @@ def run(
     results = None if folder is None else run_results.prepare(Path(folder))
     queue = f"run-{uuid.uuid4().hex[:8]}"
     posts = devices.posts(gpus, cpus, name=queue, queues=[queue], app=settings.app)
-    if settings.database_url is not None:
-        out.note("DATABASE_URL is set, and `vidan run` doesn't use it: it brings its own database")
+    connect.note_unused(settings, out, "run")
     from vidan import stack
 
     with stack.join(settings, on_progress=out.note) as member:

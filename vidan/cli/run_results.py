@@ -118,7 +118,8 @@ def name_left_overs(connection: Connection, out: Output) -> None:
     )
     left = [s for s in open_ones if s.queue not in served and s.frames_done != s.frames_total]
     for scenario in left[:NAMED]:
-        out.note(f"left over: scenario {scenario.id}, {scenario.status}, {scenario.source}")
+        what = scenario.source or f"task {scenario.task}"
+        out.note(f"left over: scenario {scenario.id}, {scenario.status}, {what}")
         out.note(f"  {how_to_go_on(scenario)}")
     if len(left) > NAMED:
         out.note(f"and {len(left) - NAMED} more: `vidan scenario list`")

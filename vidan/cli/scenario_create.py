@@ -90,7 +90,10 @@ def create(
     at: Annotated[
         Any,
         typer.Option(
-            "--at", metavar="TIME", parser=moment, help="Not before, such as 2026-11-01T06:00."
+            "--at",
+            metavar="TIME",
+            parser=moment,
+            help="Not before, such as 2027-01-31T06:00, of this machine's zone, or …+01:00.",
         ),
     ] = None,
     after: Annotated[

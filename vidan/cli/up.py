@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vidan.cli import devices, failures
+from vidan.cli import connect, devices, failures
 from vidan.cli.command import Commands
 from vidan.cli.devices import (
     AppOption,
@@ -73,8 +73,7 @@ def up(
         app=app or settings.app,
         max_frames_per_child=max_frames_per_child,
     )
-    if settings.database_url is not None:
-        out.note("DATABASE_URL is set, and this doesn't use it: `vidan up` brings its own database")
+    connect.note_unused(settings, out, "up")
     with stack.join(settings, on_progress=out.note) as member:
         try:
             _serve(out, member, posts)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from vidan import catalogue
 from vidan.errors import InputRejected, NotFoundError
+from vidan.near import meant, near
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,8 @@ def known(connection: Connection, names: Collection[str]) -> dict[str, TaskSpec]
     for name in names:
         if name not in specs:
             raise NotFoundError(
-                f"no task {name!r}; there are: {', '.join(specs)}",
-                hint="a worker started with --app publishes its tasks",
+                f"no task {name!r}",
+                hint=f"{meant(name, specs)} A worker started with --app publishes its tasks",
             )
     return specs
 
@@ -140,7 +141,15 @@ def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
     error = best_match(Draft202012Validator(spec.params_schema).iter_errors(dict(params)))
     if error is None:
         return
-    allowed = ", ".join(spec.params_schema.get("properties", {})) or "none"
+    known = spec.params_schema.get("properties", {})
+    allowed = ", ".join(known) or "none"
+    if error.validator == "additionalProperties" and not error.absolute_path:
+        wrong = next(name for name in params if name not in known)
+        close = near(wrong, known)
+        raise InputRejected(
+            f"task {spec.name} has no param {wrong}",
+            hint=f"did you mean {' or '.join(close)}?" if close else f"its params: {allowed}",
+        )
     where = ".".join(str(part) for part in error.absolute_path)
     raise InputRejected(
         f"task {spec.name}: {f'param {where}: ' if where else ''}{error.message}",
