@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -103,7 +102,9 @@ class Commands(Group):
             name = "workers"
         command = self.get_command(ctx, name)
         if command is None:
-            close = get_close_matches(name, COMMANDS)
+            from vidan.near import near
+
+            close = near(name, COMMANDS)
             guess = f"; did you mean {close[0]!r}?" if close else ""
             ctx.fail(f"no such command {name!r}{guess}")
         return name, command, rest
