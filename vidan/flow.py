@@ -22,7 +22,7 @@ def start(signature: Signature) -> int:
     Raises InputRejected, NotFoundError (no such task) or DatabaseUnavailable.
     """
     with _transaction() as connection:
-        return scenarios.create(connection, signature.new(check=True)).id
+        return scenarios.create(connection, signature.new()).id
 
 
 def group(members: Sequence[Signature], *, then: Signature) -> list[int]:
@@ -32,7 +32,7 @@ def group(members: Sequence[Signature], *, then: Signature) -> list[int]:
     started again. In the task of `then`, `run.group` goes over the members. Raises as `start`.
     """
     with _transaction() as connection:
-        created = groups.create(connection, [one.new(check=True) for one in members], then.new())
+        created = groups.create(connection, [one.new() for one in members], then.new())
     return [one.id for one in created.members]
 
 

@@ -35,16 +35,15 @@ class Signature:
         """Return the same call with other options: `task.signature(a=1).set(queue="slow")`."""
         return replace(self, **options)
 
-    def new(self, *, check: bool = False) -> NewScenario:
-        """Return the scenario that it stands for; a local source absolute, and opened if `check`.
+    def new(self) -> NewScenario:
+        """Return the scenario that it stands for, a local source as an absolute path.
 
-        What follows later is not looked at: it may be made by what it follows. Raises
-        InputRejected.
+        It is not looked at: what comes before may make it. `Task.signature` looks.
         """
         return NewScenario(
             task=self.task,
             params=self.params,
-            source=stored_source(self.source, check=check),
+            source=stored_source(self.source, check=False),
             name=self.name,
             key=self.key,
             labels=self.labels,
