@@ -434,7 +434,8 @@ def test_what_a_killed_test_left_goes_with_the_next_one(
 
 
 def children() -> set[int]:
-    return {one.pid for one in psutil.Process().children(recursive=True)}
+    """Those of this process alone: the servers of other tests come and go with their sessions."""
+    return {one.pid for one in psutil.Process().children()}
 
 
 def test_a_task_may_be_registered_inside_of_the_block(stack: Stack) -> None:
