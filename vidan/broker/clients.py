@@ -214,27 +214,11 @@ class KafkaConsumer:
         except KafkaException as error:
             self._note(error.args[0])
             return []
-        if received and self._paused:
-            self._hold_back(client, received)
-            received = []
-        elif received:
+        if received:
             self._health.well()
         elif self._health.ill:
             self._probe(client)
         return received
-
-    def _hold_back(self, client: Consumer, received: Sequence[Received]) -> None:
-        """What was fetched between a partition's coming and its pause is to come once resumed."""
-        first: dict[tuple[str, int], int] = {}
-        for message in received:
-            first.setdefault((message.topic, message.partition), message.offset)
-        for place, offset in first.items():
-            self._last[place] = offset - 1
-            try:
-                client.pause([TopicPartition(*place)])
-                client.seek(TopicPartition(*place, offset))
-            except KafkaException as error:
-                self._note(error.args[0])
 
     def _take(self, batch: Sequence[Message]) -> list[Received]:
         taken = []
