@@ -39,7 +39,7 @@ class Intake:
 
     def receive(self) -> list[Received]:
         """Poll while a slot is free; without one, stay in the group and wait for a slot."""
-        if self._slots.free <= 0 and not self.wait_for_room(IDLE_POLL_SECONDS):
+        if self._slots.free <= 0 and not self.wait_for_room():
             if not self._paused:
                 self._consumer.pause()
                 self._paused = True

@@ -165,7 +165,7 @@ class Membership:
         if self._are_others(MEMBERS_LOCK):
             return False
         state = running_stack(self._home)
-        only_database = state is not None and not {"broker", "orchestrator"} & state.pids.keys()
+        only_database = state is not None and not state.for_all
         return not (only_database and self._are_others(READERS_LOCK))
 
     def _are_others(self, name: str) -> bool:
