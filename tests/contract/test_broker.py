@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -286,6 +288,17 @@ def test_a_member_that_leaves_gives_its_partitions_to_the_others(
     assert set(ids(receive(staying, 40))) >= set(range(1001, 1041))
 
 
+def test_to_leave_ends_whatever_the_group_is_doing(
+    broker_server: RealKafka | HostedBroker, topic: str
+) -> None:
+    address = broker_server.bootstrap_servers
+    kind = "kafka"
+    if isinstance(broker_server, HostedBroker):
+        kind, address = "embedded", str(broker_server.address_file)
+    command = [sys.executable, "-m", "tests.support.leaving_consumers", kind, address, topic]
+    subprocess.run(command, check=True, timeout=60)
+
+
 def test_what_was_committed_does_not_come_again(producer: Producer, join: Join, topic: str) -> None:
     producer.send(topic, range(1, 21))
     first = join()
@@ -482,8 +495,14 @@ def nowhere(broker_kind: str, folder: Path) -> Settings:
 
 
 def test_an_address_that_appears_later_is_found(
-    broker_kind: str, broker_settings: Settings, topic: str, group: str, tmp_path: Path
+    broker_kind: str,
+    broker_settings: Settings,
+    topic: str,
+    group: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "vidan.broker")
     address_file = tmp_path / "later.address"
     # With a database of one's own the embedded broker is never used: the other implementation.
     database = "postgresql://db/vidan" if broker_kind == "kafka" else None
@@ -503,6 +522,10 @@ def test_an_address_that_appears_later_is_found(
         assert polled(consumer, 5) == []
         consumer.resume()
         assert ids(receive(consumer, 2)) == [1, 2]
+        said = Counter(record.getMessage() for record in caplog.records)
+        for who in ("producer", f"consumer of {group}"):
+            assert said[f"{who}: Kafka can't be reached: no broker is known"] == 1
+            assert said[f"{who}: Kafka answers again"] == 1
     finally:
         producer.close()
         consumer.close()

@@ -28,6 +28,9 @@ SEND_LIMIT = 3.4
 CLOSE_LIMIT = 5.0
 """Seconds that a consumer has to leave its group. Without a broker librdkafka may never be done."""
 
+REVOKE_LIMIT = 1.0
+"""Seconds for a client that leaves to hear that its partitions are revoked. It needs no broker."""
+
 PROBE = 2.0
 """Seconds between two looks whether a broker that was lost is back."""
 
@@ -106,7 +109,11 @@ class KafkaProducer:
 
     def _connected(self) -> Producer | None:
         with self._lock:
-            address = None if self._closed else self._address.current()
+            if self._closed:
+                return None
+            address = self._address.current()
+            if address is None:
+                self._health.no_address()
             if address != self._client_address:
                 self._drop()
             if self._client is None and address is not None:
@@ -256,7 +263,11 @@ class KafkaConsumer:
         self._probed = time.monotonic()
 
     def _connected(self) -> Consumer | None:
-        address = None if self._closed else self._address.current()
+        if self._closed:
+            return None
+        address = self._address.current()
+        if address is None:
+            self._health.no_address()
         if self._fatal or address != self._client_address:
             self._drop()
         if self._client is None and address is not None:
@@ -286,12 +297,12 @@ class KafkaConsumer:
         self._last.clear()
         if client is None:
             return None
-        closing = threading.Thread(target=client.close, name="consumer-close", daemon=True)
+        closing = threading.Thread(target=_leave, args=[client], name="consumer-close", daemon=True)
         closing.start()
         return closing
 
-    # Callbacks of librdkafka: they run inside `consume`, so in the caller's thread, and inside
-    # `close`, when the client is no longer the one that counts.
+    # Callbacks of librdkafka: they run inside `consume`, so in the caller's thread, or in the one
+    # that closes the client, when it is no longer the one that counts.
 
     def _assigned(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         client.incremental_assign(partitions)
@@ -315,3 +326,22 @@ class KafkaConsumer:
     def _note(self, error: KafkaError) -> None:
         self._health.note(error)
         self._fatal = self._fatal or is_fatal(error)
+
+
+def _leave(client: Consumer) -> None:
+    """Give the partitions back, then leave the group and close.
+
+    In this order, since with librdkafka 2.16 a rebalance that is waiting to be served when `close`
+    begins can hang it: the group may end while its callback asks it something, and the question is
+    dropped unanswered. The wrapper asks with the GIL held, so all threads would stand still.
+    """
+    deadline = time.monotonic() + REVOKE_LIMIT
+    try:
+        client.unsubscribe()
+        # What it still receives is not committed, so that another member gets it.
+        client.consume(1000, 0)
+        while client.assignment() and time.monotonic() < deadline:
+            client.consume(1000, 0.01)
+    except KafkaException as error:
+        log.debug("a consumer that leaves: %s", error)
+    client.close()

@@ -85,11 +85,14 @@ class Health:
             self.reason = error.str()
         if code in _PASSING:
             log.debug("%s: %s", self.who, error.str())
-        elif code not in self._met:
-            self._met.add(code)
-            lost = code == KafkaError._ALL_BROKERS_DOWN
-            text = f"Kafka can't be reached: {self.reason}" if lost else error.str()
-            log.log(self._level, "%s: %s", self.who, text)
+        elif code == KafkaError._ALL_BROKERS_DOWN:
+            self._lost(self.reason)
+        else:
+            self._say(code, error.str())
+
+    def no_address(self) -> None:
+        """No broker is known: the embedded one has ended, or has not been started yet."""
+        self._lost("no broker is known")
 
     def well(self) -> None:
         """A message went or came."""
@@ -98,6 +101,14 @@ class Health:
     def answered(self) -> None:
         """The broker answered a question: it is there, which says nothing about permissions."""
         self._mended(_MENDED_BY_ANSWER)
+
+    def _lost(self, reason: str) -> None:
+        self._say(KafkaError._ALL_BROKERS_DOWN, f"Kafka can't be reached: {reason}")
+
+    def _say(self, code: int, text: str) -> None:
+        if code not in self._met:
+            self._met.add(code)
+            log.log(self._level, "%s: %s", self.who, text)
 
     def _mended(self, codes: frozenset[int]) -> None:
         if self._met & codes:

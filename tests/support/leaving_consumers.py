@@ -1,0 +1,36 @@
+"""Consumers that leave at once with an assignment that they have not heard of.
+
+`python -m tests.support.leaving_consumers KIND ADDRESS TOPIC`: each is the only member of a group
+of its own. In a process of its own, since a client that hangs may keep the GIL.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from tests.support.kafka import EmbeddedSettings
+from vidan.broker import connect
+from vidan.config import Settings
+
+COUNT = 60
+
+
+def main(kind: str, address: str, topic: str) -> None:
+    """Join, wait until all groups have surely been shared out, leave one after the other."""
+    settings = Settings(home=Path(), kafka={"bootstrap.servers": address})
+    if kind == "embedded":
+        settings = EmbeddedSettings(home=Path(), address_file=Path(address))
+    broker = connect(settings)
+    consumers = [broker.consumer(f"leaving-{uuid.uuid4()}", [topic]) for _ in range(COUNT)]
+    for consumer in consumers:
+        consumer.poll(0.02)
+    time.sleep(4)
+    for consumer in consumers:
+        consumer.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
