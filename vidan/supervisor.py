@@ -53,7 +53,9 @@ STEADY_SECONDS = 10.0
 """A child that lived this long is restarted at once; others with a growing pause."""
 RESTART_PAUSE_SECONDS = 5.0
 MAX_FALSE_STARTS = 5
-"""So many deaths in a row before a child has registered, and the supervisor gives up."""
+"""So many deaths in a row before a child has registered, and its post is given up for a while."""
+HOPELESS_PAUSE_SECONDS = 60.0
+"""Until then; a supervisor whose posts are all given up ends."""
 
 # PyAV allocates and frees a picture at a time: kept in the heap it is 46 % quicker at 720p. One
 # heap for all threads: those of their own are given back again and again, which took the thread
@@ -84,10 +86,16 @@ class Post:
     ended_for: EndedFor | None = None  # the child has been killed for it
     started: float = 0.0
     deaths: int = 0  # in a row, each soon after its start
+    given_up: bool = False  # the last ones could not even register
     not_before: float = 0.0
     former: UUID | None = None  # the last registration of the process before
     retired: bool = False  # its worker was drained or stopped
     slots: int = 0  # how many the process before had at last
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it was given up, and who fills it now has not registered either."""
+        return self.given_up and (self.board is None or self.board.worker_id is None)
 
     def count(self) -> int:
         """Return how many slots its worker has: as it was scaled, else as it was started."""
@@ -175,19 +183,26 @@ class Supervisor:
     def _start(self, post: Post) -> None:
         if post.child is not None or post.retired or time.monotonic() < post.not_before:
             return
-        post.board = SlotBoard.create(post.options.most_slots)
         environment = {**self._settings.environment(), **MALLOC}
         if post.options.threads is not None:
             environment["OMP_NUM_THREADS"] = str(post.options.threads)
-        arguments = ["--options", post.options.to_json(), "--board", str(post.board.fd)]
+        arguments = ["--options", post.options.to_json()]
         if post.former is not None:
             arguments += ["--former", str(post.former)]
-        post.child = lifeline.spawn(
-            "vidan.worker",
-            arguments,
-            env=environment,
-            pass_fds=[post.board.fd],
-        )
+        board: SlotBoard | None = None
+        try:
+            board = SlotBoard.create(post.options.most_slots)
+            arguments += ["--board", str(board.fd)]
+            post.child = lifeline.spawn(
+                "vidan.worker", arguments, env=environment, pass_fds=[board.fd]
+            )
+        except OSError as error:  # too many processes or open files: the others work on
+            log.error("worker %s can't be started: %s", post.options.name, error)
+            if board is not None:
+                board.close()
+            post.not_before = time.monotonic() + RESTART_PAUSE_SECONDS
+            return
+        post.board = board
         post.asked = False
         post.started = time.monotonic()
 
@@ -215,6 +230,7 @@ class Supervisor:
         post.deaths = 0 if lived > STEADY_SECONDS else post.deaths + 1
         if post is self._quarantine:
             self._next_quarantine = 0.0  # the next suspects wait for it
+        post.given_up = False
         if worker_id is not None:
             if self.signals:
                 executing = []  # ended on purpose, for no scenario
@@ -223,9 +239,20 @@ class Supervisor:
             cause = lifeline.death(code) if ended_for is None else ended_for.cause
             self._releases.append(Release(post, worker_id, executing, cause))
         elif code in HOPELESS_EXIT_CODES or post.deaths >= MAX_FALSE_STARTS:
-            self._exit_code = code if code > 0 else 1  # it never got so far as to register
-            self._end_children(now=False)
+            self._give_post_up(post, code)
+            return
         pause = min(RESTART_PAUSE_SECONDS, 0.1 * 2**post.deaths) if post.deaths > 1 else 0.0
+        post.not_before = time.monotonic() + pause
+
+    def _give_post_up(self, post: Post, code: int) -> None:
+        """Its worker never gets so far as to register; others may, on a GPU that is not broken."""
+        post.given_up = True
+        if all(one.hopeless or one.retired for one in self._posts):
+            self._exit_code = code if code > 0 else 1
+            self._end_children(now=False)
+            return
+        pause = HOPELESS_PAUSE_SECONDS
+        log.error("worker %s can't be started: again in %.0f s", post.options.name, pause)
         post.not_before = time.monotonic() + pause
 
     def _end_stuck(self, post: Post) -> None:
