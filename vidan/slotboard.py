@@ -6,7 +6,6 @@ was registered) and while it lives (how long a call has taken): no message has t
 
 from __future__ import annotations
 
-import math
 import mmap
 import os
 import struct
@@ -51,8 +50,15 @@ class SlotBoard:
     @classmethod
     def create(cls, slots: int) -> SlotBoard:
         """Make a board for a child to be started; pass its `fd` on."""
+        size = _HEADER + _SLOT * slots
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("slots")
+            os.ftruncate(fd, size)
+            return cls(fd, slots)
         with tempfile.TemporaryFile() as file:
-            file.truncate(_HEADER + _SLOT * slots)
+            # written, not only made so long: on a full disk the memory of a hole kills its reader
+            file.write(bytes(size))
+            file.flush()
             return cls(os.dup(file.fileno()), slots)
 
     def close(self) -> None:
@@ -121,15 +127,17 @@ class SlotBoard:
 
     def stalled(self, limit: float) -> tuple[int, Call] | None:
         """Return the scenario and the call that has lasted longest, if for over `limit` s."""
+        before = time.monotonic() - limit
         calls = [
-            (since, self._scenario(slot), call)
+            (since, scenario_id, call)
             for slot in range(self.slots)
-            if self._scenario(slot)
             for call in Call
-            if (since := float(_TIME.unpack_from(self._memory, self._clock(slot, call))[0]))
+            if (scenario_id := self._scenario(slot))
+            and 0 < (since := self._since(slot, call)) < before
+            # twice the same: as for `overdue`
+            and (scenario_id, since) == (self._scenario(slot), self._since(slot, call))
         ]
-        since, scenario_id, call = min(calls, default=(math.inf, 0, Call.DECODER))
-        return (scenario_id, call) if scenario_id and time.monotonic() - since > limit else None
+        return min(calls)[1:] if calls else None
 
     def limit(self, slot: int, seconds: float) -> None:
         """Let the time of the slot's run be up in so many seconds."""
@@ -155,6 +163,9 @@ class SlotBoard:
             float(_TIME.unpack_from(self._memory, place + _LIMIT)[0]),
             float(_TIME.unpack_from(self._memory, place + _DEADLINE)[0]),
         )
+
+    def _since(self, slot: int, call: Call) -> float:
+        return float(_TIME.unpack_from(self._memory, self._clock(slot, call))[0])
 
     def _scenario(self, slot: int) -> int:
         return int(_INTEGER.unpack_from(self._memory, _HEADER + _SLOT * slot)[0])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +70,41 @@ def test_a_call_that_raised_is_over(board: SlotBoard) -> None:
     with pytest.raises(ValueError, match="x"), board.inside(0, Call.DETECTOR):
         raise ValueError("x")
     assert board.stalled(0.0) is None
+
+
+def test_the_next_run_of_a_slot_is_not_taken_for_one_that_stalled(
+    board: SlotBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call ends, and the next run begins, between two looks."""
+    board.take(0, 1)
+    board.mark(0, Call.DETECTOR)
+    time.sleep(0.02)
+    since = SlotBoard._since
+
+    def then_the_next(self: SlotBoard, slot: int, call: Call) -> float:
+        found = since(self, slot, call)
+        if found:
+            board.leave(0)
+            board.take(0, 2)
+        return found
+
+    monkeypatch.setattr(SlotBoard, "_since", then_the_next)
+    assert board.stalled(0.01) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is a file")
+def test_it_does_not_stand_on_a_disk_that_may_be_full(board: SlotBoard) -> None:
+    assert "/memfd:" in str(Path(f"/proc/self/fd/{board.fd}").readlink())
+
+
+def test_as_a_file_it_has_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hole for which a full disk has no block kills whoever touches it."""
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    board = SlotBoard.create(100)
+    assert os.fstat(board.fd).st_blocks > 0
+    board.take(99, 7)
+    assert board.executing() == [7]
+    board.close()
 
 
 def test_progress_counts_from_the_last_mark(board: SlotBoard) -> None:
