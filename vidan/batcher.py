@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 from vidan.domain import Detection
 from vidan.errors import DeviceLost
 from vidan.slotboard import Call
-from vidan.vision.detector import Detector, device_lost
+from vidan.vision.detector import Detector
 
 if TYPE_CHECKING:  # an app's module is also imported where tasks are only called
     import numpy as np
@@ -50,13 +51,10 @@ class Pending:
     context: Context = field(default_factory=copy_context)
     """Of the thread that submits: what is logged in a call for it alone says whose it is."""
     inside: bool = False  # of a call of the detector
+    settled: bool = False
+    """Whether the detector is done with it."""
     found: list[list[Detection]] | None = None
     error: BaseException | None = None
-
-    @property
-    def settled(self) -> bool:
-        """Whether the detector is done with it."""
-        return self.found is not None or self.error is not None
 
     def alike(self, other: Pending) -> bool:
         """Whether both may be in one batch: a seat that is `alone` shares none."""
@@ -68,7 +66,7 @@ class Pending:
         return self.pixels.shape[1:] == other.pixels.shape[1:]
 
     def result(self) -> list[list[Detection]]:
-        """Wait for the detections of each frame. Raises what the detector raised for them.
+        """Wait for the detections of each frame. Raises, once, what the detector raised for them.
 
         Raises what `check` raises while the frames wait for their turn; frames that the detector
         has are waited for, so that nobody's clock is left running.
@@ -79,19 +77,19 @@ class Pending:
 class Batcher:
     """Calls a detector for all seats, in as many lanes as are worth having now.
 
-    The lanes live while there are seats. `now` is the clock that waiting is measured by, `on_lost`
-    is called when the GPU is of no more use to this process.
+    The lanes live while there are seats. `now` is the clock that waiting is measured by, `lost`
+    tells of an error if it means that the GPU is of no more use to this process.
     """
 
     def __init__(
         self,
         detector: Detector,
         now: Callable[[], float] = time.monotonic,
-        on_lost: Callable[[DeviceLost], None] = lambda _: None,
+        lost: Callable[[BaseException], DeviceLost | None] = lambda _: None,
     ) -> None:
         self.detector = detector
         self._now = now
-        self._on_lost = on_lost
+        self._lost = lost
         self._seats: deque[Seat] = deque()  # the one served longest ago first
         self._lanes: set[int] = set()
         self._busy = 0
@@ -156,11 +154,18 @@ class Batcher:
         return max(1, min(self.detector.lanes, sum(seat.depth for seat in self._seats)))
 
     def _work(self, number: int) -> None:
-        while (taken := self._next(number)) is not None:
-            batch, lanes = taken
-            self._call(batch, partial(self.detector.share, number, lanes))
-            with self.lock:
-                self._busy -= 1
+        while self._serve(number):
+            pass
+
+    def _serve(self, number: int) -> bool:
+        """One batch, of which nothing is kept while the lane waits for the next; False: no more."""
+        if (taken := self._next(number)) is None:
+            return False
+        batch, lanes = taken
+        self._call(batch, partial(self.detector.share, number, lanes))
+        with self.lock:
+            self._busy -= 1
+        return True
 
     def _next(self, number: int) -> tuple[list[Pending], int] | None:
         """Wait for a batch; None once there are no seats. Also: among how many lanes it is one."""
@@ -225,36 +230,43 @@ class Batcher:
         self._ready.notify_all()
 
     def _call(self, batch: Sequence[Pending], prepare: Callable[[], None]) -> None:
-        """Settle a batch. What fails together is tried one by one: only the guilty fail.
-
-        To prepare the lane may hang, too, on a GPU: the clocks run from there on.
-        """
-        seats = dict.fromkeys(one.seat for one in batch)
+        """Settle a batch. What fails together is tried one by one: only the guilty fail."""
+        found, error = self._try(batch, prepare)
         try:
-            with ExitStack() as clocks:
-                for seat in seats:
-                    clocks.enter_context(seat.clock())
-                prepare()
-                if len(seats) == 1:
-                    found = batch[0].context.run(self._detect, batch)
-                else:
-                    found = self._detect(batch)
-        except BaseException as error:  # raised again where the result is taken
-            if device_lost(error):
-                gone = DeviceLost(f"the GPU is lost to this process: {error}")
-                gone.__cause__ = error
-                self._on_lost(gone)
-                for one in batch:
-                    self._settle(one, None, gone)
-            elif len(batch) > 1:
+            if error is not None and len(batch) > 1 and not isinstance(error, DeviceLost):
                 for one in batch:
                     self._call([one], prepare)
-            else:
-                self._settle(batch[0], None, error)
-            return
-        for one in batch:
-            self._settle(one, found[: len(one.pixels)], None)
-            found = found[len(one.pixels) :]
+                return
+            for one in batch:
+                self._settle(one, found[: len(one.pixels)] if error is None else None, error)
+                found = found[len(one.pixels) :]
+        finally:
+            del error  # it leads to this frame, which must not lead back: see Seat.take
+
+    def _try(
+        self, batch: Sequence[Pending], prepare: Callable[[], None]
+    ) -> tuple[list[list[Detection]], BaseException | None]:
+        """What a call finds, or its error, which holds nothing of what the call had on the device.
+
+        To prepare the lane may hang, too, on a GPU, and so may a look at what an error has left of
+        that: the clocks run all the while.
+        """
+        seats = dict.fromkeys(one.seat for one in batch)
+        with ExitStack() as clocks:
+            for seat in seats:
+                clocks.enter_context(seat.clock())
+            try:
+                prepare()
+                if len(seats) == 1:
+                    return batch[0].context.run(self._detect, batch), None
+                return self._detect(batch), None
+            except BaseException as error:  # raised again where the result is taken
+                _let_go(error)
+                gone = self._lost(error)
+                if gone is None or gone is error:
+                    return [], error
+                gone.__cause__ = error
+                return [], gone
 
     def _detect(self, batch: Sequence[Pending]) -> list[list[Detection]]:
         pixels = batch[0].pixels
@@ -277,7 +289,7 @@ class Batcher:
         self, one: Pending, found: list[list[Detection]] | None, error: BaseException | None
     ) -> None:
         with self.lock:
-            one.found, one.error, one.inside = found, error, False
+            one.settled, one.found, one.error, one.inside = True, found, error, False
             one.seat.inside -= 1
             one.seat.changed.notify_all()
 
@@ -337,8 +349,13 @@ class Seat:
     def take(self, pending: Pending) -> list[list[Detection]]:
         """Wait for a result; see Pending.result."""
         self.batcher.await_settled(pending)
-        if pending.error is not None:
-            raise pending.error
+        # its traceback will lead to `pending`, which must not lead back: frames would stay for long
+        error, pending.error = pending.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
         assert pending.found is not None
         return pending.found
 
@@ -374,6 +391,14 @@ class Seat:
     def _start(self) -> None:
         self._running = self.guard(Call.DETECTOR)
         self._running.__enter__()
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the calls that an error came through hold: a batch that a GPU had no room for."""
+    each: BaseException | None = error
+    while each is not None:
+        traceback.clear_frames(each.__traceback__)
+        each = each.__cause__ or each.__context__
 
 
 def _frames(batch: Sequence[Pending]) -> int:

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from vidan.batcher import Batcher, Clock, Seat
 from vidan.errors import DeviceLost
-from vidan.vision.detector import build_detector
+from vidan.vision.detector import build_detector, device_lost
 
 
 class DetectorCache:
@@ -67,14 +67,22 @@ class DetectorCache:
     def _built(self, key: str, options: dict[str, Any]) -> Batcher:
         try:
             built = build_detector(device=self._device, threads=self._threads, **options)
-        except DeviceLost as error:
-            self._on_lost(error)
-            raise
-        batcher = Batcher(built, on_lost=self._on_lost)
+        except Exception as error:
+            gone = self._lost(error)
+            if gone is None or gone is error:
+                raise
+            raise gone from error
+        batcher = Batcher(built, lost=self._lost)
         with self._lock:
             self._make_room()  # others may have been loaded meanwhile
             self._batchers[key] = batcher
         return batcher
+
+    def _lost(self, error: BaseException) -> DeviceLost | None:
+        gone = device_lost(error, self._device)
+        if gone is not None:
+            self._on_lost(gone)
+        return gone
 
     def _make_room(self) -> None:
         while len(self._batchers) >= self._keep:

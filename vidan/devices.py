@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import subprocess
 import sys
@@ -12,7 +13,12 @@ from pathlib import Path
 from vidan.errors import InputRejected, MissingExtra
 from vidan.worker_options import WorkerOptions
 
-_GPU_DEVICES = ("nvidia*", "dxg", "kfd")  # the last two: WSL, ROCm
+log = logging.getLogger("vidan.devices")
+
+_GPU_DEVICES = ("nvidia*", "nvhost*", "nvmap", "nvgpu*", "dxg", "kfd")
+"""Those from the second on: Jetson (three), WSL, ROCm."""
+_COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+"""The count alone may be the driver's word, which is not asked whether torch can work with it."""
 
 
 def posts(
@@ -95,9 +101,13 @@ def gpu_count() -> int:
     if sys.platform == "linux" and not found:
         return 0  # importing torch takes seconds
     asked = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"],
+        [sys.executable, "-c", _COUNT],
         capture_output=True,
         text=True,
         check=False,
     )
-    return int(asked.stdout.strip() or 0)
+    count = int(asked.stdout.strip() or 0)
+    if not count:
+        said = asked.stderr.strip().splitlines()
+        log.warning("no GPU that torch can use%s", f": {said[-1].strip()}" if said else "")
+    return count

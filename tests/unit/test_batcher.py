@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from weakref import ReferenceType, ref
 
 import numpy as np
 import pytest
@@ -105,13 +107,15 @@ def held(gate: Gate, batcher: Batcher) -> Pending:
     return pending
 
 
-def test_a_lost_gpu_is_told_once_and_fails_all_that_was_in_the_call(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lost_gpu_is_told_once_and_fails_all_that_was_in_the_call(gate: Gate) -> None:
     """It would fail for each of them alone, too, and for all that comes after."""
-    monkeypatch.setattr("vidan.batcher.device_lost", lambda error: isinstance(error, ValueError))
     told: list[DeviceLost] = []
-    batcher = Batcher(gate, on_lost=told.append)
+
+    def lost(error: BaseException) -> DeviceLost:
+        told.append(DeviceLost(f"lost: {error}"))
+        return told[-1]
+
+    batcher = Batcher(gate, lost=lost)
     first = held(gate, batcher)
     pending = [submit(batcher.seat(no_clock), value) for value in (1, 255)]
     gate.let(2)
@@ -121,6 +125,42 @@ def test_a_lost_gpu_is_told_once_and_fails_all_that_was_in_the_call(
             one.result()
     assert len(told) == 1
     assert gate.calls[1:] == [[1, 255]]
+
+
+class Held:
+    """What a call has on a device."""
+
+
+def test_a_call_that_failed_holds_nothing_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that had no room for a batch has it for the parts, and afterwards."""
+    gate, made, left = Gate(), list[ReferenceType[Held]](), list[int]()
+    detect = gate.detect
+
+    def holding(pixels: Pixels, width: int, height: int) -> list[list[Detection]]:
+        left.append(sum(one() is not None for one in made))
+        tensor = Held()
+        made.append(ref(tensor))
+        return detect(pixels, width, height)
+
+    monkeypatch.setattr(gate, "detect", holding)
+    gc.disable()  # what hangs in a circle would be held for long
+    try:
+        batcher = Batcher(gate)
+        first = held(gate, batcher)
+        pending = [submit(batcher.seat(no_clock), value) for value in (1, 255)]
+        gate.let(4)
+        assert first.result()
+        assert values(pending[0]) == [1]
+        with pytest.raises(ValueError, match="can't look at"):
+            pending[1].result()
+        assert gate.calls[1:] == [[1, 255], [1], [255]]
+        assert left == [0, 0, 0, 0]
+        assert all(one() is None for one in made)
+        seen = [ref(one.pixels) for one in pending]
+        del pending
+        assert eventually(lambda: all(one() is None for one in seen))
+    finally:
+        gc.enable()
 
 
 def test_a_call_for_one_scenario_alone_knows_whose_it_is(gate: Gate) -> None:

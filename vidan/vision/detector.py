@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vidan import catalogue
 from vidan.domain import Detection
-from vidan.errors import InputRejected, MissingExtra, RejectedTask
+from vidan.errors import DeviceLost, InputRejected, MissingExtra, RejectedTask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,13 +84,17 @@ def build_detector(
         ) from error
 
 
-def device_lost(error: BaseException) -> bool:
-    """Whether an error of `detect` has left the GPU of no use to this process."""
-    if "torch" not in sys.modules:
-        return False
-    from vidan.vision.device import lost
+def device_lost(error: BaseException, device: str) -> DeviceLost | None:
+    """What an error on a device says of it; None if the device is still of use to this process."""
+    if isinstance(error, DeviceLost):
+        return error
+    if device == "cpu" or "torch" not in sys.modules:
+        return None
+    from vidan.vision.device import works
 
-    return lost(error)
+    if works(device):
+        return None
+    return DeviceLost(f"{device} is lost to this process: {error}")
 
 
 def _load(

@@ -120,17 +120,21 @@ def _stream(device: torch.device, lane: int) -> torch.cuda.Stream:
     return made
 
 
-def lost(error: BaseException) -> bool:
-    """Whether an error has left CUDA of no use to this process: that of a kernel stays for good."""
-    if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
-        return False
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return False
+def works(device: str | torch.device) -> bool:
+    """Whether a device computes: a kernel's error stays for good, one of the GPU itself longer."""
     try:
-        torch.cuda.synchronize()
-    except RuntimeError:
+        torch.zeros(1, device=device).add_(1).cpu()
+    except torch.OutOfMemoryError:  # by others, or by what is let go next
         return True
-    return False
+    except (RuntimeError, AssertionError):  # the latter: torch was built without CUDA
+        return False
+    return True
+
+
+def require(name: str) -> None:
+    """Raises InputRejected, or DeviceLost for a device that is not there or can't compute."""
+    if not works(find(name)):
+        raise DeviceLost(f"{name} is there, and can't compute", hint="does nvidia-smi know why?")
 
 
 def find(name: str) -> torch.device:
@@ -144,7 +148,7 @@ def find(name: str) -> torch.device:
     if int(match[1] or 0) >= count:
         there = ", ".join(f"cuda:{n}" for n in range(count)) or "no GPU that torch can use"
         raise DeviceLost(f"no such GPU: {name}", hint=f"there is {there}; cpu works everywhere")
-    return torch.device(name)
+    return torch.device("cuda", int(match[1] or 0))
 
 
 def _shared(pixels: NDArray[np.uint8]) -> Tensor:

@@ -22,7 +22,7 @@ from vidan import catalogue
 from vidan.domain import Detection
 from vidan.errors import InputRejected, RejectedTask, VidanError
 from vidan.vision.arrays import check_pixels
-from vidan.vision.device import Place
+from vidan.vision.device import Place, works
 
 _COCO_CLASSES = 91  # category ids from 0, which is the background, to 90
 _CLASSIFIER = re.compile(
@@ -115,6 +115,8 @@ class TorchvisionDetector:
         except torch.OutOfMemoryError:  # of a GPU that has little room just now
             raise
         except RuntimeError as error:
+            if not works(self._place.device):
+                raise
             raise RejectedTask(
                 f"{model} can't take {size[0]}x{size[1]}",
                 hint="leave size out, or try a larger one",
