@@ -6,7 +6,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 
 from vidan import logs
@@ -57,8 +57,12 @@ class Pipeline:
         Raises what the run was interrupted with, TimeLimitExceeded, RejectedTask for a source that
         can't be read, and what the detector raises.
         """
-        ahead = _ReadAhead(self.source, self.batch_size, self.guard)
-        try:
+        with ExitStack() as leaving:
+            leaving.callback(self.source.close)
+            if self.detector is not None:
+                leaving.callback(self.detector.close)
+            ahead = _ReadAhead(self.source, self.batch_size, self.guard)
+            leaving.callback(ahead.close)
             for batch, pending in self._submitted(ahead.batches(self.control)):
                 detections = [[] for _ in batch.indices] if pending is None else pending.result()
                 self._open = (batch, detections)
@@ -67,10 +71,6 @@ class Pipeline:
                     yield batch, detections
                 self.settle()
             self.control.check()
-        finally:
-            ahead.close()
-            if self.detector is not None:
-                self.detector.close()
 
     def settle(self) -> None:
         """Hand the batch that the task has done with to the committer."""
@@ -159,7 +159,7 @@ class _ReadAhead:
             yield item
 
     def close(self) -> None:
-        """Stop decoding and let the source go."""
+        """Stop decoding and let the source go: to be closed once more after that."""
         self._closed.set()
         self._source.close()
         while self._thread.is_alive():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -40,8 +41,12 @@ class Source:
         if self.failure is not None:
             raise self.failure
 
+    closed: list[bool] = field(default_factory=list)
+    """For each time that it was closed: whether its batches were still being read."""
+
     def close(self) -> None:
-        pass
+        reading = any(one.name == "decode" for one in threading.enumerate())
+        self.closed.append(reading)
 
 
 @dataclass
@@ -103,6 +108,32 @@ def test_of_a_file_the_next_batch_is_at_the_detector_already(live: bool, ahead: 
         assert eventually(lambda: detector.frames == wanted)  # noqa: B023
         assert stored.frames == list(range(number))  # not the one that the task works on
     assert stored.frames == list(range(5))
+    assert not seat.batcher._seats
+
+
+def test_a_source_is_closed_once_more_when_nobody_reads_it() -> None:
+    """One that was closed while a batch was handed over may have been left to its reader."""
+    source = Source(5)
+    made, _, _ = pipeline(source, Seen(), RunControl())
+    batches = cast(Generator[Any], made.batches())
+    next(batches)
+    batches.close()
+    assert source.closed[-1] is False
+
+
+def test_a_source_that_can_not_be_closed_does_not_keep_the_seat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> None:
+        raise OSError("gone")
+
+    source = Source(5)
+    made, _, seat = pipeline(source, Seen(), RunControl())
+    batches = cast(Generator[Any], made.batches())
+    next(batches)
+    monkeypatch.setattr(source, "close", fail)
+    with pytest.raises(OSError, match="gone"):
+        batches.close()
     assert not seat.batcher._seats
 
 
