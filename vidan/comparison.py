@@ -17,7 +17,7 @@ class Comparison:
     """Compares heartbeat by heartbeat, and remembers the rows that had no run in the last one."""
 
     def __init__(self) -> None:
-        self._beats: dict[int, int] = {}
+        self._beats: dict[tuple[int, int], int] = {}  # by id and epoch
 
     def orphans(
         self, held: Sequence[Held], engaged: Collection[Engagement], sent: float
@@ -37,6 +37,7 @@ class Comparison:
             elif row.status in STOPPING:
                 engagement.control.interrupt(RunStopped("a stop was asked for"))
         known = {engagement.id for engagement in engaged}
-        seen = {one: self._beats.get(one, 0) + 1 for one in rows if one not in known}
+        alone = {(row.scenario_id, row.epoch): row for row in held if row.scenario_id not in known}
+        seen = {one: self._beats.get(one, 0) + 1 for one in alone}
         self._beats = {one: beats for one, beats in seen.items() if beats < BEATS}
-        return [rows[one] for one, beats in seen.items() if beats >= BEATS]
+        return [alone[one] for one, beats in seen.items() if beats >= BEATS]

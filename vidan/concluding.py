@@ -74,7 +74,10 @@ class RetryEvents:
                 following = self._waiting.get()
                 last = following is None
                 ids += [] if following is None else [following]
-            self._producer.send(RETRY_TOPIC, ids)
+            try:
+                self._producer.send(RETRY_TOPIC, ids)
+            except Exception:  # these are found by a sweep; others are still to come
+                log.exception("retry events were not sent")
             if last:
                 return
 

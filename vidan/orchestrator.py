@@ -220,11 +220,11 @@ class Orchestrator:
         with self._connected().autocommit() as connection:  # mostly nothing is due
             schedule = _seconds(schedules.next_due(connection))
             announcement = _seconds(announcements.next_due(connection))
-        if schedule <= 0:
-            self.fire()
         if announcement <= 0:
             self.announce()
         self.keep_house()
+        if schedule <= 0:  # last: what it meets keeps nothing else from being done
+            self.fire()
         return max(PACE_SECONDS, min(schedule, announcement))
 
     def _listen(self, listener: Listener, seconds: float) -> None:

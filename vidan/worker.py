@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 from uuid import UUID
@@ -346,6 +347,21 @@ def _end_without_device(error: DeviceLost) -> None:
     os._exit(1)
 
 
+@dataclass(slots=True)
+class _Orphan:
+    """Ends this process when its supervisor is gone, from its first moment on."""
+
+    worker: Worker | None = None  # once there is one
+
+    def ends(self) -> None:
+        """Let the worker hand over, for a while: its own code, or an app's, may be stuck."""
+        if self.worker is None:
+            os._exit(1)
+        self.worker.stopping = True
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)  # nobody else is left to end it: its lease ends by itself
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a worker until SIGTERM, or until its supervisor is gone. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m vidan.worker")
@@ -354,14 +370,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--former", type=UUID, help="the registration that this process replaces")
     arguments = parser.parse_args(argv)
     options: WorkerOptions = arguments.options
+    orphan = _Orphan()
+    lifeline.watch(orphan.ends)
     settings = config.load()
     logs.configure(settings, "worker")
     board = None if arguments.board is None else SlotBoard(arguments.board, options.most_slots)
     try:
         if options.device != "cpu":
-            from vidan.vision.device import find
+            from vidan.vision.device import require
 
-            find(options.device)
+            require(options.device)
         worker = Worker(settings, options, load_tasks(options.app), board, arguments.former)
     except DeviceLost as error:  # it may come back: its supervisor tries again
         log.error("%s", error)
@@ -375,13 +393,7 @@ def main(argv: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-
-    def orphaned() -> None:
-        worker.stopping = True
-        time.sleep(ORPHAN_SECONDS)
-        os._exit(1)  # stuck code, and nobody else is left to end it: its lease ends by itself
-
-    lifeline.watch(orphaned)
+    orphan.worker = worker
     gc.collect()
     gc.freeze()  # what was imported stays: to look through it takes the collector 30 ms each time
     worker.run()

@@ -96,9 +96,14 @@ def test_a_producer_is_built_anew_after_a_fatal_error(
     assert producer.send(topic, [1]) == []
     first = producer._client
     # No broker can be made to answer so: hand the client's error callback what it would get.
-    producer._note(KafkaError(KafkaError._FATAL, "out of order", fatal=True))
+    fatal = KafkaError(KafkaError._FATAL, "out of order", fatal=True)
+    producer._note_of(producer._built, fatal)
     assert producer.send(topic, [2]) == []
-    assert producer._client is not first
+    second = producer._client
+    assert second is not first
+    producer._note_of(producer._built - 1, fatal)  # another thread hears of the first so late
+    assert producer.send(topic, [3]) == []
+    assert producer._client is second
     producer.close()
 
 

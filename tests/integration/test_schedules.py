@@ -198,6 +198,21 @@ def test_one_that_can_not_be_created_says_why_and_holds_up_no_other(database: Da
     assert fire(database) == []
 
 
+def test_one_whose_times_can_not_be_told_holds_up_no_other(database: Database) -> None:
+    """The worker that published it knows a time zone that this host lacks."""
+    publish(database, Schedule("0 * * * *", name="elsewhere"), HOURLY)
+    let_pass(database, 0)
+    with database.begin() as connection:
+        connection.execute(
+            text("UPDATE schedules SET timezone = 'No/Where' WHERE name = 'elsewhere'")
+        )
+    fired = {one.name: one for one in fire(database)}
+    assert fired["hourly"].ids == (1,)
+    assert "no time zone 'No/Where'" in str(fired["elsewhere"].error)
+    assert known(database)[0].error == fired["elsewhere"].error
+    assert fire(database) == []
+
+
 def test_an_unknown_one(database: Database) -> None:
     for ask in (schedules.get, schedules.pause, schedules.resume):
         with pytest.raises(NotFoundError, match="no schedule 'x'"), database.begin() as connection:

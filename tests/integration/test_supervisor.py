@@ -71,6 +71,23 @@ def test_an_app_that_is_not_there_ends_the_supervisor(embedded_cluster: Cluster)
     assert time.monotonic() - started < 30
 
 
+def test_a_worker_that_hangs_in_its_app_does_not_outlive_its_supervisor(tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text("import time; print('in it', flush=True); time.sleep(120)")
+    options = WorkerOptions("w", app="stuck:app")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    worker = lifeline.spawn(
+        "vidan.worker",
+        ["--options", options.to_json()],
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == b"in it\n"
+    worker.close()  # as if the supervisor had been killed
+    assert worker.wait(10) == 1
+    worker.stdout.close()
+
+
 def test_an_old_schema_is_named(empty_database_url: str, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, database_url=empty_database_url)
     with pytest.raises(SchemaMismatch) as refused:

@@ -65,7 +65,10 @@ class Consumer(Protocol):
         ...
 
     def pause(self) -> None:
-        """Receive nothing but stay in the group, whatever partitions come later. Idempotent."""
+        """Fetch nothing but stay in the group, whatever partitions come later. Idempotent.
+
+        What is being fetched at that moment of a partition that comes may still be received.
+        """
         ...
 
     def resume(self) -> None:

@@ -46,6 +46,8 @@ class KafkaProducer:
         self._closed = False
         self._client: Producer | None = None
         self._client_address: str | None = None
+        self._fatal = False
+        self._built = 0  # clients so far
 
     def send(self, topic: str, scenario_ids: Sequence[int]) -> list[int]:
         """See `base.Producer`. Raises ValueError for an id outside 1…2⁶³-1, before sending any."""
@@ -57,9 +59,10 @@ class KafkaProducer:
         """See `base.Producer`."""
         deadline = time.monotonic() + SEND_LIMIT
         failed = set(range(len(messages)))
-        client = self._connected() if messages else None
+        client, built = self._connected() if messages else (None, 0)
         if client is None:
             return list(failed)
+        note = partial(self._note_of, built)
         reports = 0
 
         def report(place: int, error: KafkaError | None, _message: Message) -> None:
@@ -68,13 +71,13 @@ class KafkaProducer:
             if error is None:
                 failed.discard(place)
             else:
-                self._note(error)
+                note(error)
 
         queued = 0
         for place, raw in enumerate(messages):
             told = partial(report, place)
             produce = partial(client.produce, topic, raw.value, raw.key, on_delivery=told)
-            queued += self._queue(client, produce, deadline)
+            queued += self._queue(client, produce, note, deadline)
         # Reports come to whichever thread polls, so wait in steps: another may have got the last.
         while reports < queued and (left := deadline - time.monotonic()) > 0:
             client.poll(min(left, 0.1))
@@ -88,7 +91,13 @@ class KafkaProducer:
             self._closed = True
             self._drop()
 
-    def _queue(self, client: Producer, produce: Callable[[], None], deadline: float) -> bool:
+    def _queue(
+        self,
+        client: Producer,
+        produce: Callable[[], None],
+        note: Callable[[KafkaError], None],
+        deadline: float,
+    ) -> bool:
         while True:
             try:
                 produce()
@@ -98,36 +107,41 @@ class KafkaProducer:
                     return False
                 client.poll(0.05)
             except KafkaException as error:
-                self._note(error.args[0])
+                note(error.args[0])
                 return False
 
-    def _note(self, error: KafkaError) -> None:
+    def _note_of(self, built: int, error: KafkaError) -> None:
+        """Another thread may have a new client meanwhile: it is not to blame for the old one."""
         self._health.note(error)
         if is_fatal(error):
             with self._lock:
-                self._drop()
+                self._fatal = self._fatal or built == self._built
 
-    def _connected(self) -> Producer | None:
+    def _connected(self) -> tuple[Producer | None, int]:
+        """The client, if a broker is known, and its number."""
         with self._lock:
             if self._closed:
-                return None
+                return None, self._built
             address = self._address.current()
             if address is None:
                 self._health.no_address()
-            if address != self._client_address:
+            if self._fatal or address != self._client_address:
                 self._drop()
             if self._client is None and address is not None:
                 settings = {
                     **options.producer_options(self._chosen),
                     "bootstrap.servers": address,
                 }
-                self._client = build(Producer, settings, self._note, self._chosen)
+                self._built += 1
+                note = partial(self._note_of, self._built)
+                self._client = build(Producer, settings, note, self._chosen)
                 self._client_address = address
-            return self._client
+            return self._client, self._built
 
     def _drop(self) -> None:
         client, self._client = self._client, None
         self._client_address = None
+        self._fatal = False
         if client is not None:
             client.purge(blocking=False)
 
@@ -340,7 +354,10 @@ def _leave(client: Consumer) -> None:
         client.unsubscribe()
         # What it still receives is not committed, so that another member gets it.
         client.consume(1000, 0)
-        while client.assignment() and time.monotonic() < deadline:
+        while client.assignment():
+            if time.monotonic() >= deadline:
+                log.warning("a consumer that leaves was not told so within %.0f s", REVOKE_LIMIT)
+                break
             client.consume(1000, 0.01)
     except KafkaException as error:
         log.debug("a consumer that leaves: %s", error)

@@ -19,6 +19,9 @@ from vidan.services.tasks import TaskSpec
 MAX_NAME_BYTES = 900
 """Of a name: it is part of the keys of scenarios."""
 
+NOT_COMPUTED = timedelta(hours=1)
+"""So long later another try: this host lacks the time zone, or the row was tampered with."""
+
 
 def check(spec: TaskSpec, schedule: Schedule) -> None:
     """Check a schedule against its task. Raises InputRejected."""
@@ -112,22 +115,24 @@ def fire(connection: Connection, *, actor: str, limit: int = 100) -> list[Fired]
 
 
 def _fire(connection: Connection, row: Any, actor: str) -> Fired:
-    times, next_at = due(row.cron, row.timezone, row.catch_up, row.next_at, row.now)
-    news = [
-        NewScenario(
-            task=row.task,
-            source=row.source,
-            params=row.params,
-            queue=row.queue,
-            priority=row.priority,
-            key=f"schedule:{row.name}:{time.isoformat()}",
-            labels={"schedule": row.name},
-        )
-        for time in times
-    ]
+    times: list[datetime] = []
+    next_at = row.now + NOT_COMPUTED
     ids: tuple[int, ...] = ()
     error = None
     try:
+        times, next_at = due(row.cron, row.timezone, row.catch_up, row.next_at, row.now)
+        news = [
+            NewScenario(
+                task=row.task,
+                source=row.source,
+                params=row.params,
+                queue=row.queue,
+                priority=row.priority,
+                key=f"schedule:{row.name}:{time.isoformat()}",
+                labels={"schedule": row.name},
+            )
+            for time in times
+        ]
         ids = tuple(one.id for one in scenarios.create_many(connection, news, actor=actor))
     except (InputRejected, NotFoundError) as refused:  # before any row is written
         error = storable.line(refused)

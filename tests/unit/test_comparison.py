@@ -1,0 +1,24 @@
+"""What a heartbeat finds, compared with the runs that a worker has."""
+
+from __future__ import annotations
+
+from vidan.comparison import BEATS, Comparison
+from vidan.domain import Status
+from vidan.services.leases import Held
+
+
+def row(scenario_id: int, epoch: int) -> Held:
+    return Held(scenario_id, epoch, Status.ACTIVE)
+
+
+def test_a_row_without_a_run_is_put_back_after_some_beats() -> None:
+    comparison = Comparison()
+    found = [comparison.orphans([row(7, 1)], [], 0.0) for _ in range(BEATS)]
+    assert found == [*[[]] * (BEATS - 1), [row(7, 1)]]
+
+
+def test_beats_of_an_epoch_do_not_count_for_the_next() -> None:
+    """It was concluded and claimed again in between, and the answer to that is on its way."""
+    comparison = Comparison()
+    assert comparison.orphans([row(7, 1)], [], 0.0) == []
+    assert comparison.orphans([row(7, 2)], [], 0.0) == []
