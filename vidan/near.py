@@ -26,4 +26,5 @@ def meant(name: str, known: Iterable[str]) -> str:
     if close := near(name, known):
         return f"did you mean {' or '.join(close)}?"
     more = f", and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
-    return f"there are {', '.join(known[:SHOWN])}{more}." if known else "there are none."
+    are = "there is" if len(known) == 1 else "there are"
+    return f"{are} {', '.join(known[:SHOWN])}{more}." if known else "there are none."

@@ -16,11 +16,13 @@ from vidan.errors import (
     HandOver,
     InputRejected,
     LeaseLost,
+    MissingExtra,
     RejectedTask,
     RunStopped,
     SourceMissing,
     TimeLimitExceeded,
     UsageError,
+    VidanError,
 )
 from vidan.retries import Retry, RetryPolicy
 from vidan.run import Run, Surroundings
@@ -128,7 +130,10 @@ def _outcome_of(
             line = "it asked for a retry"
         case _:  # the task's own code, a detector, a commit; SystemExit from a task, too
             log.debug("it raised", exc_info=error)
-            line = f"{type(error).__name__}: {line}"
+            if isinstance(error, VidanError) and type(error) in (VidanError, MissingExtra):
+                line = "; ".join(filter(None, (line, error.hint)))
+            else:
+                line = f"{type(error).__name__}: {line}"
     # a commit that failed says nothing of the task's code: its policy is not asked
     if not isinstance(error, CommitFailed) and not policy.mends(error):
         return Outcome(claimed, End.REJECTED, error=line)

@@ -16,6 +16,8 @@ def source_for(place: str, *, check: bool) -> str:
 
     A URL stays as it is. Raises InputRejected.
     """
+    if not place:
+        raise InputRejected("a source can't be empty", hint="is a variable of your shell unset?")
     try:
         place.encode()
     except UnicodeEncodeError:
@@ -27,7 +29,7 @@ def source_for(place: str, *, check: bool) -> str:
     if place.startswith("file:"):
         source = place
     else:
-        source = str(Path(place).expanduser().absolute()) if place else place
+        source = str(Path(place).expanduser().absolute())
     if check:
         check_source(source)
     return source

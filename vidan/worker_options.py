@@ -35,12 +35,15 @@ class WorkerOptions:
         return max(self.slots, MAX_SLOTS)
 
     def to_json(self) -> str:
-        """Return the options as one line of JSON."""
-        return json.dumps(asdict(self))
+        """Return the options as one line of JSON: few words, since a supervisor has them all."""
+        bare = asdict(WorkerOptions(self.name))
+        given = {name: value for name, value in asdict(self).items() if value != bare[name]}
+        return json.dumps({"name": self.name, **given})
 
     @classmethod
     def from_json(cls, line: str) -> WorkerOptions:
         """Return the options that `to_json` wrote."""
         found = json.loads(line)
-        found["queues"] = tuple(found["queues"])
+        if "queues" in found:
+            found["queues"] = tuple(found["queues"])
         return cls(**found)

@@ -31,6 +31,12 @@ def test_what_is_stored(vidan: Shell, worker: PlayedWorker) -> None:
     assert vidan("events", "--no-follow", "--since", "2099-01-01").out == ""
 
 
+def test_no_such_scenario(vidan: Shell) -> None:
+    for follow in ("--follow", "--no-follow"):
+        ended = vidan("events", "--scenario", 99, follow)
+        assert (ended.code, ended.out) == (3, "")
+
+
 def test_a_wrong_word_is_2(vidan: Shell) -> None:
     for words in (["--since", "soon"], ["--status", "on"], ["--scenario", "0"], ["--limit", "0"]):
         assert vidan("events", *words).code == 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,27 @@ def test_export_writes_a_file_whole_or_not_at_all(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_export_goes_through_a_pipe_and_behind_a_link(
+    vidan: Shell, stored: int, tmp_path: Path
+) -> None:
+    """As it is: a device would be gone for everybody, had a file taken its name."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link.jsonl"
+    os.mkfifo(pipe)
+    link.symlink_to("behind.jsonl")
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    assert vidan("predictions", "export", stored, "--out", pipe).code == 0
+    assert frames(reader.communicate(timeout=10)[0]) == list(range(15))
+    assert pipe.is_fifo()
+    assert vidan("predictions", "export", stored, "--out", link).code == 0
+    assert link.is_symlink()
+    assert frames((tmp_path / "behind.jsonl").read_text()) == list(range(15))
+
+
+def test_export_to_standard_output_by_its_name(vidan: Shell, stored: int) -> None:
+    ended = vidan.run("predictions", "export", stored, "--out", "/dev/fd/1")
+    assert frames(ended.out) == list(range(15))
+
+
 def test_export_as_csv_is_a_detection_a_line(vidan: Shell, stored: int) -> None:
     out = vidan("predictions", "export", stored, "--format", "csv").out
     table = list(csv.DictReader(io.StringIO(out)))
@@ -212,6 +235,46 @@ def test_render_draws_what_is_stored(
     assert vidan("predictions", "render", 1, "no/drawn.mp4").code == 10
     video.unlink()
     assert vidan("predictions", "render", 1, "again.mp4").code == 10
+
+
+def test_the_source_is_never_written_to(
+    vidan: Shell, worker: PlayedWorker, video: Path, tmp_path: Path
+) -> None:
+    assert vidan("scenario", "create", "clip.mp4").code == 0
+    worker.claim()
+    worker.store(range(6), found=2)
+    before = video.read_bytes()
+    (tmp_path / "link.mp4").symlink_to(video)
+    for words in (["export", 1, "--out"], ["render", 1]):
+        for name in ("clip.mp4", video, "link.mp4"):
+            ended = vidan("predictions", *words, name)
+            assert ended.code == 10
+            assert "would be overwritten" in ended.err
+    results = tmp_path / "results"
+    results.mkdir()
+    video.rename(results / "annotated.mp4")
+    ended = vidan("run", "results/annotated.mp4", "--out", "results")
+    assert ended.code == 10
+    assert "would be overwritten" in ended.err
+    assert (results / "annotated.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["drawn.avi", "drawn", "drawn.txt"])
+def test_what_is_drawn_is_called_an_mp4(vidan: Shell, stored: int, name: str) -> None:
+    ended = vidan("predictions", "render", stored, name)
+    assert ended.code == 10
+    assert "such as drawn.mp4" in ended.err
+
+
+def test_what_has_ended_without_a_frame_is_not_waited_for(
+    vidan: Shell, worker: PlayedWorker, video: Path
+) -> None:
+    vidan("scenario", "create", "clip.mp4")
+    worker.claim()
+    worker.end(Status.FAILED, "broken")
+    ended = vidan("predictions", "render", 1, "drawn.mp4")
+    assert ended.code == 10
+    assert "vidan scenario show 1" in ended.err
 
 
 def test_what_has_no_file_can_not_be_drawn(vidan: Shell, worker: PlayedWorker) -> None:

@@ -119,6 +119,8 @@ REFUSED = {
     "no such label": (["clip.mp4", "--param", "labels=persn"], 10, "person"),
     "no weights": (["clip.mp4", "--param", "weights=no.pt"], 10, "no.pt"),
     "a wrong size": (["clip.mp4", "--param", "size=33x33"], 10, "32"),
+    "a size that is none": (["clip.mp4", "--param", "size=10"], 10, "write HEIGHTxWIDTH"),
+    "an empty word": ([""], 10, "a source can't be empty"),
     "no such task": (["clip.mp4", "--task", "shop"], 3, "detect"),
     "no such decoder": (["clip.mp4", "--param", "decoder=vlc"], 10, "pyav"),
 }
@@ -321,6 +323,20 @@ def test_wait_says_by_its_exit_code_how_it_ended(vidan: Shell, worker: PlayedWor
     assert wait("--label", "end=no").code == 3
     assert wait(done, "--json").json()["status"] == "completed"
     assert wait(done, failed, "-q").out == f"{done}\n{failed}\n"
+
+
+def test_it_is_said_that_nobody_is_there_to_be_waited_for(
+    vidan: Shell, worker: PlayedWorker
+) -> None:
+    waiting, elsewhere = create(vidan), create(vidan, "--queue", "night")
+    note = f"scenario {elsewhere} waits: no worker has queue 'night' now"
+    assert note in vidan("scenario", "wait", elsewhere, "--timeout", "0").err
+    assert "no worker" not in vidan("scenario", "wait", waiting, "--timeout", "0").err
+    watching = vidan.start("predictions", "watch", elsewhere)
+    assert watching.stderr is not None
+    assert note in watching.stderr.readline()
+    watching.kill()
+    watching.communicate()
 
 
 def test_ctrl_c_ends_the_waiting_alone(vidan: Shell, database: Database) -> None:

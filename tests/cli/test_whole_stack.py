@@ -134,6 +134,13 @@ def test_up_serves_commands_restarts_what_is_killed_and_stops_on_ctrl_c(
         again = bare.run("scenario", "create", video, "--param", "every=50", "--wait")
         assert again.code == 0, again.err
         assert bare.run("workers", "list", "--json").json()[0]["pid"] != worker["pid"]
+
+        second = bare.start("up", "--cpus", 1)
+        assert second.stderr is not None
+        assert "the stack was up already" in second.stderr.readline()
+        second.send_signal(signal.SIGINT)
+        second.communicate(timeout=60)
+        assert bare.run("scenario", "list").code == 0
     finally:
         up.send_signal(signal.SIGINT)
         _, err = up.communicate(timeout=60)

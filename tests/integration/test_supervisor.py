@@ -285,6 +285,14 @@ def test_posts_are_one_process_a_device() -> None:
     assert all(one.threads == 1 and one.slots == 3 and one.queues == ("a", "b") for one in two)
 
 
+def test_options_of_many_workers_fit_into_one_argument() -> None:
+    """Of 128 KiB, on Linux."""
+    many = posts(cpus=1024, name="a-worker-with-quite-a-name", slots=2, queues=["default", "night"])
+    line = json.dumps([json.loads(one.to_json()) for one in many])
+    assert len(line) < 2**17
+    assert [WorkerOptions.from_json(json.dumps(one)) for one in json.loads(line)] == many
+
+
 def test_without_a_gpu_one_process_has_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "gpu_count", lambda: 0)
     (one,) = posts(slots=8)

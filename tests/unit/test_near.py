@@ -23,4 +23,5 @@ def test_the_end_of_a_dotted_name_is_enough() -> None:
 def test_where_none_is_near_some_are_told() -> None:
     assert meant("x", ["one", "two"]) == "there are one, two."
     assert meant("x", map(str, range(100, 130))).endswith("110, 111, and 18 more.")
+    assert meant("x", ["one"]) == "there is one."
     assert meant("x", []) == "there are none."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from vidan.errors import InputRejected
+from vidan.errors import InputRejected, VidanError
 from vidan.retries import Retry, RetryPolicy
+from vidan.runner import _outcome_of
 from vidan.tasks import Vidan
 
 
@@ -42,6 +43,15 @@ def test_only_some_errors_are_tried_again() -> None:
     assert not policy.mends(ValueError())
     assert not policy.mends(SystemExit())
     assert policy.mends(Retry())
+
+
+def test_an_error_of_our_own_is_told_in_its_words() -> None:
+    def told(error: BaseException) -> str | None:
+        return _outcome_of(error, cast(Any, None), RetryPolicy(), 0).error
+
+    assert told(VidanError("no weights", hint="give a file")) == "no weights; give a file"
+    assert told(VidanError("no weights")) == "no weights"
+    assert told(ValueError("x")) == "ValueError: x"
 
 
 def test_a_retry_says_itself_when() -> None:

@@ -69,6 +69,8 @@ def events(
     from vidan.services.events import Wanted
 
     with connect.database(settings, out, reads=True, follows=True) as database:
+        if scenario is not None:
+            following.patiently(lambda: following.read_all(database, [scenario]), out)
         start, at = following.patiently(lambda: _start(database, since, follow=follow), out)
         wanted = Wanted(task=task, status=status, scenario_id=scenario, since=at)
         left = limit

@@ -1,17 +1,15 @@
-"""Predictions as files: formats, and files that are there whole or not at all."""
+"""Predictions as files, and the formats that there are."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from vidan.errors import InputRejected
+from vidan.cli import targets
 
 if TYPE_CHECKING:
     from vidan.services.predictions import StoredFrame
@@ -32,7 +30,7 @@ def write(pages: Pages, format: str, file: str | None) -> int:
     """Write the pages to a file (None: stdout); how many frames. Raises InputRejected."""
     if file is None:
         return FORMATS[format](pages, sys.stdout)
-    with replacing(Path(file)) as target:
+    with targets.text(Path(file)) as target:
         return FORMATS[format](pages, target)
 
 
@@ -73,28 +71,3 @@ def _rows(frame: StoredFrame) -> Iterator[list[object]]:
             *one["box"],
             one["track_id"],
         ]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[str]]:
-    """A file to write in its stead: it takes the name when the block ends well, else it is gone.
-
-    Raises InputRejected where no file can be written.
-    """
-    if path.is_dir():
-        raise InputRejected(f"can't write {path}: it is a folder", hint="name a file")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        target = draft.open("w", encoding="utf-8", newline="")
-    except OSError as error:
-        raise InputRejected(
-            f"can't write {path}: {error.strerror}", hint="is the folder there, and writable?"
-        ) from None
-    try:
-        with target:
-            yield target
-        draft.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink()
-        raise

@@ -100,6 +100,24 @@ def wait_for(
         time.sleep(min(pause, left))
 
 
+def note_unserved(database: Database, out: Output, ids: Sequence[int]) -> None:
+    """Say which of them wait for a queue that no living worker has. Raises NotFoundError."""
+    from vidan.services import workers
+
+    def look() -> set[str]:
+        with database.begin() as connection:
+            return {queue for worker in workers.find(connection) for queue in worker.queues}
+
+    waiting = [one for one in patiently(lambda: read_all(database, ids), out)
+               if one.status is Status.INIT_STARTUP]  # fmt: skip
+    if not waiting:
+        return
+    served = patiently(look, out)
+    for queue in sorted({one.queue for one in waiting} - served):
+        first = next(one.id for one in waiting if one.queue == queue)
+        out.note(f"scenario {first} waits: no worker has queue {queue!r} now; `vidan doctor` helps")
+
+
 def wait_and_tell(
     database: Database,
     out: Output,
@@ -113,6 +131,7 @@ def wait_and_tell(
     `created`: their ids stand on stdout already.
     """
     try:
+        note_unserved(database, out, ids)
         with out.progress() as progress:
             found = wait_for(database, out, ids, timeout, progress=progress)
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidan.cli import connect, exporting, failures
+from vidan.cli import connect, exporting, failures, targets
 from vidan.cli.command import Commands
 from vidan.cli.output import Output
 from vidan.cli.params import Id
@@ -116,6 +116,7 @@ def watch(
     selection = _selection(start, to, limit, label, min_score, only_detections)
     with connect.database(settings, out, reads=True, follows=True) as database:
         try:
+            following.note_unserved(database, out, [scenario_id])
             ended = follow(
                 database, out, scenario_id, selection, lambda frames: _print(out, frames)
             )
@@ -194,7 +195,9 @@ def export(
     selection = _selection(0, None, None, None, 0.0, False)
     with connect.database(settings, out, reads=True) as database:
         with database.begin() as connection:  # before what is read: what ends meanwhile is whole
-            status = scenarios.get(connection, scenario_id).status
+            scenario = scenarios.get(connection, scenario_id)
+        if file is not None:
+            targets.spare(file, scenario.source)
         first = selection.page(database, scenario_id)
 
         def pages() -> Iterator[list[StoredFrame]]:
@@ -206,8 +209,8 @@ def export(
         count = exporting.write(pages(), format, file)
     if file is not None:
         out.note(f"{count} frames written to {file}")
-    if status not in ENDED:
-        out.note(f"scenario {scenario_id} is {status}: that is what is stored so far")
+    if scenario.status not in ENDED:
+        out.note(f"scenario {scenario_id} is {scenario.status}: that is what is stored so far")
 
 
 @commands.command(

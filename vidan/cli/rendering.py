@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vidan.cli import targets
+from vidan.domain import ENDED
 from vidan.errors import InputRejected
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ def render_scenario(
             f"scenario {scenario_id} has no file to draw on: {source or 'no source'}",
             hint="only videos in files can be read again",
         )
+    targets.spare(file, source)
+    path = targets.video(file)
     if scenario.frames_done == 0:
+        over = scenario.status in ENDED
         raise InputRejected(
-            f"scenario {scenario_id} has stored no frames yet", hint="wait until it has"
+            f"scenario {scenario_id} is {scenario.status} and has stored no frames",
+            hint=f"see `vidan scenario show {scenario_id}`" if over else "wait until it has",
         )
-    path = Path(file)
-    if not path.absolute().parent.is_dir():
-        raise InputRejected(f"no such folder: {path.parent}", hint="make it first")
     from vidan.vision.render import render
 
     frames = open_source(

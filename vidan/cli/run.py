@@ -87,7 +87,7 @@ def run(
     place = source_for(_place(source, sample), check=True)
     params = detect_params({k: v for k, v in given.items() if v is not None}, check=True)
     _validate(params, place)
-    results = None if folder is None else run_results.prepare(Path(folder))
+    results = None if folder is None else run_results.prepare(Path(folder), place)
     queue = f"run-{uuid.uuid4().hex[:8]}"
     posts = devices.posts(gpus, cpus, name=queue, queues=[queue], app=settings.app)
     connect.note_unused(settings, out, "run")
@@ -102,7 +102,9 @@ def run(
 
 
 def _place(source: str | None, sample: bool) -> str:
-    if sample == (source is not None):
+    if sample and source is not None:
+        raise UsageError("--sample and a source exclude each other", hint="give one of them")
+    if not sample and source is None:
         raise UsageError("a source is needed, or --sample", hint="vidan run VIDEO")
     if sample:
         from vidan import catalogue

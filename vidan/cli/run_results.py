@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidan.cli import exporting, rendering
+from vidan.cli import exporting, rendering, targets
 from vidan.cli.output import Output
 from vidan.domain import ENDED, Status
 from vidan.errors import InputRejected, VidanError
@@ -23,8 +23,10 @@ PREDICTIONS, VIDEO = "predictions.jsonl", "annotated.mp4"
 NAMED = 5
 
 
-def prepare(folder: Path) -> Path:
-    """Make the folder, and see that it can be written to. Raises InputRejected."""
+def prepare(folder: Path, source: str) -> Path:
+    """Make the folder, and see that it can be written to, and that the source is none of what is
+    written. Raises InputRejected.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".vidan-probe"
@@ -34,6 +36,8 @@ def prepare(folder: Path) -> Path:
         raise InputRejected(
             f"can't write to {folder}: {error.strerror}", hint="--out names a folder"
         ) from None
+    for name in (PREDICTIONS, VIDEO):
+        targets.spare(folder / name, source)
     return folder.absolute()
 
 
@@ -87,7 +91,7 @@ def summarise(database: Database, out: Output, scenario: Scenario, folder: Path 
     if not out.json:
         record["detections_of"] = _counts(found.by_label)
         record["frames_with"] = _counts(found.frames_with)
-        if folder is None:
+        if folder is None and found.frames:
             record["predictions"] = f"vidan predictions show {scenario.id}"
             record["video"] = f"vidan predictions render {scenario.id} {VIDEO}"
         record = {name: value for name, value in record.items() if value is not None}
@@ -127,12 +131,12 @@ def name_left_overs(connection: Connection, out: Output) -> None:
 
 def how_to_go_on(scenario: Scenario) -> str:
     """The commands that go on with a scenario that was left over."""
-    text = f"to go on: {_up(scenario.queue)}"
+    up, one = _up(scenario.queue), scenario.id
     if scenario.status is Status.INACTIVE:
-        text += f", then `vidan scenario start {scenario.id}`"
-    return text + f"; to drop it: `vidan scenario delete {scenario.id}`" * (
-        scenario.status is Status.INACTIVE
-    )
+        start, stop = f", then `vidan scenario start {one}`", ""
+    else:
+        start, stop = "", f"`vidan scenario stop {one}`, "
+    return f"to go on: {up}{start}; to drop it: {stop}`vidan scenario delete {one}`"
 
 
 def tell_how_to_go_on(database: Database, out: Output, scenario_id: int, queue: str) -> None:

@@ -112,8 +112,9 @@ def _headline(found: Overview) -> Text:
     used = sum(_used(worker) for worker in found.workers)
     fps = sum(worker.fps for worker in found.workers)
     waiting = _many(sum(queue.waiting for queue in found.queues))
+    there = len(found.workers)
     line = (
-        f"vidan  {moment(found.at.astimezone())}   {len(found.workers)} workers,"
+        f"vidan  {moment(found.at.astimezone())}   {there} worker{'' if there == 1 else 's'},"
         f" {used}/{slots} slots, {fps:.0f} fps, {waiting} waiting"
     )
     return Text(line, style="bold", no_wrap=True, overflow="ellipsis")

@@ -65,7 +65,9 @@ def scale(
         worker = one.worker
         out.line(worker.as_json(), f"{worker.name}\t{shown(worker)}", id=worker.id)
         already = "" if one.changed else " (asked for already)"
-        out.note(f"worker {worker.name} is to have {slots} slots{already}")
+        out.note(
+            f"worker {worker.name} is to have {slots} slot{'' if slots == 1 else 's'}{already}"
+        )
     return code
 
 

@@ -122,6 +122,8 @@ def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> N
         raise InputRejected(f"task {spec.name} takes no source")
     if source == "":
         raise InputRejected("a source can't be empty")
+    if spec.name == DETECT.name and "size" in params:  # in words, where the schema has a pattern
+        catalogue.parse_size(str(params["size"]))
     if params or spec.params_schema.get("required"):  # jsonschema is slow to import
         _validate_params(spec, params)
     if spec.name == DETECT.name:
