@@ -96,6 +96,7 @@ def list_dead(
         record=lambda e: e.record,
         id=lambda e: e.id,
         name="dead letters, and no failed scenarios" if only is None else f"dead {only}s",
+        spare=("AT",),
     )
     if not out.json:
         _tell_remedies(out, found)

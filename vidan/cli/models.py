@@ -44,6 +44,7 @@ def list_models(out: Output) -> None:
         record=_record,
         id=lambda m: m.name,
         name="models",
+        spare=("LICENCE", "SIZE"),
     )
 
 

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LONG = ("SOURCE", "ORIGIN", "ERROR", "SUMMARY", "STATE", "FINDING", "REMEDY", "REASON")
-"""The columns that may be wrapped."""
-
 Columns = Mapping[str, Callable[[T], object]]
 """The columns of a table: heading → what stands there for a thing."""
 
@@ -53,8 +50,12 @@ class Output:
         record: Callable[[T], Mapping[str, Any]],
         id: Callable[[T], object],
         name: str,
+        spare: Sequence[str] = (),
     ) -> None:
-        """Print many things: a JSON array, ids, a table, or a tab-separated line each."""
+        """Print many things: a JSON array, ids, a table, or a tab-separated line each.
+
+        A terminal that is too narrow does without the `spare` columns, the first of them first.
+        """
         if self.json:
             self._print(to_json([record(thing) for thing in things], pretty=self.terminal))
         elif self.quiet:
@@ -62,7 +63,7 @@ class Output:
                 self._print(plain(id(thing)))
         elif self.terminal:
             if things:
-                self._table(list(columns), [[f(t) for f in columns.values()] for t in things])
+                self._table({head: [f(t) for t in things] for head, f in columns.items()}, spare)
             else:
                 self.note(f"no {name}")
         else:
@@ -126,26 +127,16 @@ class Output:
         with frames_progress() as progress:
             yield progress
 
-    def _table(self, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        from rich import box
+    def _table(self, columns: Mapping[str, Sequence[object]], spare: Sequence[str]) -> None:
         from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for heading in headings:
-            number = all(isinstance(row[headings.index(heading)], int | float) for row in rows)
-            long = heading in _LONG
-            table.add_column(
-                heading,
-                justify="right" if number else "left",
-                no_wrap=not long,
-                overflow="fold",
-            )
-        for row in rows:
-            # Text, not markup: a source may be called `[red].mp4`
-            table.add_row(*(Text(plain(value)) for value in row))
-        Console(file=sys.stdout, highlight=False).print(table)
+        from vidan.cli import tables
+
+        console = Console(file=sys.stdout, highlight=False)
+        table, left_out = tables.fitting(columns, console.width, spare=spare)
+        console.print(table)
+        if left_out:
+            self.note(f"the terminal is too narrow for {', '.join(left_out)}; --json has all")
 
     def _print(self, text: str) -> None:
         sys.stdout.write(text + "\n")

@@ -75,6 +75,7 @@ def list_scenarios(
         record=lambda s: s.as_json(),
         id=lambda s: s.id,
         name="scenarios",
+        spare=("CREATED", "NAME", "WORKER"),
     )
 
 
@@ -143,6 +144,7 @@ def history(
         record=lambda t: t.as_json(),
         id=lambda t: t.at,
         name="transitions",
+        spare=("FROM", "ACTOR"),
     )
 
 

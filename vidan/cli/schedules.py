@@ -55,6 +55,7 @@ def list_schedules(out: Output, settings: Settings) -> None:
         record=lambda s: s.as_json(),
         id=lambda s: s.name,
         name="schedules",
+        spare=("LAST", "SCENARIO"),
     )
 
 

@@ -63,6 +63,7 @@ def list_tasks(out: Output, settings: Settings) -> None:
         record=lambda t: t.as_json() | {"workers": having.get(t.name, [])},
         id=lambda t: t.name,
         name="tasks",
+        spare=("PARAMS", "RATE", "CONCURRENCY"),
     )
 
 

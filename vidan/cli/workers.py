@@ -62,6 +62,7 @@ def list_workers(
         record=lambda w: w.as_json(),
         id=lambda w: w.id,
         name="workers; `vidan worker` or `vidan up` starts one",
+        spare=("SEEN", "QUEUES"),
     )
 
 
