@@ -58,7 +58,6 @@ def up(
     printed on stdout.
     """
     from vidan import stack
-    from vidan.home import running_stack
 
     settings = log_settings(settings, out, log_json)
     if settings.log_json:
@@ -75,21 +74,18 @@ def up(
         max_frames_per_child=max_frames_per_child,
     )
     connect.note_unused(settings, out, "up")
-    before = running_stack(settings.home)
     with stack.join(settings, on_progress=out.note) as member:
         try:
-            _serve(out, member, posts, joined=before is not None and before.complete)
+            _serve(out, member, posts)
         except KeyboardInterrupt:
             out.note("stopping; Ctrl-C again ends at once")
         return failures.INTERRUPTED
 
 
-def _serve(
-    out: Output, member: Membership, posts: Sequence[WorkerOptions], *, joined: bool
-) -> None:
+def _serve(out: Output, member: Membership, posts: Sequence[WorkerOptions]) -> None:
     """Until interrupted: see to it that the stack and the workers are there."""
     with OwnWorkers(member.settings, posts) as workers:
-        _announce(out, member, joined=joined)
+        _announce(out, member)
         address = member.settings.bootstrap_servers()
         told = False
         while True:
@@ -108,12 +104,11 @@ def _serve(
                 address = now
 
 
-def _announce(out: Output, member: Membership, *, joined: bool) -> None:
+def _announce(out: Output, member: Membership) -> None:
     url, servers = member.settings.require_database(), member.settings.bootstrap_servers()
     text = f"DATABASE_URL={url}\nKAFKA_BOOTSTRAP_SERVERS={servers}"
     out.line({"database_url": url, "bootstrap_servers": servers}, text, id=url)
     out.flush()
-    if joined:
-        out.note("the stack was up already: these are workers more, and Ctrl-C stops them alone")
-    else:
-        out.note("the stack is up; try `vidan scenario create VIDEO`. Ctrl-C stops it")
+    out.note(
+        "the stack is up; try `vidan scenario create VIDEO`. Ctrl-C stops it, unless others use it"
+    )
