@@ -396,8 +396,10 @@ class Seat:
 def _let_go(error: BaseException) -> None:
     """Free what the calls that an error came through hold: a batch that a GPU had no room for."""
     each: BaseException | None = error
-    while each is not None:
+    seen: list[BaseException] = []
+    while each is not None and each not in seen:  # causes may run in a circle
         traceback.clear_frames(each.__traceback__)
+        seen.append(each)
         each = each.__cause__ or each.__context__
 
 

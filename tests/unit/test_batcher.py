@@ -127,6 +127,21 @@ def test_a_lost_gpu_is_told_once_and_fails_all_that_was_in_the_call(gate: Gate) 
     assert gate.calls[1:] == [[1, 255]]
 
 
+def test_an_error_that_is_its_own_cause_is_settled(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(pixels: Pixels, width: int, height: int) -> list[list[Detection]]:
+        error, cause = ValueError("one"), ValueError("two")
+        error.__cause__, cause.__cause__ = cause, error
+        raise error
+
+    monkeypatch.setattr(gate, "detect", fail)
+    pending = submit(Batcher(gate).seat(no_clock), 1)
+    assert eventually(lambda: pending.settled)
+    with pytest.raises(ValueError, match="one"):
+        pending.result()
+
+
 class Held:
     """What a call has on a device."""
 
