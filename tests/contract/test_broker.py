@@ -515,7 +515,7 @@ def test_an_address_that_appears_later_is_found(
         assert producer.send(topic, [1, 2]) == [1, 2]
         started = time.monotonic()
         assert consumer.poll(0.5) == []
-        assert 0.5 <= time.monotonic() - started < 1
+        assert 0.5 <= time.monotonic() - started < 3
         consumer.pause()
         address_file.write_text(broker_settings.bootstrap_servers() or "", encoding="utf-8")
         wait_until(lambda: producer.send(topic, [1, 2]) == [], timeout=10)

@@ -249,7 +249,7 @@ def test_no_lease_waits_behind_an_announcement(settings: Settings, database: Dat
 
     try:
         assert eventually(lambda: measured()[0] == 10, 15), measured()
-        assert measured()[1] < 1.0
+        assert measured()[1] < 2.5  # a try to announce takes 3.4
     finally:
         orchestrator.stopping = True
         rounds.join(15)
