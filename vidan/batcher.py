@@ -262,11 +262,7 @@ class Batcher:
                 return self._detect(batch), None
             except BaseException as error:  # raised again where the result is taken
                 _let_go(error)
-                gone = self._lost(error)
-                if gone is None or gone is error:
-                    return [], error
-                gone.__cause__ = error
-                return [], gone
+                return [], self._lost(error) or error
 
     def _detect(self, batch: Sequence[Pending]) -> list[list[Detection]]:
         pixels = batch[0].pixels

@@ -69,9 +69,9 @@ class DetectorCache:
             built = build_detector(device=self._device, threads=self._threads, **options)
         except Exception as error:
             gone = self._lost(error)
-            if gone is None or gone is error:
+            if gone is None:
                 raise
-            raise gone from error
+            raise gone from gone.__cause__
         batcher = Batcher(built, lost=self._lost)
         with self._lock:
             self._make_room()  # others may have been loaded meanwhile

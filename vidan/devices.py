@@ -17,8 +17,10 @@ log = logging.getLogger("vidan.devices")
 
 _GPU_DEVICES = ("nvidia*", "nvhost*", "nvmap", "nvgpu*", "dxg", "kfd")
 """Those from the second on: Jetson (three), WSL, ROCm."""
-_COUNT = "import torch; print(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
-"""The count alone may be the driver's word, which is not asked whether torch can work with it."""
+COUNT = "(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+"""How many GPUs torch can use, to be asked of a child. The count alone may be the driver's word,
+which is not asked whether torch can work with it.
+"""
 
 
 def posts(
@@ -101,7 +103,7 @@ def gpu_count() -> int:
     if sys.platform == "linux" and not found:
         return 0  # importing torch takes seconds
     asked = subprocess.run(
-        [sys.executable, "-c", _COUNT],
+        [sys.executable, "-c", f"import torch; print({COUNT})"],
         capture_output=True,
         text=True,
         check=False,

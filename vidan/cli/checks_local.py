@@ -11,6 +11,7 @@ from importlib.util import find_spec
 
 from vidan import catalogue
 from vidan.cli.checks import Finding, State
+from vidan.devices import COUNT
 
 EXTRAS = {
     "worker": ("torch", "torchvision", "av", "numpy", "safetensors", "PIL"),
@@ -19,8 +20,8 @@ EXTRAS = {
 }
 
 _ASK_TORCH = (
-    "import torch; n = torch.cuda.device_count() if torch.cuda.is_available() else 0;"
-    "print(torch.__version__, *(torch.cuda.get_device_name(i) for i in range(n)), sep='\\n')"
+    f"import torch; names = map(torch.cuda.get_device_name, range({COUNT}));"
+    "print(torch.__version__, *names, sep='\\n')"
 )
 ASK_SECONDS = 60
 

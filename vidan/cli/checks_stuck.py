@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vidan.cli import checks
 from vidan.cli.checks import Finding, State
+from vidan.cli.output import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -61,7 +62,7 @@ def _of_workers(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[
     if late:
         first = late[0]
         found = (
-            f"{_count(len(late), 'worker')} late, first {first.name} ({first.worker_id}):"
+            f"{counted(len(late), 'worker')} late, first {first.name} ({first.worker_id}):"
             f" not seen for {span(first.silent_for)}"
         )
         remedy = (
@@ -218,7 +219,3 @@ def _most(some: Some) -> str:
 def _names(workers: Sequence[str], most: int = 3) -> str:
     listed = list(dict.fromkeys(workers))
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" * (len(listed) > most))
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'s' if number != 1 else ''}"

@@ -156,6 +156,11 @@ def moment(at: datetime) -> str:
     return at.isoformat(timespec="seconds")
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{number} {thing}{'s' if number != 1 else ''}"
+
+
 def plain(value: object) -> str:
     """One value as text that keeps to its column: no tabs, no line breaks, `-` for nothing."""
     if value is None or value in ("", [], {}, ()):

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from vidan.cli.output import moment, plain
+from vidan.cli.output import counted, moment, plain
 from vidan.services import overview
 
 if TYPE_CHECKING:
@@ -112,9 +112,8 @@ def _headline(found: Overview) -> Text:
     used = sum(_used(worker) for worker in found.workers)
     fps = sum(worker.fps for worker in found.workers)
     waiting = _many(sum(queue.waiting for queue in found.queues))
-    there = len(found.workers)
     line = (
-        f"vidan  {moment(found.at.astimezone())}   {there} worker{'' if there == 1 else 's'},"
+        f"vidan  {moment(found.at.astimezone())}   {counted(len(found.workers), 'worker')},"
         f" {used}/{slots} slots, {fps:.0f} fps, {waiting} waiting"
     )
     return Text(line, style="bold", no_wrap=True, overflow="ellipsis")

@@ -8,7 +8,7 @@ import typer
 
 from vidan.cli import connect, failures
 from vidan.cli.command import Commands
-from vidan.cli.output import Output
+from vidan.cli.output import Output, counted
 from vidan.errors import NotAllowedError, NotFoundError
 from vidan.worker_options import MAX_SLOTS
 
@@ -65,9 +65,7 @@ def scale(
         worker = one.worker
         out.line(worker.as_json(), f"{worker.name}\t{shown(worker)}", id=worker.id)
         already = "" if one.changed else " (asked for already)"
-        out.note(
-            f"worker {worker.name} is to have {slots} slot{'' if slots == 1 else 's'}{already}"
-        )
+        out.note(f"worker {worker.name} is to have {counted(slots, 'slot')}{already}")
     return code
 
 

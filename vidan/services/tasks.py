@@ -122,15 +122,16 @@ def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> N
         raise InputRejected(f"task {spec.name} takes no source")
     if source == "":
         raise InputRejected("a source can't be empty")
+    size = None
     if spec.name == DETECT.name and "size" in params:  # in words, where the schema has a pattern
-        catalogue.parse_size(str(params["size"]))
+        size = catalogue.parse_size(str(params["size"]))
     if params or spec.params_schema.get("required"):  # jsonschema is slow to import
         _validate_params(spec, params)
     if spec.name == DETECT.name:
         catalogue.check_model(
             params.get("model", catalogue.DEFAULT_MODEL),
             labels=params.get("labels"),
-            size=catalogue.parse_size(params["size"]) if "size" in params else None,
+            size=size,
         )
         if "every" in params and "fps" in params:
             raise InputRejected("every and fps exclude each other", hint="give one of them")

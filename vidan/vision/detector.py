@@ -94,7 +94,9 @@ def device_lost(error: BaseException, device: str) -> DeviceLost | None:
 
     if works(device):
         return None
-    return DeviceLost(f"{device} is lost to this process: {error}")
+    lost = DeviceLost(f"{device} is lost to this process: {error}")
+    lost.__cause__ = error
+    return lost
 
 
 def _load(
