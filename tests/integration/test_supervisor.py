@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.support.apps import trial
 from tests.support.cluster import APPS, Cluster
 from tests.support.processes import eventually, is_gone
 from tests.support.supervising import running
@@ -212,7 +213,7 @@ def test_a_child_that_was_asked_to_end_before_it_listened_has_not_died(
 def test_a_second_signal_ends_now_and_charges_nobody(embedded_cluster: Cluster) -> None:
     child = embedded_cluster.supervisor()
     scenario_id = embedded_cluster.create(task="count", params={"model": "trial:hanging"})
-    assert eventually(lambda: embedded_cluster.get(scenario_id).status is Status.ACTIVE, 30)
+    assert eventually(lambda: trial.HANGS in embedded_cluster.log(), 60)
 
     child.terminate()
     time.sleep(1)

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -138,7 +139,7 @@ def vidan(cluster: Cluster, *words: object) -> subprocess.Popen[str]:
 
 
 def test_commands_that_wait_ride_out_a_restart(
-    embedded_cluster: Cluster, postgres: DurablePostgres
+    embedded_cluster: Cluster, postgres: DurablePostgres, tmp_path: Path
 ) -> None:
     """A script that follows a scenario wants its end, not news of the database."""
     cluster = embedded_cluster
@@ -147,11 +148,14 @@ def test_commands_that_wait_ride_out_a_restart(
     scenario_id = cluster.create(task="count", params={"model": "trial:crawling"}, queue="later")
     (port,) = free_ports(1)
     api = vidan(cluster, "api", "--port", port)
+    mark = tmp_path / "back"
     commands = {
         "watch": vidan(cluster, "predictions", "watch", scenario_id, "--json"),
         "wait": vidan(cluster, "scenario", "wait", scenario_id, "--json"),
         "create": vidan(
-            cluster, *"scenario create --task sleep --param seconds=9 --queue later --wait".split()
+            cluster,
+            *"scenario create --task attend --queue later --wait --param".split(),
+            f"mark={mark}",
         ),
     }
     url = f"http://127.0.0.1:{port}/scenario/{scenario_id}/"
@@ -169,6 +173,7 @@ def test_commands_that_wait_ride_out_a_restart(
         postgres.start()
         back = time.monotonic()
         assert recovery.seconds_until(lambda: status_of(url) == 200, back) < PROMISE
+        mark.touch()
 
         ended = {name: one.communicate(timeout=60) for name, one in commands.items()}
     finally:

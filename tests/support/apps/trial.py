@@ -19,6 +19,9 @@ from vidan.errors import RejectedTask
 
 app = Vidan()
 
+HANGS = "the detector hangs now"
+"""What `trial:hanging` logs when it is in its call."""
+
 
 class Mean:
     """Finds one object in every frame, its score the mean brightness; `pause` seconds a frame."""
@@ -53,6 +56,7 @@ def crawling() -> Mean:
 
 class Hanging(Mean):
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
+        logging.getLogger("trial").warning(HANGS)
         time.sleep(600)
         return []
 
@@ -133,6 +137,15 @@ def sleep(run: Run, seconds: float) -> str:
         run.progress()
         time.sleep(0.02)
     return "slept"
+
+
+@app.task(name="attend", source=False)
+def attend(run: Run, mark: str) -> str:
+    """Go on until there is a file of this name."""
+    while not Path(mark).exists():
+        run.progress()
+        time.sleep(0.02)
+    return "there it is"
 
 
 @app.task(name="die", source=False)
