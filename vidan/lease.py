@@ -21,7 +21,7 @@ from vidan.errors import VidanError
 from vidan.services import workers
 from vidan.services.leases import LEASE_SECONDS, RENEW_SECONDS, Held
 from vidan.slotboard import SlotBoard
-from vidan.worker_options import WorkerOptions
+from vidan.worker_options import MAX_SLOTS, WorkerOptions
 
 log = logging.getLogger("vidan.lease")
 
@@ -83,7 +83,7 @@ class Lease:
             url,
             application_name=str(self.worker_id),
             guarded=True,
-            pool_size=options.most_slots + 3,
+            pool_size=MAX_SLOTS + 3,
         )
         self._pulse = Database(
             url,

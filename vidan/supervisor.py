@@ -27,7 +27,7 @@ from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, DatabaseUnavail
 from vidan.lifeline import Child
 from vidan.services import expiry, leases, workers
 from vidan.slotboard import Call, SlotBoard
-from vidan.worker_options import WorkerOptions
+from vidan.worker_options import MAX_SLOTS, WorkerOptions
 
 log = logging.getLogger("vidan.supervisor")
 
@@ -191,7 +191,7 @@ class Supervisor:
             arguments += ["--former", str(post.former)]
         board: SlotBoard | None = None
         try:
-            board = SlotBoard.create(post.options.most_slots)
+            board = SlotBoard.create(MAX_SLOTS)
             arguments += ["--board", str(board.fd)]
             post.child = lifeline.spawn(
                 "vidan.worker", arguments, env=environment, pass_fds=[board.fd]

@@ -47,7 +47,7 @@ from vidan.services.leases import Held
 from vidan.slotboard import SlotBoard
 from vidan.slots import Engagement, FrameRate, Slots
 from vidan.tasks import Task, load_tasks
-from vidan.worker_options import WorkerOptions
+from vidan.worker_options import MAX_SLOTS, WorkerOptions
 
 log = logging.getLogger("vidan.worker")
 
@@ -374,7 +374,7 @@ def main(argv: list[str] | None = None) -> int:
     lifeline.watch(orphan.ends)
     settings = config.load()
     logs.configure(settings, "worker")
-    board = None if arguments.board is None else SlotBoard(arguments.board, options.most_slots)
+    board = None if arguments.board is None else SlotBoard(arguments.board, MAX_SLOTS)
     try:
         if options.device != "cpu":
             from vidan.vision.device import require

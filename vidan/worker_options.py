@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 
 MAX_SLOTS = 64
-"""A running worker can be given so many slots."""
+"""A worker process has so many slots at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,6 @@ class WorkerOptions:
     threads: int | None = None
     quarantine: bool = False
     max_frames_per_child: int | None = None
-
-    @property
-    def most_slots(self) -> int:
-        """The most slots that the process may ever have."""
-        return max(self.slots, MAX_SLOTS)
 
     def to_json(self) -> str:
         """Return the options as one line of JSON: few words, since a supervisor has them all."""

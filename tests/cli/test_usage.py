@@ -18,6 +18,11 @@ WRONG = {
     "id no number": (["scenario", "show", "abc"], "not a whole number"),
     "id with an underscore": (["scenario", "show", "1_0"], "not a whole number"),
     "no id": (["scenario", "show"], "missing argument"),
+    "scale without a number": (
+        ["workers", "scale", "w"],
+        "vidan workers scale [OPTIONS] WORKER... N",
+    ),
+    "slots that no worker has": (["worker", "--slots", "65"], "the largest is 64"),
     "neither ids nor filters": (["scenario", "stop"], "no scenario is named"),
     "ids and filters": (["scenario", "stop", "1", "--label", "a=b"], "exclude"),
     "no such status": (["scenario", "list", "--status", "done"], "init_startup"),

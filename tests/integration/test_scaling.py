@@ -271,7 +271,7 @@ def test_with_more_slots_a_worker_leaves_suspects_to_others(stepped: Any) -> Non
 def test_a_post_knows_how_many_slots_its_worker_has() -> None:
     post = Post(WorkerOptions("w", slots=2))
     assert post.count() == 2
-    post.board = SlotBoard.create(post.options.most_slots)
+    post.board = SlotBoard.create(MAX_SLOTS)
     post.board.in_use = 1
     assert post.count() == 2  # it has not registered, and may be given others then
     post.board.worker_id = uuid.uuid4()

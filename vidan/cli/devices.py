@@ -12,6 +12,7 @@ import typer
 
 from vidan.cli.params import names
 from vidan.errors import InputRejected, UsageError
+from vidan.worker_options import MAX_SLOTS
 
 if TYPE_CHECKING:
     from vidan.worker_options import WorkerOptions
@@ -28,7 +29,9 @@ QueuesOption = Annotated[
 ]
 SlotsOption = Annotated[
     int,
-    typer.Option("--slots", metavar="N", min=1, max=1024, help="Scenarios at a time, a process."),
+    typer.Option(
+        "--slots", metavar="N", min=1, max=MAX_SLOTS, help="Scenarios at a time, a process."
+    ),
 ]
 AppOption = Annotated[
     str | None,

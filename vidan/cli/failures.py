@@ -82,4 +82,7 @@ def _usage(error: typer.TyperException) -> tuple[str, str | None, int]:
         message = f"{name} is negative: ids and numbers of frames are not"
     elif name.startswith("-") and "Possible" not in message:
         hint += "; a word that begins with a dash goes after `--`"
+    elif ctx is not None and message.startswith("missing argument"):
+        wanted = " ".join(ctx.command.collect_usage_pieces(ctx))
+        hint = f"it is `{path} {wanted}`; {hint}"
     return message, hint, USAGE
