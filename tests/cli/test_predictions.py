@@ -74,6 +74,19 @@ def test_show_narrows_detections(vidan: Shell, stored: int) -> None:
     assert [one["label"] for one in record["detections"]] == ["car"]
 
 
+@pytest.mark.parametrize("command", ["show", "watch"])
+def test_a_label_that_nothing_has_is_told(
+    vidan: Shell, stored: int, worker: PlayedWorker, command: str
+) -> None:
+    worker.end(Status.COMPLETED)
+    words = ["predictions", command, stored, "--label", "persn", "--label", "car"]
+    ended = vidan(*words)
+    assert ended.code == 0
+    assert "no detection has the label 'persn'; found: car, person" in ended.err
+    assert "no detection" not in vidan(*words[:-2], "--limit", 1).err  # it may come later
+    assert "no detection" not in vidan(*words, "-q").err
+
+
 def test_show_in_a_pipe_is_tab_separated(vidan: Shell, stored: int) -> None:
     lines = vidan("predictions", "show", stored).out.splitlines()
     assert lines[1] == "1\t40\tperson 0.9000 0.0 2.0 30.0 40.0\tcar 0.8000 1.0 2.0 31.0 40.0"

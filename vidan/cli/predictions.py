@@ -85,6 +85,7 @@ def show(
             _print(out, selection.wanted(page))
             if selection.finished:
                 break
+    _tell_unseen(out, selection)
 
 
 @commands.command(
@@ -123,6 +124,7 @@ def watch(
         except KeyboardInterrupt:
             following.goes_on(out, [scenario_id])
             return failures.INTERRUPTED
+        _tell_unseen(out, selection)
         if ended is None:
             return 0
         following.tell_end(database, out, ended)
@@ -246,6 +248,11 @@ def _selection(
     if to is not None and to < start:
         raise UsageError(f"--to {to} is before --from {start}", hint="both ends are included")
     return Selection(start - 1, to, limit, labels or (), min_score, only_detections)
+
+
+def _tell_unseen(out: Output, selection: Selection) -> None:
+    if said := selection.unseen:
+        out.note(said)
 
 
 def _print(out: Output, frames: Iterator[StoredFrame]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Selection:
     labels: Sequence[str]
     min_score: float
     only_detections: bool
+    _seen: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         (self.min_score,) = _STORED_SCORE.unpack(_STORED_SCORE.pack(self.min_score))
@@ -52,9 +53,20 @@ class Selection:
         """Whether nothing that comes later is wanted."""
         return self.limit == 0 or (self.to is not None and self.last >= self.to)
 
+    @property
+    def unseen(self) -> str | None:
+        """What to say of labels that no detection read so far has: one may be mistyped."""
+        unseen = [label for label in self.labels if label not in self._seen]
+        if not unseen or self.limit == 0:
+            return None
+        found = f"; found: {', '.join(sorted(self._seen))}" if self._seen else ""
+        return f"no detection has the label {' or '.join(map(repr, unseen))}{found}"
+
     def wanted(self, page: Sequence[StoredFrame]) -> Iterator[StoredFrame]:
         """What is wanted of a page; counts down the limit."""
         for frame in page:
+            if self.labels:
+                self._seen.update(detection.label for detection in frame.detections)
             chosen = replace(frame, detections=tuple(filter(self._fits, frame.detections)))
             if self.limit == 0:
                 return
