@@ -87,7 +87,7 @@ class Shell:
             text=True,
             env={**self.environment, **variables},
             cwd=self.folder,
-            timeout=60,
+            timeout=180,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
 

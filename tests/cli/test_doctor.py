@@ -70,8 +70,8 @@ def test_due_for_a_moment_is_not_late(
     monkeypatch.setattr(checks, "PATIENCE", timedelta(seconds=30))
     create(database)
     assert finding(vidan, "waiting", "ok")["finding"] == "1 wait, none for long"
-    execute(database, "UPDATE scenarios SET not_before = now() - interval '31 s'")
-    assert "scenario 1, for 31 s" in finding(vidan, "waiting")["finding"]
+    execute(database, "UPDATE scenarios SET not_before = now() - interval '31 min'")
+    assert "scenario 1, for 31 min" in finding(vidan, "waiting")["finding"]
 
 
 def test_no_worker_has_the_queue(vidan: Shell, worker: PlayedWorker, database: Database) -> None:
@@ -209,10 +209,10 @@ def test_what_a_dead_worker_holds(vidan: Shell, database: Database) -> None:
 
 def test_a_heartbeat_that_is_late(vidan: Shell, worker: PlayedWorker, database: Database) -> None:
     assert findings(vidan, "heartbeats") == []
-    execute(database, "UPDATE workers SET seen_at = now() - interval '11 s'")
+    execute(database, "UPDATE workers SET seen_at = now() - interval '3 min'")
     found = finding(vidan, "heartbeats")
     assert str(worker.id) in found["finding"]
-    assert "not seen for 11 s" in found["finding"]
+    assert "not seen for 3 min" in found["finding"]
     assert f"vidan workers show {worker.id}" in found["remedy"]
 
 

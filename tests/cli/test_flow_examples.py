@@ -105,6 +105,7 @@ def test_a_group(bare: Shell, vidan_home: Path) -> None:
 
 def test_a_schedule(bare: Shell, vidan_home: Path) -> None:
     with up(bare, vidan_home, "schedule") as stack:
+        assert eventually(lambda: len(stack.vidan("schedules", "list")) == 2, 60)
         daily, weekly = stack.vidan("schedules", "list")
         assert (daily["name"], daily["task"], daily["timezone"]) == (
             "tidy",

@@ -109,7 +109,7 @@ def test_watch_follows_to_the_end(vidan: Shell, stored: int, worker: PlayedWorke
     seen += [process.stdout.readline() for _ in range(5)]
     worker.store(range(20, 22))
     worker.end(Status.COMPLETED)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=30)
     assert frames("".join(seen) + out) == list(range(12, 22))
     assert process.returncode == 0
     assert "completed" in err
@@ -149,7 +149,7 @@ def test_watch_begins_again_when_the_scenario_does(
     worker.store(range(2))
     assert [int(process.stdout.readline()) for _ in range(2)] == [0, 1]
     worker.end(Status.INACTIVE)
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
     assert process.returncode == 6
 
 
@@ -158,7 +158,7 @@ def test_ctrl_c_ends_the_watching_alone(vidan: Shell, stored: int) -> None:
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert f"vidan scenario stop {stored}" in err
     assert "Traceback" not in err
@@ -203,7 +203,7 @@ def test_export_goes_through_a_pipe_and_behind_a_link(
     link.symlink_to("behind.jsonl")
     reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
     assert vidan("predictions", "export", stored, "--out", pipe).code == 0
-    assert frames(reader.communicate(timeout=10)[0]) == list(range(15))
+    assert frames(reader.communicate(timeout=30)[0]) == list(range(15))
     assert pipe.is_fifo()
     assert vidan("predictions", "export", stored, "--out", link).code == 0
     assert link.is_symlink()

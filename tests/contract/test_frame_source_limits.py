@@ -86,7 +86,7 @@ def test_close_may_come_from_another_thread_while_one_decodes(long_720p: Path) -
     while not got:
         time.sleep(0.01)
     source.close()
-    reader.join(5)
+    reader.join(30)
     assert not reader.is_alive()
     assert len(got) < 260
 
@@ -204,7 +204,7 @@ def served(content: bytes, *, length: bool, stall: bool = False) -> Iterator[str
             except OSError:
                 return
             if stall:
-                gone.wait(10)
+                gone.wait(60)
             elif not length:
                 self.wfile.write(b"0\r\n\r\n")
 
@@ -257,7 +257,7 @@ def test_a_live_stream_that_falls_silent_ends_with_an_error_that_a_retry_mends(
             for _ in open_source(url, read_timeout=1).batches(8):
                 pass
         assert not isinstance(lost.value, RejectedTask)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 30
 
 
 def test_a_source_that_does_not_answer_is_worth_a_retry_and_hides_the_password() -> None:

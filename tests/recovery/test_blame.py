@@ -136,8 +136,7 @@ def test_a_disk_that_is_full_ends_no_run(
     time.sleep(1.3)
     store(committer, 1)
     assert stored(database) == 0
-    with database.begin() as connection:
-        connection.execute(text("DROP TRIGGER full_disk ON predictions"))
+    database.retrying(lambda c: c.execute(text("DROP TRIGGER full_disk ON predictions")))
     committer.flush()
     assert (stored(database), control.interruption) == (2, None)
 

@@ -88,8 +88,7 @@ def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with database.begin() as connection:
-            connection.execute(text(f"DROP TRIGGER refuse ON {table}"))
+        database.retrying(lambda c: c.execute(text(f"DROP TRIGGER refuse ON {table}")))
 
 
 def run_until_all_wait_to_be_concluded(worker: Worker, count: int) -> Lease:

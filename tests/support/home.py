@@ -37,7 +37,7 @@ def home_template() -> Iterator[Path]:
     home = new_folder()
     with stack.join(load(environ={"VIDAN_HOME": str(home)}, cwd=home), readers_only=True):
         pass
-    eventually(lambda: not is_held(home / KEEPER_LOCK, exclusively=True))
+    assert eventually(lambda: not is_held(home / KEEPER_LOCK, exclusively=True), 60)
     yield home
     remove_home(home)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
     """Whether the condition holds within some seconds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -69,7 +69,7 @@ class Terminal:
             env={**self.environment, **variables},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
 
 

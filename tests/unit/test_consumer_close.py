@@ -55,7 +55,7 @@ def test_a_client_that_hangs_does_not_keep_the_loop_from_the_next(
     began = time.monotonic()
     for _ in range(3):
         assert consumer.poll(0) == []
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_nor_the_process_from_leaving(consumer: KafkaConsumer) -> None:
@@ -63,4 +63,4 @@ def test_nor_the_process_from_leaving(consumer: KafkaConsumer) -> None:
     began = time.monotonic()
     consumer.close()
     consumer.close()
-    assert 0.2 < time.monotonic() - began < 5
+    assert 0.2 < time.monotonic() - began < 30

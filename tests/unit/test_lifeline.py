@@ -61,7 +61,7 @@ def test_the_child_notices_the_closed_lifeline(environment: Mapping[str, str]) -
     child = started(environment)
     assert child.poll() is None
     child.close()
-    assert child.wait(5) == 7
+    assert child.wait(30) == 7
     assert child.stdout is not None
     assert child.stdout.read() == b"closed\n"
     child.stdout.close()
@@ -70,7 +70,7 @@ def test_the_child_notices_the_closed_lifeline(environment: Mapping[str, str]) -
 
 def test_stop_terminates(environment: Mapping[str, str]) -> None:
     child = started(environment)
-    assert child.stop(5) == -signal.SIGTERM
+    assert child.stop(30) == -signal.SIGTERM
     assert child.stdout is not None
     child.stdout.close()
 
@@ -102,7 +102,7 @@ def test_a_grandchild_keeps_no_write_end(environment: Mapping[str, str]) -> None
         if int(fd.name) > 2
     ]
     assert modes == [os.O_RDONLY]
-    child.stop(5)
+    child.stop(30)
     assert child.stdout is not None
     child.stdout.close()
 
