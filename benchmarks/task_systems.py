@@ -24,7 +24,8 @@ from sqlalchemy import text
 
 from tests.support import stack
 from tests.support.durable_postgres import DurablePostgres
-from tests.support.kafka import HostedBroker, RealKafka, free_ports
+from tests.support.kafka import HostedBroker, RealKafka
+from tests.support.ports import free_ports
 from vidan import lifeline
 from vidan.broker import connect
 from vidan.db import schema

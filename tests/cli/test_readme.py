@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import socket
 import subprocess
 import tomllib
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ from tests.support.documents import (
     links,
     sections,
 )
+from tests.support.ports import free_port
 from tests.support.reader import CLIP_FRAMES, EXAMPLE_APP, Terminal, reader_folder, terminal
 from vidan import errors
 from vidan.cli import failures
@@ -113,12 +113,6 @@ def script(section: list[Block], substitutes: Mapping[str, str]) -> str:
         exchanged = Block(block.document, block.heading, block.language, text)
         lines += [prepared(command) for command in commands(exchanged)]
     return "\n".join(lines)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port
 
 
 def on_the_stack(terminal: Terminal) -> dict[str, str]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tests.support.played_worker import PlayedWorker
+from tests.support.ports import free_port
 from tests.support.processes import eventually
 from vidan import api, catalogue
 from vidan.api import application, streaming
@@ -643,12 +643,6 @@ def test_importing_it_loads_nothing_and_reads_no_environment() -> None:
 
 def test_other_attributes_do_not_exist() -> None:
     assert not hasattr(api, "nothing")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def start(database_url: str, *command: str) -> subprocess.Popen[str]:

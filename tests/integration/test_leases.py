@@ -144,9 +144,7 @@ def test_two_claimants_at_once_share_and_do_not_wait(database: Database) -> None
     first, second = PlayedWorker(database, "a"), PlayedWorker(database, "b")
     with database.begin() as open_claim:
         held = leases.claim(open_claim, first.claimant, 4)
-        started = time.monotonic()
-        taken = second.take(4)  # while the first has not committed
-        assert time.monotonic() - started < 2
+        taken = second.take(4)  # while the first has not committed: to wait would be for ever
     assert sorted(ids(held) + ids(taken)) == wanted
     assert len(taken) == 2
 
@@ -472,7 +470,9 @@ def test_an_error_is_charged_until_the_budget_is_spent(database: Database) -> No
     for attempt in (1, 2, 3):
         worker.claim()
         with database.begin() as connection:
-            failed = runs.fail(connection, fence_of(worker), f"error {attempt}", actor="w")
+            failed = runs.fail(
+                connection, fence_of(worker), f"error {attempt}", actor="w", delay=60
+            )
         assert failed is not None
         assert failed.attempts == attempt
         now = row(database, scenario_id)

@@ -107,7 +107,7 @@ def test_backends_that_lost_their_postmaster_are_ended(
     try:
         assert not is_gone(stopped)
         end_servers_on((vidan_home / "postgres" / "data").resolve(), patience=0.3)
-        assert eventually(lambda: is_gone(stopped), 2)
+        assert eventually(lambda: is_gone(stopped))
     finally:
         if not is_gone(stopped):
             os.kill(stopped, signal.SIGKILL)

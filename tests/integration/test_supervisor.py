@@ -30,7 +30,7 @@ from vidan.errors import DatabaseUnavailable, InputRejected, SchemaMismatch
 from vidan.lease import Lease, Measured
 from vidan.lifeline import Child
 from vidan.services import leases
-from vidan.slotboard import SlotBoard
+from vidan.slotboard import Call, SlotBoard
 from vidan.supervisor import Post, Supervisor, supervise
 from vidan.worker_options import WorkerOptions
 
@@ -44,7 +44,7 @@ def test_a_hung_detector_ends_its_process_and_is_charged(
     with running(Supervisor(embedded_cluster.settings, [options])):
         find = "SELECT 1 FROM workers"
         assert eventually(lambda: embedded_cluster.query(find) != [], 30)
-        neighbour = embedded_cluster.create(task="sleep", params={"seconds": 5})
+        neighbour = embedded_cluster.create(task="deaf", params={"seconds": 5})  # makes no call
         hung = embedded_cluster.create(task="count", params={"model": "trial:hanging"})
         assert eventually(lambda: embedded_cluster.get(hung).crashes == 1, 30)
         assert embedded_cluster.wait(neighbour).result == "slept"
@@ -245,7 +245,8 @@ def test_stuck_code_does_not_keep_a_worker_whose_lease_has_ended(
 def test_waiting_for_another_slots_detector_is_no_call() -> None:
     board = SlotBoard.create(2)
     cache = DetectorCache()
-    cache._batchers['{"model": "slow"}'] = Batcher(_Slow())
+    turns = threading.Semaphore(0)
+    cache._batchers['{"model": "slow"}'] = Batcher(_Slow(turns))
     pixels = np.zeros((1, 2, 2, 3), np.uint8)
 
     def call(slot: int) -> None:
@@ -256,23 +257,36 @@ def test_waiting_for_another_slots_detector_is_no_call() -> None:
     threads = [threading.Thread(target=call, args=(slot,)) for slot in range(2)]
     for thread in threads:
         thread.start()
-    seen = []
-    while any(thread.is_alive() for thread in threads):
-        seen.append(board.stalled(_Slow.seconds * 1.5))
-        time.sleep(0.01)
-    assert set(seen) == {None}  # the second waited as long as the first was in
+
+    def inside() -> list[int]:
+        return [slot for slot in range(2) if board._since(slot, Call.DETECTOR)]
+
+    assert eventually(lambda: len(inside()) == 1)
+    (first,) = inside()
+    time.sleep(0.3)  # the other has come to it, too
+    assert inside() == [first]
+    turns.release()
+    assert eventually(lambda: inside() == [1 - first])
+    turns.release()
+    for thread in threads:
+        thread.join(30)
+    assert inside() == []
 
 
 class _Slow:
+    """Each of its calls ends when it is let."""
+
     labels: tuple[str, ...] = ()
     batch_size, lanes, spread, mixes = 1, 1, False, True
-    seconds = 0.6
+
+    def __init__(self, turns: threading.Semaphore) -> None:
+        self._turns = turns
 
     def share(self, lane: int, lanes: int) -> None:
         pass
 
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
-        time.sleep(self.seconds)
+        self._turns.acquire()
         return [[]]
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:

@@ -23,22 +23,24 @@ from vidan.worker_options import WorkerOptions
 
 __all__ = ["proxy"]
 
-LEASE_SECONDS = 6.0
+LEASE_SECONDS = 10.0
+MARGIN_SECONDS = 6.0
 
 
 @pytest.fixture
-def ended() -> list[float]:
-    """When the lease has ended, by the worker's clock."""
+def ended() -> list[list[str]]:
+    """The threads that there were when the worker has taken its lease as ended."""
     return []
 
 
 @pytest.fixture
 def lease(
-    proxy: SilentProxy, ended: list[float], monkeypatch: pytest.MonkeyPatch
+    proxy: SilentProxy, ended: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Lease]:
     """A short lease that is renewed every half second, over the proxy."""
     for module in (lease_module, workers):
         monkeypatch.setattr(module, "LEASE_SECONDS", LEASE_SECONDS)
+    monkeypatch.setattr(lease_module, "MARGIN_SECONDS", MARGIN_SECONDS)
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.5)
     made = Lease(
         proxy.url,
@@ -46,7 +48,7 @@ def lease(
         ["detect"],
         None,
         on_beat=lambda *_: None,
-        on_end=lambda: ended.append(time.monotonic()),
+        on_end=lambda: ended.append([thread.name for thread in threading.enumerate()]),
         measure=lambda: Measured("idle", 0.0),
     )
     made.begin()
@@ -62,39 +64,40 @@ def until(database: Database) -> tuple[datetime, datetime]:
 
 
 def test_a_heartbeat_that_hangs_in_the_network_keeps_no_run_past_the_lease(
-    lease: Lease, proxy: SilentProxy, database_url: str, ended: list[float]
+    lease: Lease, proxy: SilentProxy, database_url: str, ended: list[list[str]]
 ) -> None:
     database = Database(database_url)
     time.sleep(1.2)
     proxy.swallows = True  # new connections too: nothing comes back any more
 
-    assert eventually(lambda: bool(ended), LEASE_SECONDS + 2)
+    assert eventually(lambda: bool(ended))
 
     lease_until, now = until(database)
     assert now < lease_until, "others may have it already"
-    assert any(thread.name == "heartbeat" for thread in threading.enumerate())
+    assert "heartbeat" in ended[0]
     proxy.swallows = False
     started = time.monotonic()
     lease.give_up()  # the hanging heartbeat keeps no process either
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20
     assert lease.ended
 
 
 def test_a_frozen_server_is_no_living_lease(
-    lease: Lease, postgres: DurablePostgres, ended: list[float]
+    lease: Lease, postgres: DurablePostgres, ended: list[list[str]]
 ) -> None:
     with postgres.frozen():
-        assert eventually(lambda: bool(ended), LEASE_SECONDS + 2)
+        assert eventually(lambda: bool(ended))
 
 
 def test_a_host_that_slept_has_lost_its_lease(
-    lease: Lease, ended: list[float], monkeypatch: pytest.MonkeyPatch
+    lease: Lease, ended: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its clock has gone on: told before a single statement is sent."""
     awake = lease_module.clock
     monkeypatch.setattr(lease, "_beat", lambda: True)
+    monkeypatch.setattr(lease, "_until", lease._until + 600)  # not by itself meanwhile
     monkeypatch.setattr(lease_module, "clock", lambda: awake() + 3600)
-    assert eventually(lambda: bool(ended), 1)
+    assert eventually(lambda: bool(ended))
 
 
 def test_the_clock_counts_the_hosts_sleep() -> None:
@@ -110,7 +113,7 @@ def test_the_heartbeat_waits_for_no_connection_of_others(lease: Lease, database_
             opened.__enter__()
             in_use.append(opened)
         before, _ = until(Database(database_url))
-        assert eventually(lambda: until(Database(database_url))[0] > before, 3)
+        assert eventually(lambda: until(Database(database_url))[0] > before)
     finally:
         for opened in in_use:
             opened.__exit__(None, None, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def run_until_all_wait_to_be_concluded(worker: Worker, count: int) -> Lease:
     assert lease is not None
     worker._stop_concluding()
     worker._claims.take(lease, told=True)
-    assert eventually(lambda: len(worker._slots.outcomes()) == count, 10)
+    assert eventually(lambda: len(worker._slots.outcomes()) == count)
     return lease
 
 
@@ -140,7 +140,7 @@ def test_a_round_that_fails_ends_no_worker(worker: Worker, database: Database) -
         time.sleep(1)
         assert loop.is_alive()
     try:
-        assert eventually(lambda: get(database, scenario_id).status is Status.COMPLETED, 10)
+        assert eventually(lambda: get(database, scenario_id).status is Status.COMPLETED)
         with database.begin() as connection:
             assert connection.execute(text("SELECT count(*) FROM workers")).scalar() == 1
     finally:
@@ -157,7 +157,7 @@ def test_a_worker_that_leaves_can_leave(worker: Worker, database: Database) -> N
         worker._conclusions.write = broken  # type: ignore[method-assign,assignment]
         started = time.monotonic()
         worker._leave()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 25  # less than it has for a run that hangs
     with database.begin() as connection:
         assert connection.execute(text("SELECT state FROM workers")).scalar() == "gone"
 
@@ -186,7 +186,7 @@ def test_a_release_that_is_refused_ends_no_supervisor(
         supervisor._release()
         return not supervisor._releases
 
-    assert eventually(released, 3)
+    assert eventually(released)
     assert get(database, scenario_id).status is Status.INIT_STARTUP
     assert get(database, scenario_id).crashes == 1
 
@@ -215,41 +215,44 @@ def test_what_another_is_about_to_announce_makes_nobody_spin(
     with database.begin() as connection:
         assert take_due(connection)
         loop.start()
+        assert eventually(lambda: len(rounds) >= 2)
         time.sleep(2)
     orchestrator.stopping = True
-    loop.join(15)
-    assert 2 <= len(rounds) <= 2 / 0.05 + 5
+    loop.join(30)
+    assert len(rounds) <= (rounds[-1] - rounds[0]) / 0.05 + 5
 
 
-def test_no_lease_waits_behind_an_announcement(settings: Settings, database: Database) -> None:
-    """Without a broker each try to announce takes seconds; leases end all the while."""
+def test_no_lease_waits_behind_an_announcement(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a broker a try to announce takes seconds, here for ever; leases end all the while."""
     create_sourced(database, 12)
     dead = [PlayedWorker(database, f"w-{number}") for number in range(10)]
     for number, worker in enumerate(dead):
         worker.claim()
         worker.let_lease_end(-0.6 * number)
     orchestrator = Orchestrator(settings)
+    tries, over = threading.Event(), threading.Event()
+
+    def send(_topic: str, ids: Sequence[int]) -> list[int]:
+        tries.set()
+        over.wait()
+        return list(ids)
+
+    monkeypatch.setattr(orchestrator._producer, "send", send)
     rounds = threading.Thread(target=orchestrator.run)
     rounds.start()
-    sql = (
-        "SELECT max(extract(epoch FROM t.at - greatest(w.lease_until, :since))) AS late,"
-        " count(*) AS n"
-        " FROM transitions t JOIN workers w ON t.from_status = 'active'"
-        " AND w.name = (SELECT actor FROM transitions c WHERE c.scenario_id = t.scenario_id"
-        " AND c.to_status = 'init_startup_processing')"
-    )
-    with database.begin() as connection:
-        since = connection.execute(text("SELECT now()")).scalar_one()
 
-    def measured() -> tuple[int, float]:
+    def ended() -> int:
+        sql = "SELECT count(*) FROM transitions WHERE from_status = 'active'"
         with database.begin() as connection:
-            row = connection.execute(text(sql), {"since": since}).one()
-            return int(row.n), float(row.late or 0)
+            return int(connection.execute(text(sql)).scalar_one())
 
     try:
-        assert eventually(lambda: measured()[0] == 10, 15), measured()
-        assert measured()[1] < 2.5  # a try to announce takes 3.4
+        assert tries.wait(30)
+        assert eventually(lambda: ended() == 10), ended()
     finally:
+        over.set()
         orchestrator.stopping = True
         rounds.join(15)
     assert not rounds.is_alive()

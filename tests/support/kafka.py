@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -22,6 +21,7 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from tests.support.ports import free_ports
 from vidan import lifeline
 from vidan.config import Settings
 
@@ -280,11 +280,3 @@ def _java(main: str, *args: str | Path) -> list[str]:
     quick = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
     return [*bound, "java", *quick, quiet, "-cp", f"{JARS}/*", main, *map(str, args)]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

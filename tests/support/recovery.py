@@ -147,8 +147,9 @@ class Host:
     name: str
 
     def signal(self, cluster: Cluster, number: signal.Signals) -> None:
-        """Send a signal to both, the supervisor first: it must not see its worker die."""
+        """Send a signal to both: neither sees the other one go."""
         worker = cluster.worker_pid(self.name)
+        os.kill(worker, signal.SIGSTOP)
         for pid in (self.supervisor.pid, worker):
             os.kill(pid, number)
 
