@@ -21,7 +21,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from vidan.domain import Detection
-from vidan.errors import DeviceLost
+from vidan.errors import DeviceLost, RejectedTask
 from vidan.slotboard import Call
 from vidan.vision.detector import Detector
 
@@ -274,6 +274,13 @@ class Batcher:
         same = len(set(sources)) == 1
         size = sources[0] if same else (pixels.shape[2], pixels.shape[1])
         found = self.detector.detect(pixels, *size)
+        if len(found) != len(pixels):  # whose is missing can't be told: all would be another's
+            name = type(self.detector).__name__
+            raise RejectedTask(
+                f"the detector {name} returned {len(found)} lists of detections"
+                f" for {len(pixels)} frames",
+                hint="its detect returns a list for each frame, an empty one where nothing is",
+            )
         if same:
             return found
         return [

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tests.support.processes import eventually
 from vidan.batcher import FILE_WAIT_S, LIVE_WAIT_S, Batcher, Pending, Seat
 from vidan.domain import Detection
-from vidan.errors import DeviceLost, HandOver
+from vidan.errors import DeviceLost, HandOver, RejectedTask
 from vidan.slotboard import Call
 
 Pixels = NDArray[np.uint8]
@@ -421,6 +421,28 @@ def test_only_the_guilty_fail(gate: Gate) -> None:
     with pytest.raises(ValueError, match=r"can't look at \[255\]"):
         pending[1].result()
     assert gate.calls[1:] == [[1, 255, 3], [1], [255], [3]]
+
+
+class Omitting(Gate):
+    """It leaves out the frames in which it finds nothing: those of the value 7."""
+
+    def detect(self, pixels: Pixels, width: int, height: int) -> list[list[Detection]]:
+        return [found for found in super().detect(pixels, width, height) if found[0].score > 0.1]
+
+
+def test_frames_without_a_list_of_their_own_are_nobody_elses() -> None:
+    """Else all that stand behind the missing one would get what was found in others' frames."""
+    gate = Omitting()
+    batcher = Batcher(gate)
+    holding = held(gate, batcher)
+    first = submit(batcher.seat(no_clock), 7)
+    second = submit(batcher.seat(no_clock), 50, 3)
+    gate.let(4)
+    assert values(holding) == [99] * 4
+    with pytest.raises(RejectedTask, match="Omitting returned 0 lists of detections for 1 frames"):
+        first.result()
+    assert values(second) == [50, 50, 50]
+    assert gate.calls[1:] == [[7, 50, 50, 50], [7], [50, 50, 50]]
 
 
 def test_a_lane_lives_on_after_an_error(gate: Gate) -> None:
