@@ -188,6 +188,7 @@ def served(content: bytes, *, length: bool, stall: bool = False) -> Iterator[str
             wanted = self.headers.get("Range") if length else None
             start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
             self.send_response(206 if wanted else 200)
+            self.send_header("Connection", "close")
             if not length:
                 self.send_header("Transfer-Encoding", "chunked")
             else:

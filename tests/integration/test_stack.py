@@ -101,7 +101,7 @@ def are_gone(pids: list[int], seconds: float = 30) -> bool:
 
 def answers(url: str) -> bool:
     try:
-        with psycopg.connect(url, connect_timeout=2) as connection:
+        with psycopg.connect(url, connect_timeout=20) as connection:
             connection.execute("SELECT 1")
     except psycopg.OperationalError:
         return False

@@ -30,6 +30,12 @@ MAX_PIXELS = 100_000_000
 each picture of FFmpeg's own limit takes gigabytes.
 """
 
+STORAGE_ERRORS = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+    | {errno.ENXIO, errno.ENODEV, errno.ENOLINK, errno.EREMOTEIO, errno.EACCES, errno.EBADF}
+)
+"""What a disk, or a file system of the network, says when it can't be read just now."""
+
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
@@ -121,7 +127,7 @@ class Opened:
         """A damaged file may ask for a packet of gigabytes, too; a disk's error is no damage."""
         if self.live or self.network:
             return isinstance(error, av.error.InvalidDataError)
-        return isinstance(error, av.FFmpegError) and error.errno != errno.EIO
+        return isinstance(error, av.FFmpegError) and error.errno not in STORAGE_ERRORS
 
     def _lost(self, error: Exception) -> VidanError:
         where = shown(str(self.container.name))
@@ -189,6 +195,9 @@ def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError
         return VidanError(f"can't open {where}: {reason(error)}")
     if not scheme and isinstance(error, FileNotFoundError | PermissionError):
         return _not_there(where, local_path(source))
+    passing = STORAGE_ERRORS | {errno.EMFILE, errno.ENFILE}
+    if not scheme and isinstance(error, OSError) and error.errno in passing:
+        return VidanError(f"can't open {where}: {reason(error)}")
     if scheme and not isinstance(error, av.error.InvalidDataError):
         return RejectedTask(f"can't open {where}: {reason(error)}")
     if isinstance(error, av.error.EOFError):

@@ -33,6 +33,9 @@ anew.
 LATE = 8
 """So many pictures wait for one that is missing before them: damage upsets the order of showing."""
 
+MAX_INSIDE = 4 * REORDER
+"""A picture that has not come out of the decoder so many packets later never will."""
+
 SOUND_KEY_FRAMES = 4
 """So many key frames without damage, and the decoder trusts threads again."""
 
@@ -113,7 +116,7 @@ class Decoder:
         self._begun += 1
         self._first_key: int | None = None  # pts of the key frame from which this context decodes
         self._inside: dict[int | None, deque[Item]] = {}  # by pts: in the decoder, in order
-        self._order: deque[Item] = deque()  # the same, in the order of decoding
+        self._order: deque[Item] = deque()  # the same, in the order of decoding; of threads
         self._held: deque[tuple[Item, VideoFrame]] = deque()
 
     def _begin_anew(self, threads: int) -> Iterator[tuple[Item, VideoFrame]]:
@@ -164,8 +167,10 @@ class Decoder:
         if self._first_key is None and packet.is_keyframe:
             self._first_key = packet.pts
         if item.entry is not None:
-            self._inside.setdefault(packet.pts, deque()).append(item)
-            if not self._leads(packet.pts):
+            self._inside.setdefault(packet.pts, deque(maxlen=MAX_INSIDE)).append(item)
+            if len(self._inside) > MAX_INSIDE:
+                del self._inside[next(iter(self._inside))]
+            if self._threaded and not self._leads(packet.pts):
                 self._order.append(item)
 
     def _leave(self, frame: VideoFrame) -> None:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from vidan.vision.timeline import Timeline
 
 
+MAX_SKIPPED = 250
+"""So many pictures before the place, and an empty batch says that one is on the way there."""
+
+
 class PictureDecoder(Protocol):
     """Items in decode order go in, (item, picture) in the order of showing come out, lazily."""
 
@@ -35,8 +39,9 @@ class Reading:
     """Packets are numbered by the timeline, decoded, converted and put together in batches.
 
     `resumed`: this run has not decoded everything before its first frame: Uncertain is raised
-    before the first batch if it can't be exact. `must_match`: the pts that the first frame has to
-    have then.
+    before the first frame if it can't be exact. `must_match`: the pts that the first frame has to
+    have then. `walk` finds the packets to begin with, and puts them back. `pts`: the timestamp with
+    which the first frame was asked for.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class Reading:
         self.timeline = timeline
         self.must_match: int | None = None
         self.resumed = False
+        self.walk: Iterator[list[Item] | None] = iter(())
+        self.pts: int | None = None
         self.epoch_ms: int | None = None  # of a live source: when its frame 0 came
         self._packets = packets
         self._closed = closed
@@ -84,12 +91,23 @@ class Reading:
         convert: Callable[[Any, NDArray[np.uint8]], None],
         total: int | None,
     ) -> Iterator[FrameBatch]:
-        """To the end. Raises RejectedTask if no frame can be decoded, Uncertain, VidanError."""
-        began, yielded = batching.expected, False
+        """To the end. Raises RejectedTask if no frame can be decoded, Uncertain, VidanError.
+
+        On a long way to the first frame there are empty batches that move nothing.
+        """
+        began, yielded, skipped = batching.expected, False, 0
+        for found in self.walk:
+            if found is None:
+                yield batching.take(self.pts)
+            else:
+                self.put_back(found)
         for item, picture in decoder.pictures(self.items()):
             entry = item.entry
             if entry is None or entry.number is None or entry.number < batching.expected:
-                continue  # before the place, or out of order after damage
+                skipped += 1  # before the place, or out of order after damage
+                if batching.expected == began and skipped % MAX_SKIPPED == 0:
+                    yield batching.take(self.pts)
+                continue
             if batching.expected == began:
                 self._check(decoder, began)
             place = batching.arrive(entry, self._reason(decoder, batching.expected))
@@ -131,11 +149,11 @@ class Reading:
         return "damaged"
 
     def _next_pts(self, expected: int) -> int | None:
-        if self.opened.live:
-            return self.epoch_ms
         upcoming = self.timeline.upcoming
         while upcoming and (upcoming[0].number or 0) < expected:
             upcoming.popleft()
+        if self.opened.live:
+            return self.epoch_ms
         if not self.opened.indexed:
             return None
         while not upcoming and (item := self._read()) is not None:

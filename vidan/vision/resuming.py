@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from av import Packet, VideoStream
 
 
+MAX_WALKED_PACKETS = 2_000
+"""Over a network they may take long."""
+
+
 class Uncertain(Exception):
     """From here the run would not give exactly what an undisturbed one gives. Never leaves this
     package.
@@ -61,15 +65,20 @@ def _put_back(
     yield from packets
 
 
-def walk_before(items: Iterable[Item], timeline: Timeline, number: int) -> list[Item]:
+def walk_before(
+    items: Iterable[Item], timeline: Timeline, number: int
+) -> Iterator[list[Item] | None]:
     """Read packets, without decoding, until frame `number` is among them; those to decode first.
 
-    For containers without an index, and for splices: the packets are numbered from the start, as an
-    undisturbed run numbers them.
+    They come last; on the way there is a None every few thousand packets. For containers without an
+    index, and for splices: the packets are numbered from the start, as an undisturbed run numbers
+    them.
     """
     groups: deque[list[Item]] = deque()
     kept = count = 0
-    for item in items:
+    for walked, item in enumerate(items, 1):
+        if walked % MAX_WALKED_PACKETS == 0:
+            yield None
         if item.packet.is_keyframe or not groups:
             groups.append([])
             while len(groups) > 3 and count - len(groups[0]) > 2 * REORDER:
@@ -85,4 +94,4 @@ def walk_before(items: Iterable[Item], timeline: Timeline, number: int) -> list[
             timeline.upcoming.popleft()
         if timeline.upcoming:
             break
-    return [item for group in groups for item in group]
+    yield [item for group in groups for item in group]

@@ -120,7 +120,7 @@ class VideoSource:
             try:
                 yield from self._read(begin(), size)
                 return
-            except Uncertain:  # never after the first batch
+            except Uncertain:  # never after the first frame
                 self._open_again()
 
     def _beginnings(self) -> Iterator[Callable[[], Reading]]:
@@ -143,7 +143,7 @@ class VideoSource:
     def _walk(self) -> Reading:
         timeline = Timeline(self._now.time_base, self._sampling)
         reading = Reading(self._now, self._now.packets(), timeline, self._is_closed)
-        reading.put_back(walk_before(reading.items(), timeline, self._frame))
+        reading.walk = walk_before(reading.items(), timeline, self._frame)
         reading.resumed = True
         return reading
 
@@ -170,11 +170,12 @@ class VideoSource:
         most = MAX_BATCH_BYTES // max(1, self._shape[0] * self._shape[1] * 3)
         size = max(1, min(size, most))
         batching = Batching(self._frame, self._shape, picture, size, self.live)
+        reading.pts = self._pts
         if self._decord:
             decoder: PictureDecoder = DecordDecoder(self._now, self._source, self._size)
             yield from reading.batches(batching, decoder, _copy, self._probe.total)
             return
-        once = self._now.network or not self._probe.timed
+        once = self.live or self._now.network or not self._probe.timed
         # One that decodes everything does so just as an undisturbed run: even the memory that it
         # is given again shows in the pixels of damage.
         decoder = Decoder(
