@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -195,8 +196,7 @@ def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError
         return VidanError(f"can't open {where}: {reason(error)}")
     if not scheme and isinstance(error, FileNotFoundError | PermissionError):
         return _not_there(where, local_path(source))
-    passing = STORAGE_ERRORS | {errno.EMFILE, errno.ENFILE}
-    if not scheme and isinstance(error, OSError) and error.errno in passing:
+    if not scheme and isinstance(error, OSError) and _passes(error, local_path(source)):
         return VidanError(f"can't open {where}: {reason(error)}")
     if scheme and not isinstance(error, av.error.InvalidDataError):
         return RejectedTask(f"can't open {where}: {reason(error)}")
@@ -208,6 +208,20 @@ def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError
         f"not a video that can be read: {where}",
         hint="an MP4 cut off before its index can't be opened",
     )
+
+
+def _passes(error: OSError, path: Path) -> bool:
+    """Whether a file may well be opened later. An EIO is also what a truncated Matroska gives."""
+    if error.errno != errno.EIO:
+        return error.errno in STORAGE_ERRORS | {errno.EMFILE, errno.ENFILE}
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+            file.seek(-1, os.SEEK_END)
+            file.read(1)
+    except OSError:
+        return True
+    return False
 
 
 def _not_there(where: str, path: Path) -> RejectedTask:

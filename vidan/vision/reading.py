@@ -96,11 +96,7 @@ class Reading:
         On a long way to the first frame there are empty batches that move nothing.
         """
         began, yielded, skipped = batching.expected, False, 0
-        for found in self.walk:
-            if found is None:
-                yield batching.take(self.pts)
-            else:
-                self.put_back(found)
+        yield from self._walked(batching)
         for item, picture in decoder.pictures(self.items()):
             entry = item.entry
             if entry is None or entry.number is None or entry.number < batching.expected:
@@ -129,6 +125,13 @@ class Reading:
         batching.lose(total or 0, "cut off")
         if batching.begun or not yielded:
             yield batching.take(self._next_pts(batching.expected))
+
+    def _walked(self, batching: Batching) -> Iterator[FrameBatch]:
+        for found in self.walk:
+            if found is None:
+                yield batching.take(self.pts)
+            else:
+                self.put_back(found)
 
     def _check(self, decoder: PictureDecoder, began: int) -> None:
         """Before the first frame of a resumed run: is it surely the one that an undisturbed run has
