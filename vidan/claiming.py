@@ -11,7 +11,7 @@ from typing import Any
 from vidan.concluding import MissingSources
 from vidan.db.session import Database
 from vidan.domain import STOPPING
-from vidan.errors import LeaseLost, RunStopped
+from vidan.errors import DatabaseUnavailable, HandOver, LeaseLost, RunStopped
 from vidan.lease import Lease
 from vidan.runner import Outcome
 from vidan.services import due, leases, runs
@@ -141,8 +141,14 @@ class Claims:
 
 
 def activate(database: Database, fence: Fence, *, actor: str) -> None:
-    """Set a claimed scenario `active`. Raises what came between: LeaseLost or RunStopped."""
-    started = database.retrying(lambda c: runs.start(c, [fence], actor=actor))
+    """Set a claimed scenario `active`. Raises what came between: LeaseLost or RunStopped.
+
+    Raises HandOver if the database is away: to put it back waits for that, and is pause enough.
+    """
+    try:
+        started = database.retrying(lambda c: runs.start(c, [fence], actor=actor))
+    except DatabaseUnavailable as error:
+        raise HandOver(str(error)) from error
     status = started.get(fence.scenario_id)
     if status is None:
         raise LeaseLost(f"scenario {fence.scenario_id} is another's now")

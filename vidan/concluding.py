@@ -21,6 +21,9 @@ log = logging.getLogger("vidan.worker")
 MISSING_SECONDS = 60.0
 """So long a scenario whose local file this host lacks is left to others; then it is rejected."""
 
+STATEMENT_BYTES = 8 * 2**20
+"""So much JSON of ends goes into one statement: far from the statement time-out."""
+
 
 class MissingSources:
     """The scenarios whose local file this host lacks, and since when.
@@ -80,6 +83,16 @@ class RetryEvents:
                 log.exception("retry events were not sent")
             if last:
                 return
+
+
+def first_part(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """Return the first of them, with no more than STATEMENT_BYTES of JSON, unless it is one."""
+    size = 0
+    for number, outcome in enumerate(outcomes):
+        size += outcome.size
+        if number and size > STATEMENT_BYTES:
+            return outcomes[:number]
+    return outcomes
 
 
 class Conclusions:
@@ -155,11 +168,13 @@ class Conclusions:
                 if ending.fence.scenario_id not in ended:
                     log.warning("scenario %d is another's now", ending.fence.scenario_id)
         for outcome in back:
-            reason = outcome.error or "handed over"
-            fences = [outcome.claimed.fence]
             database.retrying(
-                lambda c, fences=fences, reason=reason: leases.hand_over(  # type: ignore[misc]
-                    c, fences, reason=reason, actor=self._name
+                lambda c, outcome=outcome: leases.hand_over(  # type: ignore[misc]
+                    c,
+                    [outcome.claimed.fence],
+                    reason=outcome.error or "handed over",
+                    actor=self._name,
+                    delay=outcome.delay or 0.0,
                 )
             )
 

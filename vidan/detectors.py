@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,10 +13,13 @@ from vidan.batcher import Batcher, Clock, Seat
 from vidan.errors import DeviceLost
 from vidan.vision.detector import build_detector, device_lost
 
+_Stamp = tuple[int, int, int]
+
 
 class DetectorCache:
     """Builds detectors when they are first asked for, and keeps the `keep` used last.
 
+    One whose file of weights has been replaced since is built anew, and takes the other's place.
     One that goes is in memory until the last scenario that uses it has ended. `on_lost` is called
     when the GPU is of no more use to this process, in the thread that has found it out.
     """
@@ -30,7 +34,8 @@ class DetectorCache:
         self._device = device
         self._threads = threads
         self._keep = keep
-        self._batchers: dict[str, Batcher] = {}  # the one not used for longest first
+        # the one not used for longest first
+        self._batchers: dict[str, tuple[Batcher, _Stamp | None]] = {}
         # who loads one keeps nobody from the others
         self._loading: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
@@ -52,19 +57,20 @@ class DetectorCache:
         with self._lock:
             loading = self._loading.setdefault(key, threading.Lock())
         with loading:
-            batcher = self._known(key) or self._built(key, options)
+            stamp = _stamp(options.get("weights"))  # before it is read: it may be replaced then
+            batcher = self._known(key, stamp) or self._built(key, stamp, options)
         return batcher.seat(clock, check, alone=alone)
 
-    def _known(self, key: str) -> Batcher | None:
+    def _known(self, key: str, stamp: _Stamp | None) -> Batcher | None:
         with self._lock:
-            batcher = self._batchers.pop(key, None)
-            if batcher is None:
+            known = self._batchers.pop(key, None)
+            if known is None or known[1] != stamp:
                 self._make_room()
-            else:
-                self._batchers[key] = batcher  # now used last
-            return batcher
+                return None
+            self._batchers[key] = known  # now used last
+            return known[0]
 
-    def _built(self, key: str, options: dict[str, Any]) -> Batcher:
+    def _built(self, key: str, stamp: _Stamp | None, options: dict[str, Any]) -> Batcher:
         try:
             built = build_detector(device=self._device, threads=self._threads, **options)
         except Exception as error:
@@ -75,7 +81,7 @@ class DetectorCache:
         batcher = Batcher(built, lost=self._lost)
         with self._lock:
             self._make_room()  # others may have been loaded meanwhile
-            self._batchers[key] = batcher
+            self._batchers[key] = batcher, stamp
         return batcher
 
     def _lost(self, error: BaseException) -> DeviceLost | None:
@@ -87,3 +93,14 @@ class DetectorCache:
     def _make_room(self) -> None:
         while len(self._batchers) >= self._keep:
             self._batchers.pop(next(iter(self._batchers)))
+
+
+def _stamp(weights: str | None) -> _Stamp | None:
+    """Return what tells a file from the one that it replaces; None if there is none to look at."""
+    if not weights:
+        return None
+    try:
+        found = Path(weights).stat()
+    except (OSError, ValueError):  # to build the detector says what is wrong with it
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -5,8 +5,8 @@ The database is that of `vidan`'s commands: DATABASE_URL, .env, or the embedded 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -15,14 +15,15 @@ from vidan.db.session import Database
 from vidan.services import groups, scenarios
 from vidan.signature import Signature
 
+T = TypeVar("T")
+
 
 def start(signature: Signature) -> int:
     """Create the scenario that a signature stands for; returns its id.
 
     Raises InputRejected, NotFoundError (no such task) or DatabaseUnavailable.
     """
-    with _transaction() as connection:
-        return scenarios.create(connection, signature.new()).id
+    return _retrying(lambda c: scenarios.create(c, signature.new())).id
 
 
 def group(members: Sequence[Signature], *, then: Signature) -> list[int]:
@@ -31,16 +32,13 @@ def group(members: Sequence[Signature], *, then: Signature) -> list[int]:
     `completed` and `failed` are ends, a deletion too; a stopped one holds the group up until it is
     started again. In the task of `then`, `run.group` goes over the members. Raises as `start`.
     """
-    with _transaction() as connection:
-        created = groups.create(connection, [one.new() for one in members], then.new())
+    created = _retrying(lambda c: groups.create(c, [one.new() for one in members], then.new()))
     return [one.id for one in created.members]
 
 
-@contextmanager
-def _transaction() -> Iterator[Connection]:
+def _retrying(work: Callable[[Connection], T]) -> T:
     database = Database(config.load().require_database())
     try:
-        with database.begin() as connection:
-            yield connection
+        return database.retrying(work)
     finally:
         database.close()

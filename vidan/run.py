@@ -129,7 +129,7 @@ class Run:
 
         A batch is stored once the loop has asked for the next one, or the task has returned; the
         run goes on at its checkpoint. Once the soft time limit is over, TimeLimitExceeded is raised
-        instead of the next batch; a later pass goes on there.
+        instead of the next batch; a later pass goes on there. Only one pass goes on at a time.
 
         `size` is the model's input (H, W), by default its own. `every` takes each n-th frame, `fps`
         so many a second of the video's time.
@@ -202,7 +202,7 @@ class Run:
         timed = source.live and not vision_frames.is_local(self.source or "")
         if detector is not None:
             detector.live = source.live
-        self._pipeline = Pipeline(
+        pipeline = Pipeline(
             source,
             self._committer,
             self._control,
@@ -212,8 +212,13 @@ class Run:
             guard=unguarded if timed else self._around.guard,
             on_frames=self._around.on_frames,
         )
-        self._stream = self._pipeline.batches()
+        self._pipeline, self._stream = pipeline, pipeline.batches()
         yield from self._stream
+        if self._pipeline is not pipeline:  # else it would look like the source's end
+            raise RejectedTask(
+                "another pass over the frames began before this one had ended: only one goes on at"
+                " a time, so do all that a batch is needed for in one loop"
+            )
 
     def _open(self, sampling: Mapping[str, Any], size: Size | None) -> FrameSource:
         if self.source is None:
@@ -264,17 +269,18 @@ class Run:
         proved = self._committer is not None and self._committer.proved
         return 0 if proved else self._claimed.attempts
 
-    def returned(self) -> None:
+    def returned(self) -> str:
         """The task has returned: store what it had done. Called by the runner.
 
-        Raises RejectedTask if the state that it left can't be stored, and the interruption that
-        the task was told of: it returned because of that.
+        Returns the state that it left, as JSON. Raises RejectedTask if that can't be stored, and
+        the interruption that the task was told of: it returned because of that.
         """
         self._control.check_told()
         self._end_stream()
-        self._state_text()
+        state = self._state_text()
         if self._committer is not None:
             self._committer.flush()
+        return state
 
     def interrupted(self) -> None:
         """The task ended between two batches: store what it had done. Called by the runner."""

@@ -32,6 +32,9 @@ from vidan.tasks import Task
 
 log = logging.getLogger("vidan.runner")
 
+AWAY_SECONDS = 5.0
+"""So long a run waits that met a database or a broker that is away, before it is tried again."""
+
 
 class End(Enum):
     """How a run ended."""
@@ -50,11 +53,17 @@ class Outcome(NamedTuple):
 
     claimed: Claimed
     end: End
-    result: Any = None
-    state: dict[str, Any] | None = None
+    result: str | None = None  # as JSON, and so is the state
+    state: str | None = None
     error: str | None = None
     delay: float | None = None
-    """After an error: the seconds until the retry. None leaves it to the database's back-off."""
+    """The seconds until it is due again. None: after an error those of the database's back-off,
+    handed over none."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes of JSON it holds."""
+        return sum(len(text.encode()) for text in (self.result, self.state) if text is not None)
 
 
 def run_scenario(
@@ -95,8 +104,8 @@ def _call(run: Run, task: Task[..., Any], claimed: Claimed, control: RunControl)
             returned = task.perform(run, claimed.params)
             control.check_told()  # what it returned then is no result
             result = task.result(returned)
-            run.returned()
-            return Outcome(claimed, End.COMPLETED, result=result, state=run.state)
+            state = run.returned()
+            return Outcome(claimed, End.COMPLETED, result=result, state=state)
         except (RunStopped, HandOver, TimeLimitExceeded, Retry):
             run.interrupted()
             raise
@@ -120,8 +129,9 @@ def _outcome_of(
             return Outcome(claimed, End.HANDED_OVER, error=line)
         case SourceMissing():
             return Outcome(claimed, End.SOURCE_MISSING, error=line)
-        case DatabaseUnavailable() | BrokerUnavailable():
-            return Outcome(claimed, End.HANDED_OVER, error=line)
+        case DatabaseUnavailable() | BrokerUnavailable():  # maybe another deployment's
+            line = f"put back for {AWAY_SECONDS:g} s: {line}"
+            return Outcome(claimed, End.HANDED_OVER, error=line, delay=AWAY_SECONDS)
         case RejectedTask() | InputRejected() | UsageError():
             return Outcome(claimed, End.REJECTED, error=line)
         case Retry() if not str(error) and error.__cause__ is not None:

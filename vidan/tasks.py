@@ -199,23 +199,21 @@ class Task(Generic[P, R]):
         arguments = {name: getattr(checked, name) for name in type(checked).model_fields}
         return cast("Callable[..., Any]", self.function)(run, **arguments)
 
-    def result(self, returned: Any) -> Any:
-        """Return what the function returned as JSON has it, checked against its annotation.
+    def result(self, returned: Any) -> str:
+        """Return what the function returned as JSON text, checked against its annotation.
 
-        Raises RejectedTask.
+        As text, since the function may have kept it, and change it. Raises RejectedTask.
         """
-        result = returned
         try:
-            if self._returns is not None:
-                result = self._returns(returned)
-            storable.json_text(result)
+            return storable.json_text(
+                returned if self._returns is None else self._returns(returned)
+            )
         except ValidationError as error:
             raise RejectedTask(_said(self.name, error, "its result")) from None
         except (ValueError, PydanticSerializationError) as error:
             raise RejectedTask(
                 f"task {self.name}: its result is not JSON: {storable.line(error)}"
             ) from None
-        return result
 
 
 def _said(task: str, error: ValidationError, what: str = "param") -> str:

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 from uuid import UUID
 
-from vidan import broker, config, lifeline, logs, reception
+from vidan import broker, concluding, config, lifeline, logs, reception
 from vidan.backoff import BackOff
 from vidan.broker.base import Received
 from vidan.claiming import Claims, activate
@@ -296,15 +296,18 @@ class Worker:
     def _conclude(self, lease: Lease) -> None:
         """Write what has ended, as long as there is a concluder in its thread.
 
-        Raises DatabaseUnavailable.
+        What is too large for one statement is left to the next call. Raises DatabaseUnavailable.
         """
-        outcomes = self._slots.outcomes()
-        if not outcomes:
+        ended = self._slots.outcomes()
+        if not ended:
             return
+        outcomes = concluding.first_part(ended)
         self._conclusions.write(lease.database, outcomes)
         self._slots.conclude(outcome.claimed.fence for outcome in outcomes)
         if self._claims.ended(outcomes):
             self._slots.low.set()
+        if len(outcomes) < len(ended):
+            self._slots.ended.set()
 
     def _stop_concluding(self) -> None:
         if self._concluder is not None:

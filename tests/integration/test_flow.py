@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -117,6 +118,11 @@ def test_what_can_not_be_created_later_is_refused_now(database: Database) -> Non
         chain = then(then=[chain])
     with pytest.raises(InputRejected, match="at most 100 steps"):
         create(database, then=[chain])
+    far = datetime.now(UTC) + timedelta(days=101 * 366)
+    with pytest.raises(InputRejected, match=r"not_before .* out of range"):
+        create(database, then=[then(not_before=far)])
+    with pytest.raises(InputRejected, match=r"not_before .* out of range"):
+        group(database, [NewScenario(task="first")], not_before=far)
     assert of_task(database, "first") == []
 
 
@@ -190,7 +196,7 @@ def test_the_former_is_seen_as_it_stands_and_may_go(
     former = worker.claim()
     assert worker.fence is not None
     with database.begin() as connection:
-        ending = runs.Ending(worker.fence, Status.COMPLETED, result={"people": 3})
+        ending = runs.Ending(worker.fence, Status.COMPLETED, result='{"people": 3}')
         runs.finish(connection, [ending], actor="test")
     (later,) = of_task(database, "later")
     with database.begin() as connection:
@@ -260,6 +266,30 @@ def test_members_that_were_there(database: Database, worker: PlayedWorker) -> No
     made = group(database, keyed)
     assert [one.id for one in made.members] == [2, 1, 2]
     assert of_task(database, "last") == []
+    worker.claim()
+    worker.end(Status.COMPLETED)
+    assert len(of_task(database, "last")) == 1
+
+
+def test_a_member_that_is_deleted_while_the_group_is_made_is_made_anew(
+    database: Database, worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former = create(database, key="k", status=Status.INACTIVE)
+    create_many = scenarios.create_many
+    found: list[int] = []
+
+    def and_then_deleted(*arguments: Any, **more: Any) -> list[scenarios.Created]:
+        created = create_many(*arguments, **more)
+        if not found:
+            with database.begin() as other:
+                requests.delete(other, former)
+        found.extend(one.id for one in created)
+        return created
+
+    monkeypatch.setattr(scenarios, "create_many", and_then_deleted)
+    member = NewScenario(task="first", key="k")
+    made = database.retrying(lambda c: groups.create(c, [member], then("last")))
+    assert [found[0], made.members[0].new] == [former, True]
     worker.claim()
     worker.end(Status.COMPLETED)
     assert len(of_task(database, "last")) == 1

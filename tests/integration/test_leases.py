@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -414,7 +415,9 @@ def test_a_result_is_stored_as_it_is_and_none_as_null(database: Database, result
     (scenario_id,) = create(database)
     worker = PlayedWorker(database)
     worker.claim()
-    ending = runs.Ending(fence_of(worker), Status.COMPLETED, result=result, state={"k": 1})
+    ending = runs.Ending(
+        fence_of(worker), Status.COMPLETED, result=json.dumps(result), state='{"k": 1}'
+    )
     with database.begin() as connection:
         runs.finish(connection, [ending], actor="w")
         found = scenarios.get(connection, scenario_id)
@@ -537,6 +540,17 @@ def test_a_hand_over_spends_nothing_and_is_announced(database: Database) -> None
     assert found.announced
     assert last_reason(database, scenario_id) == "leaving"
     assert PlayedWorker(database).claim() == scenario_id
+
+
+def test_a_hand_over_may_be_for_later(database: Database) -> None:
+    (scenario_id,) = create(database)
+    worker = PlayedWorker(database)
+    worker.claim()
+    with database.begin() as connection:
+        leases.hand_over(connection, [fence_of(worker)], reason="away", actor="w", delay=60)
+    found = row(database, scenario_id)
+    assert (found.status, found.due) == ("init_startup", False)
+    assert found.announce_at == found.not_before
 
 
 def test_a_hand_over_never_undoes_a_stop(database: Database) -> None:

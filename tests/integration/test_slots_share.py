@@ -20,7 +20,7 @@ from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.detectors import DetectorCache
 from vidan.domain import Detection, Status
-from vidan.errors import DeviceLost, RejectedTask
+from vidan.errors import DeviceLost, RejectedTask, VidanError
 from vidan.run import Run
 from vidan.services import predictions, scenarios
 from vidan.services.scenarios import NewScenario
@@ -174,6 +174,34 @@ def test_a_model_that_makes_room_is_used_to_the_end(built: list[str]) -> None:
     assert after.batcher is not before.batcher
     before.close()
     assert eventually(lambda: not before.batcher._lanes)
+
+
+@pytest.mark.parametrize("how", ["moved there", "written over"])
+def test_weights_that_were_replaced_take_the_place_of_the_old_ones(
+    built: list[str], tmp_path: Path, how: str
+) -> None:
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"first")
+    cache = DetectorCache()
+    pixels = np.full((1, 2, 2, 3), 128, np.uint8)
+    before = cache.get(lambda _: nullcontext(), model="a", weights=str(weights))
+    if how == "written over":
+        weights.write_bytes(b"trained for longer")
+    else:
+        new = tmp_path / "new.pt"
+        new.write_bytes(b"other")
+        new.replace(weights)
+    after = [cache.get(lambda _: nullcontext(), model="a", weights=str(weights)) for _ in range(2)]
+    assert built == ["a", "a"]
+    assert before.batcher not in [seat.batcher for seat in after]
+    assert len(cache._batchers) == 1
+    assert len(before.submit(pixels, 2, 2).result()) == 1  # who runs goes on with what it had
+
+
+def test_weights_that_are_not_there_are_told_by_who_reads_them() -> None:
+    for weights in ("/nonexistent/best.pt", "a\0b"):
+        with pytest.raises(VidanError):
+            DetectorCache().get(lambda _: nullcontext(), model="nanodet-g", weights=weights)
 
 
 def test_the_network_finds_the_same_in_shared_batches_and_lanes() -> None:

@@ -246,7 +246,7 @@ def test_waiting_for_another_slots_detector_is_no_call() -> None:
     board = SlotBoard.create(2)
     cache = DetectorCache()
     turns = threading.Semaphore(0)
-    cache._batchers['{"model": "slow"}'] = Batcher(_Slow(turns))
+    cache._batchers['{"model": "slow"}'] = Batcher(_Slow(turns)), None
     pixels = np.zeros((1, 2, 2, 3), np.uint8)
 
     def call(slot: int) -> None:

@@ -16,16 +16,17 @@ import pytest
 from sqlalchemy import text
 
 from tests.support.processes import eventually
-from vidan import claiming, intake
+from tests.support.videos import encode
+from vidan import claiming, concluding, intake, runner
 from vidan import worker as worker_module
 from vidan.concluding import Conclusions
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.errors import DatabaseUnavailable, HandOver, RejectedTask
+from vidan.errors import BrokerUnavailable, DatabaseUnavailable, HandOver, RejectedTask
 from vidan.run import Run
 from vidan.runner import Outcome
-from vidan.services import expiry, requests, scenarios, tasks
+from vidan.services import expiry, requests, runs, scenarios, tasks
 from vidan.services.leases import Claimed
 from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import TaskSpec
@@ -36,6 +37,9 @@ from vidan.worker_options import WorkerOptions
 
 app = Vidan()
 go_on = threading.Event()
+calls: list[int] = []
+totals: dict[str, int] = {}
+AWAY = [DatabaseUnavailable("no answer from other:5432"), BrokerUnavailable("no broker at other")]
 
 
 class Unspeakable(Exception):
@@ -110,6 +114,25 @@ def one_by_one(run: Run) -> None:
     time.sleep(0.01)
 
 
+@app.task(name="forwards", source=False)
+def forwards(run: Run) -> None:
+    calls.append(run.scenario_id)
+    raise AWAY[run.scenario_id % 2]
+
+
+@app.task(name="sees")
+def sees(run: Run) -> int:
+    return sum(len(batch.indices) for batch in run.frames())
+
+
+@app.task(name="adds up", source=False)
+def adds_up(run: Run, camera: str) -> Any:
+    """Returns and keeps what its next run changes."""
+    totals[camera] = totals.get(camera, 0) + 1
+    run.state["totals"] = totals
+    return totals
+
+
 class ProcessEnded(BaseException):
     """Stands for the end of the process."""
 
@@ -125,6 +148,20 @@ def worker(database_url: str, tmp_path: Path) -> Iterator[Worker]:
     go_on.set()
     made._leave()
     made._slots.close()
+
+
+@pytest.fixture
+def may_write(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Ends are written once it is set."""
+    write = Conclusions.write
+    may = threading.Event()
+
+    def later(self: Conclusions, where: Database, outcomes: Sequence[Outcome]) -> None:
+        assert may.wait(30)
+        write(self, where, outcomes)
+
+    monkeypatch.setattr(Conclusions, "write", later)
+    return may
 
 
 def create(database: Database, task: str, **params: Any) -> int:
@@ -310,6 +347,101 @@ def test_an_error_that_nobody_foresaw_only_delays_what_is_written(
     step_until(worker, database, create(database, "echo", value=1), Status.COMPLETED)
     assert not errors
     assert worker._slots.free == 2
+
+
+def run_all(worker: Worker, count: int) -> None:
+    """Step until so many have ended and are not written."""
+
+    def ran() -> bool:
+        worker._intake.soon = True
+        worker.run_once()
+        return worker._slots.unwritten == count
+
+    assert eventually(ran, 15)
+
+
+def test_ends_that_are_too_large_for_one_statement_are_written_in_several(
+    worker: Worker,
+    database: Database,
+    may_write: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the statement runs out of time, and what is written once more is no smaller."""
+    finish = runs.finish
+    written: list[int] = []
+
+    def timing_out(connection: Any, endings: Sequence[runs.Ending], *, actor: str) -> set[int]:
+        if sum(len(str(one.result)) for one in endings) > 1_000_000:
+            raise DatabaseUnavailable("canceling statement due to statement timeout")
+        written.append(len(endings))
+        return finish(connection, endings, actor=actor)
+
+    monkeypatch.setattr(concluding, "STATEMENT_BYTES", 1_000_000)
+    monkeypatch.setattr(runs, "finish", timing_out)
+    large = [create(database, "echo", value="x" * 400_000) for _ in range(6)]
+    small = [create(database, "echo", value="x") for _ in range(20)]
+    run_all(worker, 26)
+    may_write.set()
+    for one in large + small:
+        assert len(step_until(worker, database, one, *ENDED).result) in (400_000, 1)
+    assert sum(written) == 26
+    assert len(written) <= 5  # the first one that ended, and three of two; small ones go along
+
+
+def test_what_a_run_returned_is_not_changed_by_the_next_one(
+    worker: Worker, database: Database, may_write: threading.Event
+) -> None:
+    totals.clear()
+    worker._claims.scale(1)
+    ids = [create(database, "adds up", camera=camera) for camera in ("north", "south")]
+    run_all(worker, 2)
+    may_write.set()
+    first, second = (step_until(worker, database, one, *ENDED) for one in ids)
+    assert first.result == first.state["totals"] == {"north": 1}
+    assert second.result == second.state["totals"] == {"north": 1, "south": 1}
+
+
+def test_who_meets_a_database_or_a_broker_that_is_away_is_tried_again_after_a_pause(
+    worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be another deployment's: else it would run again and again, hundreds a second."""
+    monkeypatch.setattr(runner, "AWAY_SECONDS", 60.0)
+    calls.clear()
+    ids = [create(database, "forwards") for _ in range(2)]
+
+    def reasons() -> set[str | None]:
+        worker._intake.soon = True
+        worker.run_once()
+        with database.begin() as connection:
+            return {scenarios.history(connection, one)[-1].reason for one in ids}
+
+    assert eventually(lambda: reasons() == {f"put back for 60 s: {error}" for error in AWAY}, 15)
+    for _ in range(20):
+        reasons()
+    assert sorted(calls) == ids
+    for one in ids:
+        found = get(database, one)
+        assert (found.status, found.attempts, found.crashes) == (Status.INIT_STARTUP, 0, 0)
+
+
+def test_who_could_not_begin_without_the_database_goes_on_when_it_is_back(
+    worker: Worker, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = runs.start
+    errors = [DatabaseUnavailable("for a test")]
+
+    def away(*args: Any, **options: Any) -> dict[int, Status]:
+        if errors:
+            raise errors.pop()
+        return start(*args, **options)
+
+    monkeypatch.setattr(runner, "AWAY_SECONDS", 60.0)
+    monkeypatch.setattr(runs, "start", away)
+    new = NewScenario(str(encode(tmp_path / "a.mp4", 10)), "sees")
+    with database.begin() as connection:
+        scenario_id = scenarios.create(connection, new).id
+    ended = step_until(worker, database, scenario_id, *ENDED)
+    assert (ended.status, ended.result, ended.epoch) == (Status.COMPLETED, 10, 2)
 
 
 def test_a_capped_task_goes_on_as_soon_as_its_end_is_written(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,7 +111,8 @@ def finish(world: World, endings: Sequence[Ending]) -> Deed[set[int]]:
                 expected = mine.get(ending.fence.scenario_id)
                 if expected is None or not expected.belongs_to(ending.fence):
                     continue
-                if expected.finish(ending.status, ending.result, ending.state):
+                result, state = (json.loads(one or "null") for one in (ending.result, ending.state))
+                if expected.finish(ending.status, result, state):
                     ended.add(expected.id)
             assert answer == ended
 
@@ -125,8 +127,8 @@ def ending(run: PlayedRun, status: Status) -> Ending:
     return Ending(
         run.fence,
         status,
-        result={"frames": run.done} if status is Status.COMPLETED else None,
-        state=None if run.needs_source else {"done": run.fence.epoch},
+        result=json.dumps({"frames": run.done}) if status is Status.COMPLETED else None,
+        state=None if run.needs_source else json.dumps({"done": run.fence.epoch}),
         error="rejected" if status is Status.FAILED else None,
     )
 

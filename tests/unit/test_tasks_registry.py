@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -32,7 +33,7 @@ def registered(app: Vidan) -> Task[..., Any]:
 def called(app: Vidan, params: dict[str, Any]) -> Any:
     """What becomes of a call in a worker."""
     task = registered(app)
-    return task.result(task.perform(RUN, params))
+    return json.loads(task.result(task.perform(RUN, params)))
 
 
 def returning(result: object) -> Callable[[Run], object]:
@@ -101,6 +102,16 @@ def test_a_result_that_nests_without_end_is_rejected() -> None:
     app.task(name="t")(returning(endless))
     with pytest.raises(RejectedTask, match="nested too deeply"):
         called(app, {})
+
+
+def test_a_result_stays_what_it_was_when_it_was_returned() -> None:
+    totals = {"a": 1}
+    app = Vidan()
+    app.task(name="t")(returning(totals))
+    task = registered(app)
+    first = task.result(task.perform(RUN, {}))
+    totals["b"] = 2  # as its next run would
+    assert json.loads(first) == {"a": 1}
 
 
 def test_text_that_speaks_of_a_nul_is_no_nul() -> None:

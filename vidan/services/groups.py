@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from vidan.db.session import DatabaseConflict
 from vidan.services import announcements, scenarios
 from vidan.services.scenarios import Created, NewScenario
 
@@ -62,7 +63,10 @@ def create(
 
 
 def _mark_existing(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Mark scenarios that were there already as members; returns those that have ended."""
+    """Mark scenarios that were there already as members; returns those that have ended.
+
+    Raises DatabaseConflict when one was deleted just now: nothing would ever count it as ended.
+    """
     if not ids:
         return set()
     found = connection.execute(
@@ -72,7 +76,9 @@ def _mark_existing(connection: Connection, ids: Sequence[int]) -> set[int]:
             " ORDER BY id FOR NO KEY UPDATE) r WHERE s.id = r.id RETURNING s.id, s.status"
         ),
         {"ids": list(ids)},
-    )
+    ).all()
+    if len(found) < len(set(ids)):
+        raise DatabaseConflict("a scenario was deleted while a group was made of it")
     return {row.id for row in found if row.status in ("completed", "failed")}
 
 

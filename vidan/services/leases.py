@@ -5,7 +5,6 @@ A lease decides who works, an epoch fences the rest.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from sqlalchemy import Connection, text
 from vidan.domain import HELD, Status
 from vidan.services import caps, due
 from vidan.services.moves import (
-    ANNOUNCE,
     ENDS,
     LET_GO,
     PUT_BACK,
@@ -198,29 +196,33 @@ MINE = """
 """
 
 
-def fence_rows(fences: Sequence[Fence], *extra: dict[str, Any]) -> str:
-    """Return fences (each with its own extra columns) as the JSON that MINE reads."""
-    columns = extra or tuple({} for _ in fences)
+def fence_rows(fences: Sequence[Fence], *extra: str) -> str:
+    """Return fences as the JSON that MINE reads; `extra` are each one's own members, as JSON."""
+    members = [f", {more}" for more in extra] or [""] * len(fences)
     names = {fence.worker_id: str(fence.worker_id) for fence in fences}  # mostly one
-    return json.dumps(
-        [
-            {
-                "scenario_id": fence.scenario_id,
-                "fence_epoch": fence.epoch,
-                "fence_worker": names[fence.worker_id],
-                **more,
-            }
-            for fence, more in zip(fences, columns, strict=True)
-        ]
+    rows = (
+        f'{{"scenario_id": {fence.scenario_id}, "fence_epoch": {fence.epoch},'
+        f' "fence_worker": "{names[fence.worker_id]}"{more}}}'
+        for fence, more in zip(fences, members, strict=True)
     )
+    return f"[{', '.join(rows)}]"
+
+
+_DELAYED = "now() + make_interval(secs => CAST(:delay AS double precision))"
 
 
 def hand_over(
-    connection: Connection, fences: Sequence[Fence], *, reason: str, actor: str
+    connection: Connection,
+    fences: Sequence[Fence],
+    *,
+    reason: str,
+    actor: str,
+    delay: float = 0.0,
 ) -> set[int]:
     """Put scenarios back for others, no budget spent; those asked to stop become `inactive`.
 
-    Returns the ids that were still the worker's.
+    They are due, and announced, after `delay` seconds. Returns the ids that were still the
+    worker's.
     """
     if not fences:
         return set()
@@ -230,8 +232,13 @@ def hand_over(
         to=PUT_BACK,
         reason="CAST(:reason AS text)",
         actor=actor,
-        assign=(*LET_GO, "not_before = now()", *ANNOUNCE, *ENDS),
-        parameters={"fences": fence_rows(fences), "reason": reason},
+        assign=(
+            *LET_GO,
+            f"not_before = {_DELAYED}",
+            f"announce_at = CASE WHEN r.to_status = 'init_startup' THEN {_DELAYED} END",
+            *ENDS,
+        ),
+        parameters={"fences": fence_rows(fences), "reason": reason, "delay": delay},
     )
     return {put_back.id for put_back in moved}
 

@@ -133,7 +133,6 @@ PUT_BACK = (
     f"CASE WHEN r.status IN ({sql_list(RUNNING)}) THEN CAST('init_startup' AS text)"
     " ELSE CAST('inactive' AS text) END"
 )
-ANNOUNCE = ("announce_at = CASE WHEN r.to_status = 'init_startup' THEN now() END",)
 ENDS = ("ended_at = CASE WHEN r.to_status = 'init_startup' THEN NULL ELSE now() END",)
 
 BACK_OFF = "least(300, 2 ^ least({count}, 9)) * (0.5 + random() / 2)"

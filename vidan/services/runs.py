@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -52,24 +52,29 @@ def shutting_down(connection: Connection, fence: Fence, *, actor: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended: `completed`, `inactive` or `failed` (what no retry can mend)."""
+    """How a run ended: `completed`, `inactive` or `failed` (what no retry can mend).
+
+    `result` and `state` are JSON text, as `storable.json_text` returns it.
+    """
 
     fence: Fence
     status: Status
-    result: Any = None
-    state: dict[str, Any] | None = None  # the task's own, where no commit carries it
+    result: str | None = None
+    state: str | None = None  # the task's own, where no commit carries it
     error: str | None = None
     reason: str | None = None
 
-    def columns(self) -> dict[str, Any]:
-        """Return what the statement of `finish` reads beside the fence."""
-        return {
-            "new_status": str(self.status),
-            "new_result": self.result,
-            "new_state": self.state,
-            "new_error": self.error,
-            "new_reason": self.reason,
-        }
+    def members(self) -> str:
+        """Return what the statement of `finish` reads beside the fence, as members in JSON."""
+        return (
+            f'"new_status": "{self.status}", "new_result": {self.result or "null"},'
+            f' "new_state": {self.state or "null"}, "new_error": {_in_json(self.error)},'
+            f' "new_reason": {_in_json(self.reason)}'
+        )
+
+
+def _in_json(line: str | None) -> str:
+    return "null" if line is None else json.dumps(line)  # to ask json for it takes longer
 
 
 def finish(connection: Connection, endings: Sequence[Ending], *, actor: str) -> set[int]:
@@ -117,7 +122,7 @@ def _finish(connection: Connection, endings: Sequence[Ending], actor: str) -> se
             "ended_at = now()",
         ),
         parameters={
-            "fences": fence_rows(fences, *(ending.columns() for ending in endings)),
+            "fences": fence_rows(fences, *(ending.members() for ending in endings)),
         },
     )
     return {ended.id for ended in moved}

@@ -1,0 +1,66 @@
+"""Passes over a run's frames: one after the other, and what becomes of two at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.videos import encode
+from vidan import Run, Vidan
+from vidan.domain import Status
+from vidan.testing import Stack
+
+FRAMES = 20
+
+app = Vidan()
+
+
+@app.task(name="both")
+def both(run: Run) -> int:
+    """Two at once, batch by batch."""
+    return sum(1 for _ in zip(run.frames(), run.frames(), strict=False))
+
+
+@app.task(name="peeks")
+def peeks(run: Run) -> int:
+    """A second one in the middle of the first."""
+    return sum(len(batch.indices) for batch in run.frames() for _ in run.frames())
+
+
+@app.task(name="in turn")
+def in_turn(run: Run) -> list[int]:
+    """One that is left, one that is closed, one to the end, and one that finds nothing more."""
+    seen = []
+    for batch in run.frames():
+        seen += batch.indices.tolist()
+        break
+    left = run.frames()
+    seen += next(left).indices.tolist()
+    left.close()  # type: ignore[attr-defined]  # a generator
+    to_the_end = run.frames()
+    for batch in to_the_end:
+        seen += batch.indices.tolist()
+    return seen + [0 for _ in run.frames()] + [0 for _ in to_the_end]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with app.testing() as stack:
+        yield stack
+
+
+@pytest.mark.parametrize("task", ["both", "peeks"])
+def test_two_at_once_are_no_end_of_the_video(stack: Stack, tmp_path: Path, task: str) -> None:
+    video = encode(tmp_path / "a.mp4", FRAMES)
+    ended = app.tasks[task].delay(source=video).wait()
+    assert (ended.status, ended.attempts) == (Status.FAILED, 0)
+    assert "only one goes on at a time" in str(ended.error)
+
+
+def test_one_after_the_other_goes_on_where_the_last_one_was(stack: Stack, tmp_path: Path) -> None:
+    scenario = in_turn.delay(source=encode(tmp_path / "a.mp4", FRAMES))
+    ended = scenario.wait(check=True)
+    assert ended.result == list(range(FRAMES))
+    assert [one.frame for one in scenario.predictions()] == list(range(FRAMES))
