@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -139,6 +140,58 @@ def test_late_ones_among_late_ones(database: Database, create: Create, late: Lat
     first.close()
     assert reader.ids() == of_first
     assert reader.ids() == []
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_one_that_began_later_and_ends_later_is_not_missed(
+    database: Database, create: Create, late: Late, beside: bool
+) -> None:
+    """It draws lower ids, and its number is above that of the last transaction that has ended."""
+    first, second = create(2)
+    reader = Reader(database).from_now_on()
+    other, of_other = late.create() if beside else (ExitStack(), [])  # it runs from before
+    with database.begin() as connection:
+        requests.stop(connection, first)  # this one has its number
+        transaction, hidden = late.create()
+        requests.stop(connection, second)
+    assert reader.ids() == [first, second]
+    other.close()
+    assert reader.ids() == of_other
+    transaction.close()
+    assert reader.ids() == hidden
+    create()
+    reader.read()
+    assert reader.read() == []
+    assert reader.position.gaps == ()
+
+
+def test_one_that_ends_after_many_pages_were_skipped_is_not_missed(
+    database: Database, create: Create, late: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(1)
+    with pytest.raises(RuntimeError), database.begin() as connection:
+        scenarios.create(connection, NewScenario(source="/never.mp4"))
+        raise RuntimeError
+    create(1)
+    monkeypatch.setattr(events, "SKIPPED_AT_ONCE", 2)
+    looks: list[list[int]] = []
+    look = events._look
+
+    def meanwhile(*arguments: Any) -> events.Page:
+        looks.append([])
+        if len(looks) == 2:
+            with database.begin() as connection:
+                scenarios.create(connection, NewScenario(source="/b.mp4"))
+                looks[1] = late.create()[1]
+                scenarios.create(connection, NewScenario(source="/b.mp4"))
+        return look(*arguments)
+
+    monkeypatch.setattr(events, "_look", meanwhile)
+    reader = Reader(database).from_now_on()
+    hidden = looks[1]
+    assert reader.ids() == []
+    late.open[0].close()
+    assert reader.ids() == hidden != []
 
 
 def test_what_was_rolled_back_is_forgotten(database: Database, create: Create) -> None:

@@ -126,6 +126,44 @@ def test_a_step_reads_a_few_rows(
         assert rows_read(connection) < 200
 
 
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize("knowledge", ["nothing", "from before it grew", "all"])
+def test_a_page_by_status_reads_what_it_returns(
+    database: Database, knowledge: str, newest_first: bool
+) -> None:
+    """Whoever lists and steers has no limits of a worker's: a scan of the table is open to them."""
+    held = [fence.scenario_id for fence in grow(database, knowledge)]
+    wanted = [Status.INIT_STARTUP_PROCESSING, Status.ACTIVE, Status.FAILED]
+
+    def page(status: Sequence[Status], after_id: int | None = None) -> list[int]:
+        found = scenarios.find(
+            connection, status=status, after_id=after_id, newest_first=newest_first
+        )
+        return [one.id for one in found]
+
+    with database.begin() as connection:
+        assert page([Status.FAILED]) == []
+        assert page(wanted) == sorted(held, reverse=newest_first)
+        assert len(page([Status.COMPLETED, *wanted])) == 50
+        assert rows_read(connection) < 200
+    with database.autocommit() as connection:
+        before = index_blocks(connection)
+        assert len(page([Status.COMPLETED], after_id=ENDED // 2)) == 50
+        assert index_blocks(connection) - before < 20  # of about a hundred
+
+
+def index_blocks(connection: Connection) -> int:
+    """How many pages of the index of statuses were read until now."""
+    connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    found = connection.execute(
+        text(
+            "SELECT idx_blks_hit + idx_blks_read FROM pg_statio_user_indexes"
+            " WHERE indexrelname = 'ix_scenarios_status'"
+        )
+    )
+    return int(found.scalar_one())
+
+
 AHEAD_OF_IT = 100_000
 SMALL = (
     TaskSpec("small", {}, needs_source=False),

@@ -5,20 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
 from sqlalchemy import Connection, text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import ENDED, HELD, RUNNING, STOPPING, Gap, Status
 from vidan.errors import InputRejected, NotAllowedError, NotFoundError
+from vidan.run import Run
 from vidan.services import partitions, predictions, requests, runs, scenarios, tasks
 from vidan.services.scenarios import MAX_ID, NewScenario
+from vidan.tasks import Vidan
 
 VIDEO = NewScenario(source="/videos/clip.mp4")
 
@@ -100,6 +103,25 @@ def test_all_that_is_given_is_stored(database: Database) -> None:
     with database.begin() as connection:
         announce_at = connection.execute(text("SELECT announce_at FROM scenarios")).scalar_one()
     assert announce_at == when
+
+
+@pytest.mark.parametrize("hours", [-14, 0, 14])
+@pytest.mark.parametrize("past", [datetime.min, datetime(1970, 1, 1, 1)])
+def test_a_time_of_long_ago_is_now(database: Database, past: datetime, hours: int) -> None:
+    when = past.replace(tzinfo=timezone(timedelta(hours=hours)))
+    new = replace(VIDEO, not_before=when)
+    found = get(database, create(database, replace(new, then=[new])))
+    assert found.not_before == found.created_at
+    worker = PlayedWorker(database)
+    assert worker.claim() == found.id
+    worker.end(Status.COMPLETED)
+    assert worker.claim() == found.id + 1
+
+
+@pytest.mark.parametrize("hours", [-23, 23])
+def test_a_time_may_have_any_zone_of_pythons(database: Database, hours: int) -> None:
+    when = datetime(2030, 1, 1, tzinfo=timezone(timedelta(hours=hours)))
+    assert get(database, create(database, replace(VIDEO, not_before=when))).not_before == when
 
 
 def test_one_that_is_created_inactive_is_not_announced(database: Database) -> None:
@@ -201,6 +223,13 @@ REFUSED: dict[str, NewScenario] = {
     "max_attempts below 0": NewScenario(max_attempts=-1),
     "max_attempts out of range": NewScenario(max_attempts=2**31),
     "a time without a zone": NewScenario(not_before=datetime(2030, 1, 1)),
+    "a time in the year 10000": NewScenario(
+        not_before=datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-14)))
+    ),
+    "a time in 101 years": NewScenario(not_before=datetime.now(UTC) + timedelta(days=101 * 366)),
+    "a follow-up in 101 years": NewScenario(
+        then=[NewScenario(not_before=datetime.now(UTC) + timedelta(days=101 * 366))]
+    ),
     "a NUL in the source": NewScenario(source="a\x00b"),
     "a NUL in a label": NewScenario(labels={"a\x00": "b"}),
     "half a character": NewScenario(source="/videos/\udcff.mp4"),
@@ -239,6 +268,39 @@ def test_params_that_jsonb_does_not_take_are_refused(
         tasks.publish(connection, [ANYTHING])
         with pytest.raises(InputRejected):
             scenarios.create(connection, NewScenario(task="anything", params=params))
+
+
+Capitalised = Annotated[str, Field(pattern=r"^\p{Lu}\p{L}+$")]
+Small = Annotated[str, Field(pattern="^[a-z]+$")]
+
+
+def test_patterns_that_only_pydantic_knows_are_left_to_the_worker(database: Database) -> None:
+    app = Vidan()
+
+    @app.task(name="named", source=False)
+    def named(
+        run: Run,
+        name: Capitalised,
+        names: list[Capitalised] | None,
+        counts: dict[Capitalised, int],
+        code: Small,
+    ) -> None:
+        """Do nothing."""
+
+    given: dict[str, Any] = {"name": "Änne", "names": ["Ärne"], "counts": {"Ülo": 3}, "code": "a"}
+    wrong: list[dict[str, Any]] = [
+        {"code": "A"},
+        {"name": 7},
+        {"names": [7]},
+        {"counts": 7},
+        {"else": 1},
+    ]
+    with database.begin() as connection:
+        tasks.publish(connection, [app.tasks["named"].spec])
+        scenarios.create(connection, NewScenario(task="named", params=given))
+        for one in wrong:
+            with pytest.raises(InputRejected, match=next(iter(one))):
+                scenarios.create(connection, NewScenario(task="named", params=given | one))
 
 
 def test_a_published_task_gives_its_own_defaults(database: Database) -> None:
@@ -284,6 +346,9 @@ def test_the_database_refuses_what_plain_sql_must_not_do(database: Database) -> 
         ("checkpoint", "-1"),
         ("labels", "'[]'"),
         ("attempts", "-1"),
+        ("not_before", "'-infinity'"),
+        ("not_before", "'10000-01-01'"),
+        ("announce_at", "'infinity'"),
     ]:
         with pytest.raises(Exception, match="violates check constraint"), database.begin() as c:
             c.execute(text(f"INSERT INTO scenarios ({column}) VALUES ({value})"))
@@ -318,6 +383,16 @@ def test_find_filters_and_pages(database: Database) -> None:
         assert found(limit=2, after_id=ids[5]) == [ids[4], ids[3]]
         assert found(status=[Status.INACTIVE]) == [ids[7], ids[6]]
         assert found(status=[]) == []
+        assert found(status=[*Status, *Status]) == ids[::-1]
+        assert found(status=list(Status), newest_first=False) == ids
+        both = [Status.INACTIVE, Status.INIT_STARTUP]
+        assert found(status=both, limit=3, after_id=ids[7]) == ids[6:3:-1]
+        assert found(status=both, limit=3, after_id=ids[4], newest_first=False) == ids[5:]
+        assert found(status=both, ids=ids[1:7:5], task="detect") == [ids[6], ids[1]]
+        assert found(status=both, after_id=2**80) == ids[::-1]
+        assert found(status=both, after_id=2**80, newest_first=False) == []
+        assert found(status=both, after_id=-(2**80), newest_first=False) == ids
+        assert found(status=both, after_id=0) == []
         assert found(labels={"parity": "1", "all": "x"}, newest_first=False) == ids[1::2]
         assert found(labels={"parity": "1"}, status=[Status.INACTIVE]) == [ids[7]]
         assert found(labels={"parity": "2"}) == []

@@ -102,6 +102,25 @@ def test_an_upgrade_forgets_what_the_planner_knew_of_statuses(empty_database_url
     assert analyse() == 0
 
 
+def test_an_upgrade_brings_times_into_the_range_of_python(empty_database_url: str) -> None:
+    schema.upgrade(empty_database_url)
+    schema.downgrade(empty_database_url, "0007")
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute(
+            "INSERT INTO scenarios (not_before, announce_at) VALUES ('-infinity', NULL),"
+            " ('infinity', 'infinity'), ('10000-01-01', '2030-01-01'), ('2030-01-01', '-infinity')"
+        )
+    schema.upgrade(empty_database_url)
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute("SET TimeZone TO 'UTC'")
+        found = connection.execute(
+            "SELECT extract(year FROM not_before), extract(year FROM announce_at) FROM scenarios"
+            " ORDER BY id"
+        ).fetchall()
+    assert found == [(1970, None), (9000, 9000), (9000, 2030), (2030, 1970)]
+    assert_nothing_to_generate(empty_database_url)
+
+
 def test_autogenerate_finds_nothing_also_beside_partitions(database_url: str) -> None:
     with Database(database_url).begin() as connection:
         partitions.ensure_week(connection, date(2024, 1, 1))

@@ -54,6 +54,10 @@ def _one_of(column: str, values: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(map(_quoted, values))})"
 
 
+def _in_range(column: str) -> str:
+    return f"{column} BETWEEN '1970-01-02 00:00+00' AND '9000-01-01 00:00+00'"
+
+
 scenarios = Table(
     "scenarios",
     metadata,
@@ -102,6 +106,9 @@ scenarios = Table(
     CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
     CheckConstraint("crashes >= 0 AND max_crashes >= 0", name="crashes"),
     CheckConstraint("time_limit > 0 AND soft_time_limit > 0", name="time_limits"),
+    # Python can't hold every time that PostgreSQL can: one such row would end each reading of many
+    CheckConstraint(_in_range("not_before"), name="not_before"),
+    CheckConstraint(_in_range("announce_at"), name="announce_at"),
     CheckConstraint(
         "jsonb_typeof(labels) = 'object' AND jsonb_typeof(params) = 'object'"
         " AND jsonb_typeof(state) = 'object'",

@@ -13,7 +13,7 @@ from vidan.errors import SchemaMismatch, UsageError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration; a test compares it with the folder `migrations`."""
 
 

@@ -5,7 +5,8 @@ late brings rows whose ids lie below some that were read long ago. So the ids th
 are remembered, and looked up again until every transaction that may still bring them has ended.
 Nothing waits meanwhile, also not for somebody's transaction of hours in the same server. (Whoever
 writes a transition has changed its scenario before, in the same transaction: so the transaction has
-a number by then, and snapshots know that it runs.)
+a number by then. It may be higher than all that the snapshot knows of, which ends with the last
+that has ended: so the number that comes next is asked for after the snapshot.)
 """
 
 from __future__ import annotations
@@ -69,16 +70,20 @@ class Wanted:
     since: datetime | None = None
 
 
+_NOT_ASKED = 2**64
+"""Above the numbers of all transactions."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """Ids `low`…`high` that were passed over by a snapshot that ended before transaction `until`.
+    """Ids `low`…`high` that were passed over, drawn by transactions below `until`, if at all.
 
     Once no transaction below `until` runs any more, what is not there will never be.
     """
 
     low: int
     high: int
-    until: int
+    until: int = _NOT_ASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ class Page:
     more: bool
 
 
-# one statement, so one snapshot: `seen` says which transactions it did not see
+# one statement, so one snapshot: `seen` says from which transaction on it did not see all
 _READ = """
 WITH fresh AS (
     SELECT * FROM transitions t WHERE t.id > :last{of_scenario} ORDER BY t.id LIMIT :page
@@ -119,7 +124,6 @@ chosen AS (
     WHERE {wanted}
 )
 SELECT CAST(CAST(pg_snapshot_xmin(seen) AS text) AS bigint) AS running_from,
-       CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint) AS running_to,
        (SELECT count(*) FROM fresh) AS fresh,
        (SELECT max(id) FROM fresh) AS last,
        (SELECT jsonb_agg(jsonb_build_array(before + 1, id - 1) ORDER BY id)
@@ -128,13 +132,48 @@ SELECT CAST(CAST(pg_snapshot_xmin(seen) AS text) AS bigint) AS running_from,
        (SELECT jsonb_agg(to_jsonb(chosen) ORDER BY id) FROM chosen) AS events
 FROM pg_current_snapshot() AS seen
 """
+# the number that the next transaction gets; unlike pg_current_xact_id() it takes none, so that a
+# standby can be read, too
+_NEXT = """
+SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint)
+       + age(CAST(pg_snapshot_xmax(seen) AS xid))
+FROM pg_current_snapshot() AS seen
+"""
 
 
 def read(connection: Connection, position: Position, wanted: Wanted, *, limit: int = PAGE) -> Page:
     """Return what has become known since `position`, and the position after it.
 
-    One page: of the rows that were looked at, those that are wanted.
+    One page: of the rows that were looked at, those that are wanted. A transaction reads one only:
+    PostgreSQL answers all of it with the same next number.
     """
+    page = _look(connection, position, wanted, limit)
+    return replace(page, position=_bounded(connection, page.position))
+
+
+def now(connection: Connection) -> Position:
+    """Return the position after all that is known: what commits from now on is read from there."""
+    at = connection.execute(text("SELECT now()")).scalar_one()
+    position = since(connection, at)
+    nothing = Wanted(status=())
+    while True:
+        page = _look(connection, position, nothing, SKIPPED_AT_ONCE)
+        position = page.position
+        if not page.more:
+            return _bounded(connection, position)
+
+
+def _bounded(connection: Connection, position: Position) -> Position:
+    """Return the position after a look, with bounds for the gaps that it has found."""
+    if all(gap.until < _NOT_ASKED for gap in position.gaps):
+        return position
+    until = connection.execute(text(_NEXT)).scalar_one()
+    gaps = (replace(gap, until=min(gap.until, until)) for gap in position.gaps)
+    return replace(position, gaps=tuple(gaps))
+
+
+def _look(connection: Connection, position: Position, wanted: Wanted, limit: int) -> Page:
+    """Return the next page; the gaps that it passes over have no bound yet."""
     conditions, parameters = _conditions(wanted)
     of_scenario = "" if wanted.scenario_id is None else " AND t.scenario_id = :scenario"
     statement = _READ.format(of_scenario=of_scenario, wanted=" AND ".join(conditions))
@@ -153,26 +192,14 @@ def read(connection: Connection, position: Position, wanted: Wanted, *, limit: i
     gaps = _without(position.gaps, late)
     if len(late) < limit:
         gaps = [gap for gap in gaps if gap.until > row.running_from]
-    if wanted.scenario_id is None and row.running_from < row.running_to:
+    if wanted.scenario_id is None:
         # the changes of one scenario wait for each other: of these, none comes late
-        gaps += [_Gap(low, high, row.running_to) for low, high in row.gaps or []]
+        gaps += [_Gap(low, high) for low, high in row.gaps or []]
     return Page(
         [_event(one) for one in row.events or []],
         Position(row.last or position.last, tuple(gaps)),
         more=row.fresh == limit or len(late) >= limit,
     )
-
-
-def now(connection: Connection) -> Position:
-    """Return the position after all that is known: what commits from now on is read from there."""
-    at = connection.execute(text("SELECT now()")).scalar_one()
-    position = since(connection, at)
-    nothing = Wanted(status=())
-    while True:
-        page = read(connection, position, nothing, limit=SKIPPED_AT_ONCE)
-        position = page.position
-        if not page.more:
-            return position
 
 
 def moment(connection: Connection, ago: timedelta) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
@@ -20,6 +20,9 @@ MAX_ID = 2**63 - 1
 MAX_NAME_BYTES = 1_000
 """Of a key and a queue: they are indexed."""
 MAX_AFTER_SECONDS = 100 * 366 * 86_400
+"""Of `not_before`, too."""
+EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
+"""A `not_before` that is earlier, which the table doesn't take, counts as none: both are due."""
 MAX_STEPS = 100
 """Of a chain: each step carries those after it."""
 
@@ -262,8 +265,6 @@ def _columns(
     for name, value in (("key", new.key), ("queue", new.queue)):
         if value == "" or len((value or "").encode(errors="replace")) > MAX_NAME_BYTES:
             raise InputRejected(f"a {name} has 1 to {MAX_NAME_BYTES} bytes")
-    if new.not_before is not None and new.not_before.tzinfo is None:
-        raise InputRejected("not_before has no time zone")
     if new.after is not None and not 0 <= new.after <= MAX_AFTER_SECONDS:
         raise InputRejected(f"after {new.after:g} s is out of range", hint="0 to 100 years")
     if not -(2**31) <= new.priority < 2**31:
@@ -277,7 +278,7 @@ def _columns(
     tasks.validate(spec, new.params, new.source)
     row = {name: getattr(new, name) for name in _GIVEN}
     row["params"], row["labels"] = dict(new.params), dict(new.labels)
-    row["not_before"] = new.not_before and new.not_before.isoformat()
+    row["not_before"] = None if new.not_before is None else _in_range(new.not_before)
     row["needs_source"] = spec.needs_source
     if new.max_attempts is None:
         row["max_attempts"] = spec.max_attempts
@@ -288,6 +289,20 @@ def _columns(
         row["then"] = [_columns(one, specs, False) for one in new.then]
         row["on_failure"] = [_columns(one, specs, False) for one in new.on_failure]
     return row
+
+
+def _in_range(not_before: datetime) -> str | None:
+    """Return the time as the table takes it; None: it is due. Raises InputRejected."""
+    if not_before.tzinfo is None:
+        raise InputRejected("not_before has no time zone")
+    if not_before < EARLIEST:
+        return None
+    if not_before > datetime.now(UTC) + timedelta(seconds=MAX_AFTER_SECONDS):
+        raise InputRejected(
+            f"not_before {not_before.isoformat()} is out of range",
+            hint="100 years from now at most",
+        )
+    return not_before.astimezone(UTC).isoformat()
 
 
 def _ids_of_keys(connection: Connection, keys: Collection[str]) -> dict[str, int]:
@@ -312,6 +327,22 @@ def no_such_scenario(scenario_id: int) -> NotFoundError:
     return NotFoundError(f"no scenario {scenario_id}", hint="see `vidan scenario list`")
 
 
+# The page of each status is read in the order of the index (status, id), from its edge on: no other
+# index has that order. For `=` the planner, which knows nothing of statuses, would read all ids
+_NEWEST_OF_EACH = """
+SELECT s.* FROM unnest(CAST(:status AS text[])) AS wanted (status) CROSS JOIN LATERAL (
+    {rows} AND (s.status, s.id) <= (wanted.status, :edge) AND s.status >= wanted.status
+    ORDER BY s.status DESC, s.id DESC LIMIT :limit
+) s
+"""
+_OLDEST_OF_EACH = """
+SELECT s.* FROM unnest(CAST(:status AS text[])) AS wanted (status) CROSS JOIN LATERAL (
+    {rows} AND (s.status, s.id) >= (wanted.status, :edge) AND s.status <= wanted.status
+    ORDER BY s.status, s.id LIMIT :limit
+) s
+"""
+
+
 def find(
     connection: Connection,
     *,
@@ -327,8 +358,6 @@ def find(
     if not all(map(storable.is_text, [task or "", *(labels or {}), *(labels or {}).values()])):
         return []  # nothing can have been stored under it
     conditions = ["true"]
-    if status is not None:
-        conditions.append("s.status = ANY(CAST(:status AS text[]))")
     if labels:
         conditions.append("s.labels @> CAST(:labels AS jsonb)")
     if task is not None:
@@ -337,14 +366,19 @@ def find(
         conditions.append("s.id = ANY(CAST(:ids AS bigint[]))")
     if after_id is not None:
         conditions.append("s.id < :after_id" if newest_first else "s.id > :after_id")
+    rows = f"SELECT * FROM scenarios s WHERE {' AND '.join(conditions)}"
+    if status is not None:
+        rows = (_NEWEST_OF_EACH if newest_first else _OLDEST_OF_EACH).format(rows=rows)
     order = "DESC" if newest_first else "ASC"
+    edge = MAX_ID if newest_first else 0
     found = connection.execute(
         text(
-            f"SELECT {_COLUMNS} FROM {_FROM} WHERE {' AND '.join(conditions)}"
+            f"SELECT {_COLUMNS} FROM ({rows}) s LEFT JOIN workers w ON w.id = s.worker_id"
             f" ORDER BY s.id {order} LIMIT :limit"
         ),
         {
-            "status": None if status is None else [str(one) for one in status],
+            "status": sorted({str(one) for one in status or ()}),
+            "edge": edge if after_id is None else max(0, min(after_id, MAX_ID)),
             "labels": json.dumps(dict(labels or {})),
             "task": task,
             "ids": None if ids is None else [one for one in ids if 0 < one <= MAX_ID],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vidan.home import FileLock
+from vidan.stack import account
 from vidan.stack.postgres import PostgresServer
 
 # nothing in it has to survive a power cut
@@ -43,18 +46,28 @@ def postgres() -> Iterator[str]:
 
 
 def _sweep(place: Path) -> None:
-    for folder in place.glob(f"{_NAME}*"):
+    for folder in filter(_is_ours, place.glob(f"{_NAME}*")):
         lock = FileLock(folder / _LOCK)
         try:
             if lock.acquire(shared=False):
                 _remove(folder)
         except OSError:
-            continue  # another user's, or another process sweeps too
+            continue  # another process sweeps too
         finally:
             lock.release()
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether it is this user's own folder: in a place for all, others may lay out links."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
 def _remove(folder: Path) -> None:
-    data = (folder / "postgres").resolve()  # root's may be elsewhere
-    shutil.rmtree(data, ignore_errors=True)
+    data = (folder / "postgres").resolve()
+    if os.geteuid() == 0 and data.parent == account.OUTSIDE.resolve():
+        shutil.rmtree(data, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
