@@ -32,10 +32,12 @@ ROUND_SECONDS = 1.0
 PACE_SECONDS = 0.05
 """At the soonest: what is due may be another's to announce, one that stands still."""
 HOUSEKEEPING_SECONDS = 600.0
+HOUSEKEEPING_AGAIN_SECONDS = 30.0
+"""How long housekeeping waits that failed, such as for a table that somebody locks."""
 EXPIRY_SECONDS = 0.5
 """How often leases are looked at. A row that a dying session still locks waits for another look."""
 BROKER_AWAY_SECONDS = 2.0
-"""How long announcements wait that could not be delivered: each try takes seconds."""
+"""How long all announcements wait after some that could not be delivered."""
 RETRIES_SECONDS = 0.5
 """How long one look at the retry topic waits for an event."""
 PAUSE = timedelta(seconds=5)
@@ -59,6 +61,8 @@ class Orchestrator:
         self._retries = self._broker.consumer(ORCHESTRATORS_GROUP, [RETRY_TOPIC])
         self._next_housekeeping = 0.0
         self._away = False
+        self._undelivered = False  # the last announcements could not be delivered
+        self._held_until = 0.0  # nothing is announced before
         self._told = False  # NOTIFY: there is something to announce
         self._breaks = 0  # errors of the database so far
 
@@ -98,11 +102,12 @@ class Orchestrator:
     def announce(self) -> int:
         """Announce what is due; returns how many were. A failed announcement is due again.
 
-        Of very many the rest is left to the next round: there is the house to keep in between.
+        After a failure nothing is announced for a while: of a long backlog there is always more
+        due. Of very many the rest is left to the next round: there is the house to keep in between.
         """
         announced = 0
         for _ in range(BATCHES_A_ROUND):
-            if self.stopping:
+            if self.stopping or self._held() > 0:
                 break
             ids = self._connected().retrying(lambda c: announcements.take_due(c, BATCH))
             if not ids:
@@ -111,12 +116,22 @@ class Orchestrator:
             announced += len(ids) - len(failed)
             if failed:
                 self._again(failed)
-            if failed or len(ids) < BATCH:
+            elif self._undelivered:
+                self._undelivered = False
+                log.info("announcements are delivered again")
+            if len(ids) < BATCH:
                 break
         return announced
 
+    def _held(self) -> float:
+        """Return for how many seconds more nothing is announced."""
+        return self._held_until - time.monotonic()
+
     def _again(self, failed: list[int]) -> None:
-        log.warning("%d announcements could not be delivered: they wait", len(failed))
+        level = logging.DEBUG if self._undelivered else logging.WARNING
+        log.log(level, "%d announcements could not be delivered: they wait", len(failed))
+        self._undelivered = True
+        self._held_until = time.monotonic() + BROKER_AWAY_SECONDS
         self._connected().retrying(
             lambda c: announcements.announce_again(c, failed, delay=BROKER_AWAY_SECONDS)
         )
@@ -222,10 +237,23 @@ class Orchestrator:
             announcement = _seconds(announcements.next_due(connection))
         if announcement <= 0:
             self.announce()
-        self.keep_house()
+        self._try_to_keep_house()
         if schedule <= 0:  # last: what it meets keeps nothing else from being done
             self.fire()
-        return max(PACE_SECONDS, min(schedule, announcement))
+        return max(PACE_SECONDS, min(schedule, max(announcement, self._held())))
+
+    def _try_to_keep_house(self) -> None:
+        """Keep house, or try later: what is in the way is mostly a lock, and no break."""
+        try:
+            self.keep_house()
+        except Exception as error:
+            self._next_housekeeping = time.monotonic() + HOUSEKEEPING_AGAIN_SECONDS
+            log.warning(
+                "housekeeping failed, again in %.0f s: %s",
+                HOUSEKEEPING_AGAIN_SECONDS,
+                error,
+                exc_info=not isinstance(error, DatabaseUnavailable),
+            )
 
     def _listen(self, listener: Listener, seconds: float) -> None:
         self._told = listener.wait(seconds)

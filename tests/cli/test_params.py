@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from enum import StrEnum
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vidan.cli import params
 from vidan.cli.output import plain, printable
-from vidan.cli.scenario_create import typed
-from vidan.services.tasks import DETECT, TaskSpec
+from vidan.cli.param_types import typed
+from vidan.run import Run
+from vidan.services.tasks import DETECT
+from vidan.tasks import Vidan
 
 
 @pytest.mark.parametrize(
@@ -34,17 +39,77 @@ def test_no_durations(word: str) -> None:
     ],
 )  # fmt: skip
 def test_params_are_json_if_they_parse_as_such(word: str, value: object) -> None:
-    assert params.param(word) == ("n", value)
+    name, given = params.param(word)
+    assert (name, given.value) == ("n", value)
+    assert given.word == word.removeprefix("n=")
 
 
 def test_params_take_the_types_of_the_schema() -> None:
-    given = {"labels": "person, car", "model": 7, "min_score": 0.5, "every": "x"}
-    assert typed(given, DETECT) == {
+    words = ["labels=person, car", "model=7", "min_score=0.5", "every=x"]
+    assert typed(dict(map(params.param, words)), DETECT) == {
         "labels": ["person", "car"], "model": "7", "min_score": 0.5, "every": "x",
     }  # fmt: skip
-    maybe = TaskSpec("t", {"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "null"}]}}})
-    assert typed({"a": 12, "b": 12}, maybe) == {"a": "12", "b": 12}
-    assert typed({"a": None}, maybe) == {"a": None}
+
+
+class Version(StrEnum):
+    OLD = "1.10"
+
+
+def task(
+    run: Run,
+    text: str,
+    maybe: str | None,
+    version: Version,
+    names: list[str],
+    versions: list[Version] | None,
+    either: str | float,
+    numbers: list[float],
+    both: list[str | int],
+) -> None:
+    """Do nothing."""
+
+
+TEXTS = ["1.10", "1e5", "1E400", "-0", "12345678901234567890.5", "true", " 7 ", '{"a": 1}', "[1]"]
+
+
+@pytest.mark.parametrize("name", ["text", "maybe", "version"])
+@pytest.mark.parametrize("word", TEXTS)
+def test_text_is_the_word_itself(name: str, word: str) -> None:
+    assert of_task(f"{name}={word}") == word
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ('text="1.10"', "1.10"), ("maybe=null", None), ('maybe="null"', "null"),
+        ("names=1.10", ["1.10"]), ("names=1.10,2", ["1.10", "2"]), ("names=true", ["true"]),
+        ('names=["1.10"]', ["1.10"]), ('names="1.10"', ["1.10"]), ("versions=1.10", ["1.10"]),
+        ("versions=null", None), ("either=1.10", 1.1), ("numbers=1.10", [1.1]), ("both=1", [1]),
+    ],
+)  # fmt: skip
+def test_what_the_schema_allows_is_what_a_word_becomes(word: str, value: object) -> None:
+    assert of_task(word) == value
+
+
+def of_task(word: str) -> object:
+    """What a task with many types of parameters gets for `name=word`."""
+    app = Vidan()
+    app.task(name="t", source=False)(task)
+    name, given = params.param(word)
+    return typed({name: given}, app.tasks["t"].spec)[name]
+
+
+@pytest.mark.parametrize("word", ["36526d", "9999999d", "9" * 400, "9" * 400 + "d"])
+def test_no_time_is_longer_ago_than_a_century(word: str) -> None:
+    with pytest.raises(ValueError, match="longer ago than 100 years"):
+        params.before(word)
+
+
+def test_a_time_or_how_long_ago() -> None:
+    assert params.before("36525d") == params.LONGEST_AGO
+    assert params.before("2026-11-01T12:00+00:00") == datetime(2026, 11, 1, 12, tzinfo=UTC)
+    with pytest.raises(ValueError, match="neither a duration"):
+        params.before("soon")
 
 
 @given(st.text())

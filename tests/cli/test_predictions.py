@@ -132,6 +132,21 @@ def test_watch_ends_when_it_has_what_was_asked_for(vidan: Shell, stored: int) ->
     assert frames(vidan("predictions", "watch", stored, "--to", 1, "--json").out) == [0, 1]
 
 
+def test_watch_ends_once_the_last_frame_has_been_passed(
+    vidan: Shell, stored: int, worker: PlayedWorker
+) -> None:
+    """It is never stored: every fifth is, or it is one that was lost."""
+    process = vidan.start("predictions", "watch", stored, "--to", 17, "--from", 13, "-q")
+    assert process.stdout is not None
+    assert [int(process.stdout.readline()) for _ in range(2)] == [13, 14]
+    worker.store([15])
+    assert process.stdout.readline() == "15\n"
+    assert process.poll() is None  # the next may be 17
+    worker.store([20])
+    assert process.communicate(timeout=30)[0] == ""
+    assert process.returncode == 0
+
+
 def test_watch_begins_again_when_the_scenario_does(
     vidan: Shell, stored: int, worker: PlayedWorker
 ) -> None:

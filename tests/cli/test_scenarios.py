@@ -15,8 +15,9 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.domain import Gap, Status
-from vidan.services import scenarios
+from vidan.services import scenarios, tasks
 from vidan.services.scenarios import NewScenario
+from vidan.services.tasks import TaskSpec
 
 KEYS = set(
     "id name key labels task source params queue priority status frames_done frames_total pruned"
@@ -84,6 +85,18 @@ def test_create_takes_all_that_a_scenario_has(vidan: Shell) -> None:
     assert (record["name"], record["key"]) == ("north", "k1")
     assert (record["queue"], record["priority"], record["status"]) == ("night", -3, "inactive")
     assert record["created_at"].endswith("+00:00")
+
+
+def test_a_param_that_is_text_is_stored_as_it_was_written(vidan: Shell, database: Database) -> None:
+    properties = {
+        "version": {"type": "string"},
+        "names": {"type": "array", "items": {"type": "string"}},
+    }
+    with database.begin() as connection:
+        tasks.publish(connection, [TaskSpec("t", {"properties": properties}, needs_source=False)])
+    words = ["--param", "version=1.10", "--param", "names=1.10"]
+    ended = vidan("scenario", "create", "--task", "t", *words, "--json")
+    assert ended.json()["params"] == {"version": "1.10", "names": ["1.10"]}
 
 
 def test_a_repeated_key_returns_the_scenario_that_has_it(vidan: Shell) -> None:

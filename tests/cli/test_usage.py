@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from tests.cli.conftest import Shell
+from tests.cli.conftest import Ended, Shell
 
 WRONG = {
     "no command": ([], "missing command"),
@@ -56,6 +58,9 @@ WRONG = {
     "replay one and all": (["dead", "replay", "1", "--all"], "exclude"),
     "replay one of a topic": (["dead", "replay", "1", "--topic", "t"], "exclude"),
     "purge before nonsense": (["dead", "purge", "--all", "--before", "soon"], "2026-11-01"),
+    "purge before the calendar": (["dead", "purge", "--all", "--before", "9999999d"], "100 years"),
+    "prune before the calendar": (["db", "prune", "--before", "9999999d"], "100 years"),
+    "events since before it": (["events", "--since", "9999999d"], "100 years"),
     "purge one by age": (["dead", "purge", "1", "--before", "3d"], "exclude"),
     "no app": (["worker", "--cpus", "1", "--app", "shop"], "module:app"),
     "no frames a child": (["worker", "--max-frames-per-child", "0"], "too small"),
@@ -131,3 +136,33 @@ def test_a_closed_pipe_ends_quietly(bare: Shell) -> None:
     assert process.wait(30) == 0
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_outcome(vidan: Shell, closed: str) -> None:
+    listed = closing(vidan, closed, "scenario", "list")
+    assert (listed.code, listed.out, listed.err) == (0, "", "")
+    missing = closing(vidan, closed, "scenario", "show", 7, "--json")
+    assert (missing.code, missing.out) == (3, "")
+    if "2>&-" not in closed:
+        assert missing.error()["error"] == "no scenario 7"
+
+
+def test_a_closed_stdin_is_an_empty_one(vidan: Shell) -> None:
+    ended = closing(vidan, "<&-", "scenario", "create", "--from", "-")
+    assert (ended.code, ended.out) == (10, "")
+    assert "no sources in stdin" in ended.err
+    assert "add --yes" in closing(vidan, "<&-", "db", "prune", "--before", "30d").err
+
+
+def closing(shell: Shell, closed: str, *words: object) -> Ended:
+    """Run the command with some of its streams closed by a shell."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *shell.command(*words)],
+        capture_output=True,
+        text=True,
+        env=shell.environment,
+        cwd=shell.folder,
+        timeout=180,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)

@@ -22,7 +22,7 @@ HEARTBEAT_PATIENCE = timedelta(seconds=8)
 RELEASE_PATIENCE = timedelta(seconds=5)
 """An orchestrator releases what was left behind within a second."""
 ANNOUNCE_PATIENCE = timedelta(seconds=15)
-"""An orchestrator announces within a second; while the broker is away it tries every 5 s."""
+"""An orchestrator announces within a second; while the broker is away it tries every 2 s."""
 LATELY = timedelta(days=1)
 MOST_REASONS = 8
 

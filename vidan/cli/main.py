@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -158,6 +159,7 @@ def _vidan(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (the process's own by default); returns the exit code."""
+    _open_what_is_closed()
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         with interruptions.raised():
@@ -167,6 +169,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def _open_what_is_closed() -> None:
+    """Let `<&-`, `>&-` and `2>&-` mean /dev/null; the descriptor must not become a connection's."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 
 def _run(args: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from vidan.domain import Status
 from vidan.errors import UsageError
 
 MAX_ID = 2**63 - 1
+LONGEST_AGO = timedelta(days=36525)
+"""A hundred years: the calendars of Python and PostgreSQL begin at times of their own."""
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 
@@ -29,12 +32,17 @@ def duration(word: str) -> float:
 def before(word: str) -> datetime | timedelta:
     """A time such as 2026-11-01 or 2026-11-01T12:00+00:00, or how long ago: 30d, 12h.
 
-    A time without a zone is one of this machine's. ValueError for anything else.
+    A time without a zone is one of this machine's. ValueError for anything else, and for what is
+    longer ago than a hundred years.
     """
     try:
-        return timedelta(seconds=duration(word))
-    except (ValueError, OverflowError):
+        seconds = duration(word)
+    except ValueError:
         pass
+    else:
+        if seconds > LONGEST_AGO.total_seconds():
+            raise ValueError(f"{word!r} is longer ago than 100 years")
+        return timedelta(seconds=seconds)
     try:
         return moment(word)
     except ValueError:
@@ -87,13 +95,21 @@ def names(word: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def param(word: str) -> tuple[str, Any]:
-    """Name and value of a task's parameter: the value is JSON if it parses as such, else text."""
+@dataclass(frozen=True)
+class Given:
+    """What a task's parameter was given: the word, and its value, which is JSON if it parses."""
+
+    word: str
+    value: Any
+
+
+def param(word: str) -> tuple[str, Given]:
+    """Name and value of a task's parameter; ValueError for anything but `k=v`."""
     name, value = label(word)
     try:
-        return name, json.loads(value, parse_constant=_no_constant)
+        return name, Given(value, json.loads(value, parse_constant=_no_constant))
     except ValueError:
-        return name, value
+        return name, Given(value, value)
 
 
 def _no_constant(word: str) -> Any:

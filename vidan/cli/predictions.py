@@ -140,7 +140,7 @@ def follow(
 ) -> Scenario | None:
     """Hand over what is stored as it comes; the scenario as it ended, None if no more was wanted.
 
-    The status is read before the last page, so that nothing stored at the end is missed.
+    Status and checkpoint are read before the last page, so that nothing stored by then is missed.
     """
     from vidan.cli import following
     from vidan.domain import ENDED
@@ -159,6 +159,8 @@ def follow(
             return None
         if page:
             continue
+        if selection.passed(scenario.checkpoint):
+            return None
         if scenario.status in ENDED:
             return scenario
         time.sleep(following.POLL_SECONDS)

@@ -14,6 +14,7 @@ import typer
 from vidan.cli import connect
 from vidan.cli.command import Commands
 from vidan.cli.output import Output
+from vidan.cli.param_types import typed
 from vidan.cli.params import TimeoutOption, duration, label, moment, param, status, unique
 from vidan.errors import InputRejected, UsageError
 
@@ -218,33 +219,6 @@ def _read_sources(file: str) -> list[str]:
         where = "stdin" if file == "-" else file
         raise InputRejected(f"no sources in {where}", hint="one a line is expected")
     return found
-
-
-def typed(given: dict[str, Any], spec: TaskSpec) -> dict[str, Any]:
-    """Params as the task's schema types them: `labels=a,b` is a list there, `name=123` a string."""
-    properties = spec.params_schema.get("properties", {})
-    return {name: _typed(value, properties.get(name, {})) for name, value in given.items()}
-
-
-def _typed(value: Any, schema: dict[str, Any]) -> Any:
-    kinds = _kinds(schema)
-    if "array" in kinds and isinstance(value, str):
-        return [item.strip() for item in value.split(",")]
-    if "array" in kinds and not isinstance(value, list) and value is not None:
-        return [value]
-    if kinds and kinds <= {"string", "null"} and not isinstance(value, str) and value is not None:
-        import json
-
-        return json.dumps(value)  # the word that was parsed as JSON meant itself
-    return value
-
-
-def _kinds(schema: dict[str, Any]) -> set[str]:
-    kind = schema.get("type", [])
-    kinds = {kind} if isinstance(kind, str) else set(kind)
-    for other in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        kinds |= _kinds(other)
-    return kinds
 
 
 def _each(

@@ -53,6 +53,10 @@ class Selection:
         """Whether nothing that comes later is wanted."""
         return self.limit == 0 or (self.to is not None and self.last >= self.to)
 
+    def passed(self, checkpoint: int) -> bool:
+        """Whether a run that goes on at `checkpoint` stores nothing more that is wanted."""
+        return self.to is not None and checkpoint > self.to
+
     @property
     def unseen(self) -> str | None:
         """What to say of labels that no detection read so far has: one may be mistyped."""

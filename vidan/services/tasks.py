@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -138,10 +140,9 @@ def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> N
 
 
 def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
-    from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    error = best_match(Draft202012Validator(spec.params_schema).iter_errors(dict(params)))
+    error = best_match(_validator()(spec.params_schema).iter_errors(dict(params)))
     if error is None:
         return
     known = spec.params_schema.get("properties", {})
@@ -158,3 +159,30 @@ def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
         f"task {spec.name}: {f'param {where}: ' if where else ''}{error.message}",
         hint=f"its params: {allowed} (see `vidan tasks show {spec.name}`)",
     )
+
+
+_WITH_PATTERNS = ("pattern", "patternProperties", "additionalProperties")
+
+
+@cache
+def _validator() -> Any:
+    """Return jsonschema's validator, which passes over patterns that `re` can't compile.
+
+    Pydantic's own know more, such as `\\p{Lu}`: the worker checks them.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    checks = Draft202012Validator.VALIDATORS
+    lenient = {name: _lenient(checks[name]) for name in _WITH_PATTERNS}
+    return extend(Draft202012Validator, lenient)  # type: ignore[no-untyped-call]
+
+
+def _lenient(check: Callable[..., Iterator[Any] | None]) -> Callable[..., Iterator[Any]]:
+    def lenient(*arguments: Any) -> Iterator[Any]:
+        try:
+            yield from check(*arguments) or ()
+        except re.error:
+            return
+
+    return lenient
