@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from vidan.batcher import Batcher, Clock, Seat
-from vidan.errors import DeviceLost
+from vidan.errors import DeviceLost, RejectedTask, VidanError
 from vidan.vision.detector import build_detector, device_lost
 
 _Stamp = tuple[int, int, int]
@@ -19,7 +19,8 @@ _Stamp = tuple[int, int, int]
 class DetectorCache:
     """Builds detectors when they are first asked for, and keeps the `keep` used last.
 
-    One whose file of weights has been replaced since is built anew, and takes the other's place.
+    One whose file of weights has been replaced since is built anew, and takes the other's place;
+    what is wrong with the file then may be that it is just being written, so a retry may mend it.
     One that goes is in memory until the last scenario that uses it has ended. `on_lost` is called
     when the GPU is of no more use to this process, in the thread that has found it out.
     """
@@ -63,11 +64,12 @@ class DetectorCache:
 
     def _known(self, key: str, stamp: _Stamp | None) -> Batcher | None:
         with self._lock:
-            known = self._batchers.pop(key, None)
-            if known is None or known[1] != stamp:
+            known = self._batchers.get(key)
+            if known is None:
                 self._make_room()
+            if known is None or known[1] != stamp:
                 return None
-            self._batchers[key] = known  # now used last
+            self._batchers[key] = self._batchers.pop(key)  # now used last
             return known[0]
 
     def _built(self, key: str, stamp: _Stamp | None, options: dict[str, Any]) -> Batcher:
@@ -75,11 +77,14 @@ class DetectorCache:
             built = build_detector(device=self._device, threads=self._threads, **options)
         except Exception as error:
             gone = self._lost(error)
-            if gone is None:
-                raise
-            raise gone from gone.__cause__
+            if gone is not None:
+                raise gone from gone.__cause__
+            if isinstance(error, RejectedTask) and key in self._batchers:
+                raise VidanError(f"the file of weights was replaced: {error}") from error
+            raise
         batcher = Batcher(built, lost=self._lost)
         with self._lock:
+            self._batchers.pop(key, None)
             self._make_room()  # others may have been loaded meanwhile
             self._batchers[key] = batcher, stamp
         return batcher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,27 @@ def params_of(function: Callable[..., Any]) -> type[BaseModel]:
     return create_model(
         function.__name__, __config__=ConfigDict(extra="forbid", protected_namespaces=()), **fields
     )
+
+
+def schema_of(params: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON schema of a function's parameters.
+
+    Infinity and NaN, which JSON lacks, are left out: the model applies such defaults all the same.
+    """
+    found: dict[str, Any] = _finite(params.model_json_schema())
+    return found
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items() if not _beyond_json(one)}
+    if isinstance(value, list):
+        return [_finite(one) for one in value if not _beyond_json(one)]
+    return value
+
+
+def _beyond_json(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def result_of(function: Callable[..., Any]) -> Callable[[Any], Any] | None:

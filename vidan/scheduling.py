@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
+from os import PathLike
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -29,14 +30,14 @@ class Schedule:
     twice comes once; what comes every hour or oftener keeps its pace. `catch_up` says what becomes
     of times when no orchestrator ran: `latest` makes up for the last one, `all` for each, `skip`
     for none. `name` is the task's unless given; it has to be, for a second one of the same task.
-    Raises InputRejected.
+    A local `source` is made absolute where the task is registered. Raises InputRejected.
     """
 
     cron: str
     timezone: str = "UTC"
     catch_up: CatchUp = "latest"
     params: Mapping[str, Any] = field(default_factory=dict)
-    source: str | None = None
+    source: str | PathLike[str] | None = None
     queue: str = "default"
     priority: int = 0
     name: str | None = None
@@ -64,7 +65,7 @@ def named(given: str | Schedule | Sequence[str | Schedule] | None, task: str) ->
 def next_after(cron: str, timezone: str, moment: datetime) -> datetime:
     """Return the first time after a moment, in UTC. Raises InputRejected."""
     try:
-        return next(_times(cron, timezone, moment)).astimezone(UTC)
+        return next(_times_after(cron, timezone, moment))
     except StopIteration:
         raise InputRejected(f"schedule {cron!r} never comes") from None
 
@@ -78,16 +79,28 @@ def due(
     """
     if catch_up == "all":
         times: list[datetime] = []
-        for time in islice(_times(cron, timezone, since - timedelta(seconds=1)), AT_ONCE + 1):
+        after = _times_after(cron, timezone, since - timedelta(seconds=1))
+        for time in islice(after, AT_ONCE + 1):
             if time > now or len(times) == AT_ONCE:
-                return times, time.astimezone(UTC)
-            times.append(time.astimezone(UTC))
+                return times, time
+            times.append(time)
         return times, next_after(cron, timezone, now)
     latest = next(_times(cron, timezone, now + timedelta(seconds=1), back=True)).astimezone(UTC)
     if latest > now:  # within that second
         latest = next(_times(cron, timezone, latest, back=True)).astimezone(UTC)
+    while (later := next_after(cron, timezone, latest)) <= now:  # of an hour that comes twice
+        latest = later
     wanted = since <= latest and (catch_up == "latest" or now - latest <= GRACE)
-    return [latest] if wanted else [], next_after(cron, timezone, now)
+    return [latest] if wanted else [], later
+
+
+def _times_after(cron: str, timezone: str, moment: datetime) -> Iterator[datetime]:
+    """The times after a moment, in UTC. Of an hour that comes twice CronSim tells the first one,
+    also to who asks in the second.
+    """
+    for time in _times(cron, timezone, moment):
+        if (found := time.astimezone(UTC)) > moment:
+            yield found
 
 
 def _times(cron: str, timezone: str, moment: datetime, *, back: bool = False) -> CronSim:

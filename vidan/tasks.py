@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
@@ -75,7 +76,7 @@ class Task(Generic[P, R]):
         documentation = (inspect.getdoc(function) or "").strip()
         self.spec = TaskSpec(
             name=name,
-            params_schema=self.params.model_json_schema(),
+            params_schema=functions.schema_of(self.params),
             needs_source=source,
             summary=documentation.splitlines()[0] if documentation else None,
             max_attempts=retries,
@@ -84,6 +85,7 @@ class Task(Generic[P, R]):
             concurrency=concurrency,
             rate_limit=rate_limit,
         )
+        _check_storable(self.spec)
         self._caller = caller
         self._returns = functions.result_of(function)
 
@@ -216,6 +218,29 @@ class Task(Generic[P, R]):
             ) from None
 
 
+def _check_storable(spec: TaskSpec) -> None:
+    try:
+        storable.json_text(asdict(spec))
+    except ValueError as error:
+        raise InputRejected(
+            f"task {spec.name!r} can't be stored: {error}",
+            hint="see its name, its docstring, its params' defaults, titles and descriptions",
+        ) from None
+
+
+def _schedules(
+    given: str | Schedule | Sequence[str | Schedule] | None, spec: TaskSpec
+) -> list[Schedule]:
+    """Return a task's schedules as they are stored. Raises InputRejected."""
+    found = []
+    for one in scheduling.named(given, spec.name):
+        with schedules.named_in_errors(one):
+            stored = replace(one, source=calls.stored_source(one.source, check=False))
+        schedules.check(spec, stored)
+        found.append(stored)
+    return found
+
+
 def _said(task: str, error: ValidationError, what: str = "param") -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"]))
@@ -252,6 +277,15 @@ class Vidan:
         # by name: it stands above the tasks, on the servers that no worker has to do with
         testing = importlib.import_module("vidan.testing")
         return cast("AbstractContextManager[Stack]", testing.stack(self, device=device))
+
+    def _check_names(self, added: Iterable[Schedule]) -> None:
+        taken = {one.name: task.name for task in self.tasks.values() for one in task.schedules}
+        for one in added:
+            if one.name in taken:
+                raise InputRejected(
+                    f"schedule {one.name!r} is that of task {taken[one.name]!r} already",
+                    hint='Schedule("0 6 * * *", name="morning")',
+                )
 
     @overload
     def task(self, function: Callable[P, R]) -> Task[P, R]: ...
@@ -330,9 +364,8 @@ class Vidan:
                 concurrency,
                 rate_limit,
             )
-            made.schedules = scheduling.named(schedule, task_name)
-            for one in made.schedules:
-                schedules.check(made.spec, one)
+            made.schedules = _schedules(schedule, made.spec)
+            self._check_names(made.schedules)
             self.tasks[task_name] = made
             return made
 

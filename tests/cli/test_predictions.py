@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
@@ -260,6 +261,12 @@ def test_render_draws_what_is_stored(
 
     with av.open(str(tmp_path / "drawn.mp4")) as drawn:
         assert sum(1 for _ in drawn.decode(video=0)) == 6
+    with worker.database.begin() as connection:  # of one's own, which means something else by them
+        params = '{"every": "10m", "fps": "many", "decoder": "h264"}'
+        connection.execute(
+            text("UPDATE scenarios SET task = 'mine', params = CAST(:p AS jsonb)"), {"p": params}
+        )
+    assert vidan("predictions", "render", 1, "drawn.mp4").code == 0
     assert vidan("predictions", "render", 1, "no/drawn.mp4").code == 10
     video.unlink()
     assert vidan("predictions", "render", 1, "again.mp4").code == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
 import pytest
 
@@ -146,6 +147,18 @@ def test_closed_streams_change_no_outcome(vidan: Shell, closed: str) -> None:
     assert (missing.code, missing.out) == (3, "")
     if "2>&-" not in closed:
         assert missing.error()["error"] == "no scenario 7"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_a_command_starts_has_no_closed_streams(bare: Shell, closed: str) -> None:
+    """Else a worker's log would be written to what gets the descriptor next."""
+    child = "import os; [os.fstat(fd) for fd in range(3)]"
+    code = (
+        "import subprocess, sys; from vidan.cli import main; main._open_what_is_closed();"
+        f" sys.exit(subprocess.call([sys.executable, '-c', '{child}']))"
+    )
+    started = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code]
+    assert subprocess.run(started, env=bare.environment, timeout=60).returncode == 0
 
 
 def test_a_closed_stdin_is_an_empty_one(vidan: Shell) -> None:

@@ -72,6 +72,19 @@ def test_run_analyses_a_video_with_nothing_but_this_machine(
     ]  # fmt: skip
 
 
+def test_run_names_only_what_it_has_written(bare: Shell, home: Path, video: Path) -> None:
+    results = bare.folder / "results"
+    results.mkdir()
+    for name in ("predictions.jsonl", "annotated.mp4"):
+        (results / name).write_bytes(b"an earlier one's")
+    ended = bare.run(
+        "run", video, "--model", "nosuch:build", "--out", results, "--json", "--cpus", 1
+    )
+    assert ended.code == 5, ended.err
+    summary = ended.json()
+    assert (summary["predictions"], summary["video"]) == (None, None)
+
+
 def test_run_uses_no_other_stack_that_the_environment_names(
     bare: Shell, home: Path, video: Path, database_url: str
 ) -> None:

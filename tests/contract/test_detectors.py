@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import av
@@ -470,6 +472,25 @@ def test_a_checkpoint_and_safetensors_load_too(tmp_path: Path, ssdlite: Path) ->
 def test_weights_of_another_model(ssdlite: Path, name: str, message: str) -> None:
     with pytest.raises(RejectedTask, match=message):
         build_detector(f"torchvision/{name}", weights=str(ssdlite))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_weights_are_refused_whatever_reading_them_raises(tmp_path: Path) -> None:
+    whole, file = io.BytesIO(), tmp_path / "damaged.pt"
+    old_format: Any = False  # one pickle after the other, without a checksum
+    torch.save({"a": torch.zeros(3)}, whole, _use_new_zipfile_serialization=old_format)
+    random = Random(1)
+    refused = 0
+    for _ in range(300):
+        content = bytearray(whole.getvalue())
+        for _ in range(random.randint(1, 4)):
+            content[random.randrange(len(content))] = random.randrange(256)
+        file.write_bytes(content)
+        try:
+            build_detector("torchvision/ssd300_vgg16", weights=str(file))
+        except RejectedTask as error:
+            refused += "not a file of weights" in str(error)
+    assert refused > 100
 
 
 def test_weights_that_run_code_are_refused(tmp_path: Path) -> None:

@@ -136,6 +136,24 @@ def test_a_long_way_to_the_place_is_told_and_changes_nothing(
     assert again.frames == [one for one in whole.frames if one[0] >= at]
 
 
+def test_a_pipe_that_is_cut_off_in_its_header_is_refused(tmp_path: Path) -> None:
+    """Who looks at it once more waits for a writer."""
+    content = videos.encode(tmp_path / "a.mkv").read_bytes()[:400]
+    refused: list[BaseException] = []
+
+    def follow(pipe: str) -> None:
+        try:
+            open_source(pipe)
+        except VidanError as error:
+            refused.append(error)
+
+    with fed(tmp_path, content) as pipe:
+        following = threading.Thread(target=follow, args=[pipe], daemon=True)
+        following.start()
+        following.join(60)
+    assert isinstance(refused[0], RejectedTask)
+
+
 class DroppedOut:
     """A container whose storage is gone after some packets."""
 

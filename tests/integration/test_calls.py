@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,6 +73,22 @@ def test_delay_creates_a_scenario_before_any_worker_has_started(
     assert (found.max_attempts, found.queue, handle.new) == (7, "default", True)
     with called.database.begin() as connection:
         assert tasks.get(connection, "shop.look") == called.look.spec
+
+
+def test_a_param_may_be_infinite_by_default(database: Database) -> None:
+    app = Vidan(database.url)
+
+    @app.task(name="shop.limit", source=False)
+    def limit(run: Run, least: float = math.inf, steps: list[float] = [1, math.nan]) -> float:  # noqa: B006
+        return least
+
+    handle = limit.delay()
+    with database.begin() as connection:
+        tasks.publish(connection, [limit.spec])  # as a worker does when it starts
+        properties = tasks.get(connection, "shop.limit").params_schema["properties"]
+        assert scenarios.get(connection, handle.id).params == {}
+    assert properties["least"] == {"title": "Least", "type": "number"}
+    app.caller.database.close()
 
 
 def test_what_a_worker_has_published_stands(called: Called) -> None:

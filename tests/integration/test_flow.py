@@ -58,6 +58,19 @@ def restart(database: Database, scenario_id: int) -> None:
         requests.start(connection, scenario_id, from_beginning=True)
 
 
+@pytest.mark.parametrize("given", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:00:00+00:00"])
+def test_a_time_out_of_range_that_was_stored_before_ends_no_run(
+    database: Database, worker: PlayedWorker, given: str
+) -> None:
+    create(database, then=[then()])
+    stored = "UPDATE followups SET new = new || jsonb_build_object('not_before', CAST(:at AS text))"
+    execute(database, stored, at=given)
+    worker.claim()
+    worker.end(Status.COMPLETED)
+    (later,) = of_task(database, "later")
+    assert later.not_before.year == (1970 if given < "1970" else 9000)
+
+
 def then(task: str = "later", **more: Any) -> NewScenario:
     return NewScenario(task=task, **more)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from sqlalchemy import text
 
 from vidan.db.session import Database
 from vidan.errors import NotFoundError
+from vidan.run import Run
 from vidan.scheduling import Schedule
 from vidan.services import scenarios, schedules, tasks
 from vidan.services.scenarios import Scenario
 from vidan.services.schedules import Fired, Scheduled
+from vidan.tasks import Vidan
 
 TASK = tasks.TaskSpec("nightly", {}, needs_source=False)
 HOURLY = Schedule("0 * * * *", name="hourly", params={"a": 1}, queue="slow")
@@ -77,6 +80,30 @@ def test_a_schedule_that_is_due_creates_its_scenario(database: Database) -> None
     assert one.labels == {"schedule": "hourly"}
     assert schedule.last_id == one.id
     assert schedule.next_at - schedule.last_at == timedelta(hours=1)
+
+
+def test_what_is_registered_is_published_and_fired(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Vidan()
+    full = Schedule(
+        "0 * * * *", name="n" * 900, source=Path("clip.mp4"), params={"x": 0.5}, queue="q" * 1000,
+        priority=-(2**31),
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+
+    @app.task(name="look", schedule=full)
+    def look(run: Run, x: float = 1) -> None: ...
+
+    monkeypatch.chdir("/")
+    with database.begin() as connection:
+        tasks.publish(connection, [look.spec])
+        schedules.publish(connection, "videos:app", [("look", one) for one in look.schedules])
+    let_pass(database, 0)
+    assert [one.error for one in fire(database)] == [None]
+    (one,) = created(database)
+    assert (one.source, one.params) == (str(tmp_path / "clip.mp4"), {"x": 0.5})
+    assert (one.queue, one.priority) == ("q" * 1000, -(2**31))
 
 
 @pytest.mark.parametrize(("catch_up", "expected"), [("latest", 1), ("all", 6)])

@@ -198,6 +198,29 @@ def test_weights_that_were_replaced_take_the_place_of_the_old_ones(
     assert len(before.submit(pixels, 2, 2).result()) == 1  # who runs goes on with what it had
 
 
+def test_weights_that_are_just_being_replaced_are_tried_again(
+    built: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "best.pt"
+    weights.write_bytes(b"first")
+    cache = DetectorCache()
+    cache.get(lambda _: nullcontext(), model="a", weights=str(weights))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RejectedTask("the weights do not fit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("vidan.detectors.build_detector", refuse)
+        weights.write_bytes(b"the first half of")
+        with pytest.raises(VidanError, match="was replaced: the weights do not fit") as refused:
+            cache.get(lambda _: nullcontext(), model="a", weights=str(weights))
+        assert not isinstance(refused.value, RejectedTask)
+        with pytest.raises(RejectedTask):
+            cache.get(lambda _: nullcontext(), model="b", weights=str(weights))
+    cache.get(lambda _: nullcontext(), model="a", weights=str(weights))
+    assert built == ["a", "a"]
+
+
 def test_weights_that_are_not_there_are_told_by_who_reads_them() -> None:
     for weights in ("/nonexistent/best.pt", "a\0b"):
         with pytest.raises(VidanError):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -54,6 +57,39 @@ def test_the_latest_of_the_doubled_hour_is_found(catch_up: str) -> None:
     assert following_one == now + timedelta(minutes=30)
     times, _ = due(NIGHTLY, "Europe/Berlin", "latest", now - timedelta(hours=9), now)
     assert times == [now - timedelta(minutes=90)]  # the first 02:30 of the two
+
+
+DOUBLED = {
+    "Europe/Berlin": datetime(2026, 10, 25, 0, tzinfo=UTC),
+    "America/New_York": datetime(2026, 11, 1, 5, tzinfo=UTC),
+    "Australia/Lord_Howe": datetime(2026, 4, 4, 14, tzinfo=UTC),
+    "America/Santiago": datetime(2026, 4, 5, 2, tzinfo=UTC),
+}
+"""Hours before the clocks go back."""
+
+
+@pytest.mark.parametrize("zone", DOUBLED)
+@pytest.mark.parametrize(
+    "cron", ["30 2 * * *", "45 1 * * *", "30 23 * * *", "15 1,2,3 * * *", "*/20 1-3 * * *"]
+)
+def test_in_the_doubled_hour_what_comes_next_is_not_past(zone: str, cron: str) -> None:
+    for minute in range(150):
+        moment = DOUBLED[zone] + timedelta(minutes=minute, seconds=1)
+        assert next_after(cron, zone, moment) > moment
+
+
+@pytest.mark.parametrize("catch_up", ["latest", "all"])
+@pytest.mark.parametrize("zone", DOUBLED)
+def test_in_the_doubled_hour_what_was_missed_is_found(zone: str, catch_up: str) -> None:
+    for cron in (NIGHTLY, HALF_HOURLY, "45 1 * * *", "*/20 1-3 * * *"):
+        times = [next_after(cron, zone, DOUBLED[zone] - timedelta(days=1))]
+        for _ in range(70):
+            times.append(next_after(cron, zone, times[-1]))
+        for minute in range(0, 180, 5):
+            now = DOUBLED[zone] + timedelta(minutes=minute, milliseconds=200)
+            missed = [one for one in times if one <= now]
+            expected = missed if catch_up == "all" else missed[-1:]
+            assert due(cron, zone, catch_up, times[0], now) == (expected, times[len(missed)])
 
 
 NOW = datetime(2026, 5, 1, 12, 0, 0, 500_000, tzinfo=UTC)
@@ -150,3 +186,45 @@ def test_a_schedule_is_checked_against_its_task() -> None:
     assert "a" not in app.tasks
     with pytest.raises(InputRejected, match="takes no source"):
         app.task(name="c", source=False, schedule=Schedule("0 6 * * *", source="/a"))(quiet)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"params": {"x": math.inf}},
+        {"params": {"x": "a\x00"}},
+        {"params": {"x": object()}},
+        {"source": ""},
+        {"source": 3},
+        {"source": "/a\x00.mp4"},
+        {"source": "/\udcff.mp4"},
+        {"queue": ""},
+        {"queue": None},
+        {"queue": "a\x00"},
+        {"queue": "q" * 2000},
+        {"priority": 2**31},
+        {"priority": 0.5},
+        {"priority": "high"},
+    ],
+    ids=lambda wrong: f"{wrong}"[:30],
+)
+def test_what_its_scenarios_could_not_have_is_refused_with_its_name(wrong: dict[str, Any]) -> None:
+    def look(run: Run, x: Any = None) -> None: ...
+
+    app = Vidan()
+    with pytest.raises(InputRejected, match=r"^schedule 'noon': "):
+        app.task(name="look", schedule=Schedule("0 12 * * *", name="noon", **wrong))(look)
+    assert app.tasks == {}
+
+
+@pytest.mark.parametrize("source", ["clip.mp4", Path("clip.mp4")], ids=["text", "path"])
+def test_a_local_source_is_absolute(
+    source: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    app = Vidan()
+    given = [Schedule("0 6 * * *", source=source), Schedule("0 7 * * *", name="b")]
+    app.task(name="a", schedule=given)(quiet)
+    app.task(name="c", schedule=Schedule("0 6 * * *", source="rtsp://camera/1"))(quiet)
+    sources = [one.source for task in app.tasks.values() for one in task.schedules]
+    assert sources == [str(tmp_path / "clip.mp4"), None, "rtsp://camera/1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,6 +21,7 @@ from pydantic import Field, PlainSerializer
 from vidan import catalogue
 from vidan.errors import InputRejected, RejectedTask
 from vidan.run import Run
+from vidan.scheduling import Schedule
 from vidan.services.storable import MAX_JSON_BYTES
 from vidan.tasks import Task, Vidan, load_tasks
 
@@ -179,6 +182,61 @@ def test_a_bound_in_the_signature_is_in_the_schema() -> None:
 
     (task,) = app.tasks.values()
     assert task.spec.params_schema["properties"]["every"]["minimum"] == 1
+
+
+class Distance(float, Enum):
+    NEAR = 1.0
+    ANY = math.inf
+
+
+def test_what_json_lacks_is_left_out_of_the_schema_and_applied_all_the_same() -> None:
+    app = Vidan()
+
+    @app.task(name="t")
+    def task(
+        run: Run,
+        least: float = math.inf,
+        default: dict[str, float] = {"a": math.inf, "b": 1},  # noqa: B006
+        distance: Distance = Distance.ANY,
+        example: Annotated[float, Field(examples=[-math.inf, 2.0])] = 2.0,
+    ) -> list[bool]:
+        return [least == default["a"] == distance == math.inf, default["b"] == 1]
+
+    schema = registered(app).spec.params_schema
+    assert json.loads(json.dumps(schema, allow_nan=False)) == schema
+    assert schema["properties"]["least"] == {"title": "Least", "type": "number"}
+    assert schema["properties"]["default"]["type"] == "object"
+    assert schema["properties"]["example"]["examples"] == [2.0]
+    assert called(app, {}) == [True, True]
+
+
+def test_schedules_of_two_tasks_have_names_of_their_own() -> None:
+    app = Vidan()
+    app.task(name="first", source=False, schedule="0 6 * * *")(returning(None))
+    second = app.task(name="second", source=False, schedule=Schedule("0 7 * * *", name="first"))
+    with pytest.raises(InputRejected, match="schedule 'first' is that of task 'first' already"):
+        second(returning(None))
+    assert list(app.tasks) == ["first"]
+
+
+def in_the_docstring(run: Run) -> None: ...
+
+
+def in_a_default(run: Run, end: str = "\x00") -> None: ...
+
+
+def in_a_description(run: Run, n: Annotated[int, Field(description="\ud800")] = 1) -> None: ...
+
+
+in_the_docstring.__doc__ = "Do\x00nothing."
+
+
+@pytest.mark.parametrize("function", [in_the_docstring, in_a_default, in_a_description])
+def test_a_task_that_can_not_be_stored_is_refused_at_once(function: Callable[..., None]) -> None:
+    app = Vidan()
+    with pytest.raises(InputRejected, match=r"task 'shop\.t' can't be stored: a NUL"):
+        app.task(name="shop.t")(function)
+    assert app.tasks == {}
 
 
 @pytest.mark.parametrize(

@@ -172,10 +172,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _open_what_is_closed() -> None:
-    """Let `<&-`, `>&-` and `2>&-` mean /dev/null; the descriptor must not become a connection's."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    """Let `<&-`, `>&-` and `2>&-` mean /dev/null, for the processes that it starts as well.
+
+    Else the descriptor would become that of a connection, or of a supervisor's board.
+    """
+    for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+            opened = Path(os.devnull).open(mode)  # noqa: SIM115
+            os.set_inheritable(opened.fileno(), opened.fileno() == fd)
+            setattr(sys, name, opened)
 
 
 def _run(args: list[str]) -> int:

@@ -168,7 +168,7 @@ def plain(value: object) -> str:
     elif isinstance(value, bool):
         text = "yes" if value else "no"
     elif isinstance(value, float):
-        text = f"{value:.2f}".rstrip("0").rstrip(".")
+        text = repr(value).removesuffix(".0")
     elif isinstance(value, datetime):
         text = moment(value)
     elif isinstance(value, dict):

@@ -35,11 +35,8 @@ def before(word: str) -> datetime | timedelta:
     A time without a zone is one of this machine's. ValueError for anything else, and for what is
     longer ago than a hundred years.
     """
-    try:
+    if _DURATION.fullmatch(word) and not word.isdecimal():  # 20261001 is a date
         seconds = duration(word)
-    except ValueError:
-        pass
-    else:
         if seconds > LONGEST_AGO.total_seconds():
             raise ValueError(f"{word!r} is longer ago than 100 years")
         return timedelta(seconds=seconds)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vidan.db.session import Database
     from vidan.domain import Detection
 
+DETECT = "detect"
 PAGE = 500
 
 
@@ -47,11 +48,13 @@ def render_scenario(
         )
     from vidan.vision.render import render
 
+    # a task of one's own may call anything `every`
+    params = scenario.params if scenario.task == DETECT else {}
     frames = open_source(
         source,
-        decoder=scenario.params.get("decoder", "pyav"),
-        every=scenario.params.get("every", 1),
-        fps=scenario.params.get("fps"),
+        decoder=params.get("decoder", "pyav"),
+        every=params.get("every", 1),
+        fps=params.get("fps"),
     )
     bar = None if progress is None else progress.add_task("drawing", total=scenario.frames_done)
 

@@ -146,8 +146,8 @@ class _Run:
         except KeyboardInterrupt:
             run_results.tell_how_to_go_on(self.database, self.out, scenario_id, self.queue)
             return failures.INTERRUPTED
-        run_results.write(self.database, self.out, scenario, self.results)
-        run_results.summarise(self.database, self.out, scenario, self.results)
+        written = run_results.write(self.database, self.out, scenario, self.results)
+        run_results.summarise(self.database, self.out, scenario, self.results, written)
         return following.code_of(scenario.status)
 
     def _create(self) -> int:

@@ -41,16 +41,21 @@ def prepare(folder: Path, source: str) -> Path:
     return folder.absolute()
 
 
-def write(database: Database, out: Output, scenario: Scenario, folder: Path | None) -> None:
-    """Write what was stored to the folder, as lines and drawn; what can't be drawn is only said."""
+def write(database: Database, out: Output, scenario: Scenario, folder: Path | None) -> list[Path]:
+    """Write what was stored to the folder, as lines and drawn; what can't be drawn is only said.
+
+    Returns the files that were written.
+    """
     if folder is None or scenario.frames_done == 0:
-        return
+        return []
     exporting.write(_pages(database, scenario.id), "jsonl", str(folder / PREDICTIONS))
     try:
         with out.progress() as progress:
             rendering.render_scenario(database, scenario.id, str(folder / VIDEO), progress)
     except VidanError as error:
         out.warn(f"no {VIDEO}: {error}")
+        return [folder / PREDICTIONS]
+    return [folder / PREDICTIONS, folder / VIDEO]
 
 
 def _pages(database: Database, scenario_id: int) -> Iterator[list[StoredFrame]]:
@@ -66,8 +71,10 @@ def _pages(database: Database, scenario_id: int) -> Iterator[list[StoredFrame]]:
         last = page[-1].frame
 
 
-def summarise(database: Database, out: Output, scenario: Scenario, folder: Path | None) -> None:
-    """Print what was found, how long it took, and where it is."""
+def summarise(
+    database: Database, out: Output, scenario: Scenario, folder: Path | None, written: list[Path]
+) -> None:
+    """Print what was found, how long it took, and where it is: the files `written` in `folder`."""
     from vidan.services import predictions
 
     with database.begin() as connection:
@@ -84,8 +91,8 @@ def summarise(database: Database, out: Output, scenario: Scenario, folder: Path 
         "lost_frames": found.lost_frames,
         "seconds": seconds and round(seconds, 2),
         "fps": seconds and round(found.frames / seconds, 1),
-        "predictions": folder and str(folder / PREDICTIONS),
-        "video": _if_there(folder and folder / VIDEO),
+        "predictions": _named(PREDICTIONS, written),
+        "video": _named(VIDEO, written),
         "error": scenario.error,
     }
     if not out.json:
@@ -98,8 +105,8 @@ def summarise(database: Database, out: Output, scenario: Scenario, folder: Path 
     out.details(record, id=scenario.id)
 
 
-def _if_there(path: Path | None) -> str | None:
-    return str(path) if path is not None and path.exists() else None
+def _named(name: str, written: list[Path]) -> str | None:
+    return next((str(path) for path in written if path.name == name), None)
 
 
 def _counts(by_label: dict[str, int]) -> str:

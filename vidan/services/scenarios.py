@@ -171,7 +171,9 @@ def create_many(
 _INSERT = """
 WITH given AS MATERIALIZED (
     SELECT nextval(pg_get_serial_sequence('scenarios', 'id')) AS id, r.*,
-           greatest(r.not_before, now() + make_interval(secs => r.after)) AS earliest
+           CASE WHEN r.not_before IS NOT NULL OR r.after IS NOT NULL THEN
+               least(greatest(r.not_before, now() + make_interval(secs => r.after),
+                              '1970-01-02 00:00+00'), '9000-01-01 00:00+00') END AS earliest
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r
         (name text, key text, labels jsonb, task text, source text, needs_source boolean,
          params jsonb, queue text, priority integer, status text, not_before timestamptz,
@@ -233,6 +235,11 @@ def row_of(connection: Connection, new: NewScenario) -> str:
     return _row(new, tasks.known(connection, _tasks_of([new])))
 
 
+def check(new: NewScenario, spec: tasks.TaskSpec) -> None:
+    """Check a scenario that nothing follows on against its task. Raises InputRejected."""
+    _row(new, {spec.name: spec})
+
+
 def _tasks_of(news: Sequence[NewScenario], depth: int = 0) -> set[str]:
     """Return the names of the tasks of scenarios and of all that follow on them."""
     if depth > MAX_STEPS:
@@ -263,11 +270,15 @@ def _columns(
     if not all(isinstance(one, str) for pair in new.labels.items() for one in pair):
         raise InputRejected("the values of labels are strings")
     for name, value in (("key", new.key), ("queue", new.queue)):
-        if value == "" or len((value or "").encode(errors="replace")) > MAX_NAME_BYTES:
-            raise InputRejected(f"a {name} has 1 to {MAX_NAME_BYTES} bytes")
+        if name == "key" and value is None:
+            continue
+        size = len(value.encode(errors="replace")) if isinstance(value, str) else 0
+        if not 0 < size <= MAX_NAME_BYTES:
+            raise InputRejected(f"a {name} is text of 1 to {MAX_NAME_BYTES} bytes")
     if new.after is not None and not 0 <= new.after <= MAX_AFTER_SECONDS:
         raise InputRejected(f"after {new.after:g} s is out of range", hint="0 to 100 years")
-    if not -(2**31) <= new.priority < 2**31:
+    whole = isinstance(new.priority, int) and not isinstance(new.priority, bool)
+    if not whole or not -(2**31) <= new.priority < 2**31:
         raise InputRejected(f"priority {new.priority} is out of range", hint="a 32-bit integer")
     if new.max_attempts is not None and not 0 <= new.max_attempts < 2**31:
         raise InputRejected(f"max_attempts {new.max_attempts} is out of range")

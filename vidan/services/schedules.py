@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from vidan.errors import InputRejected, NotFoundError
 from vidan.scheduling import Schedule, due, next_after
-from vidan.services import announcements, scenarios, storable, tasks
+from vidan.services import announcements, scenarios, storable
 from vidan.services.scenarios import NewScenario
 from vidan.services.tasks import TaskSpec
 
@@ -24,11 +25,34 @@ NOT_COMPUTED = timedelta(hours=1)
 
 
 def check(spec: TaskSpec, schedule: Schedule) -> None:
-    """Check a schedule against its task. Raises InputRejected."""
+    """Check a schedule, and the scenarios that it will create. Raises InputRejected."""
     size = len((schedule.name or "").encode(errors="replace"))
     if not 0 < size <= MAX_NAME_BYTES or not storable.is_text(schedule.name or ""):
         raise InputRejected(f"a schedule's name has 1 to {MAX_NAME_BYTES} bytes")
-    tasks.validate(spec, schedule.params, schedule.source)
+    with named_in_errors(schedule):
+        scenarios.check(_new(spec.name, schedule, datetime.now(UTC)), spec)
+
+
+@contextmanager
+def named_in_errors(schedule: Schedule) -> Iterator[None]:
+    """Let what is refused while the block lasts name the schedule."""
+    try:
+        yield
+    except InputRejected as error:
+        raise InputRejected(f"schedule {schedule.name!r}: {error}", hint=error.hint) from None
+
+
+def _new(task: str, schedule: Any, time: datetime) -> NewScenario:
+    """Return the scenario of one time of a schedule, or of its row."""
+    return NewScenario(
+        task=task,
+        source=schedule.source,
+        params=schedule.params,
+        queue=schedule.queue,
+        priority=schedule.priority,
+        key=f"schedule:{schedule.name}:{time.isoformat()}",
+        labels={"schedule": schedule.name},
+    )
 
 
 _PUBLISH = """
@@ -121,18 +145,7 @@ def _fire(connection: Connection, row: Any, actor: str) -> Fired:
     error = None
     try:
         times, next_at = due(row.cron, row.timezone, row.catch_up, row.next_at, row.now)
-        news = [
-            NewScenario(
-                task=row.task,
-                source=row.source,
-                params=row.params,
-                queue=row.queue,
-                priority=row.priority,
-                key=f"schedule:{row.name}:{time.isoformat()}",
-                labels={"schedule": row.name},
-            )
-            for time in times
-        ]
+        news = [_new(row.task, row, time) for time in times]
         ids = tuple(one.id for one in scenarios.create_many(connection, news, actor=actor))
     except (InputRejected, NotFoundError) as refused:  # before any row is written
         error = storable.line(refused)

@@ -215,6 +215,8 @@ def _passes(error: OSError, path: Path) -> bool:
     if error.errno != errno.EIO:
         return error.errno in STORAGE_ERRORS | {errno.EMFILE, errno.ENFILE}
     try:
+        if not path.is_file():  # to open a pipe once more would wait for its next writer
+            return False
         with path.open("rb") as file:
             file.read(1)
             file.seek(-1, os.SEEK_END)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,13 @@ def _network(name: str, weights: str | None) -> tuple[Any, int]:
     return network, classes
 
 
+# what unpickling a damaged file has been seen to raise
+_UNREADABLE = (
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError),
+    *(AttributeError, struct.error, pickle.UnpicklingError),
+)
+
+
 def _state_dict(path: Path) -> Mapping[str, Tensor]:
     try:
         state: Any
@@ -202,7 +210,7 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         raise RejectedTask(f"not a file of weights: {path}", hint=_SAVE_HINT) from error
     except safetensors.SafetensorError as error:
         raise RejectedTask(f"not a safetensors file: {path}", hint=_SAVE_HINT) from error
