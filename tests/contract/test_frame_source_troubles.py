@@ -53,7 +53,7 @@ def most_held(source: str) -> int:
     most = 0
     for batch in open_source(source).batches(4):
         if batch.next_frame % 100 < 4:
-            held = sum(isinstance(one, Item | Entry) for one in gc.get_objects())
+            held = sum(type(one) in (Item, Entry) for one in gc.get_objects())
             most = max(most, held)
     assert batch.next_frame == LONG
     return most
