@@ -28,28 +28,35 @@ STATEMENT_BYTES = 8 * 2**20
 class MissingSources:
     """The scenarios whose local file this host lacks, and since when.
 
-    One thread asks what to skip, another whether one is hopeless.
+    Since then nobody has got on with it: the time begins anew with each checkpoint. One thread asks
+    what to skip, another whether one is hopeless.
     """
 
     def __init__(self, patience: float = MISSING_SECONDS) -> None:
         self._patience = patience
-        self._since: dict[int, float] = {}
+        self._since: dict[int, tuple[float, int]] = {}  # and the checkpoint then
 
     def skip(self) -> list[int]:
         """Return the scenarios that are left to others for now."""
         now = time.monotonic()
         known = list(self._since.items())
-        for scenario_id, since in known:
+        for scenario_id, (since, _) in known:
             if now - since > 10 * self._patience:
                 self._since.pop(scenario_id, None)
-        return [one for one, since in known if now - since < self._patience]
+        return [one for one, (since, _) in known if now - since < self._patience]
 
-    def hopeless(self, scenario_id: int) -> bool:
+    def hopeless(self, scenario_id: int, checkpoint: int) -> bool:
         """Note that a source is missing. Returns whether others have had their time."""
-        since = self._since.setdefault(scenario_id, time.monotonic())
-        return (
-            time.monotonic() - since >= self._patience
-        )  # `skip` forgets it: this may be asked again
+        now = time.monotonic()
+        since, at = self._since.get(scenario_id, (now, checkpoint))
+        if at != checkpoint:  # somebody has the file, and had the scenario meanwhile
+            since = now
+        self._since[scenario_id] = since, checkpoint
+        return now - since >= self._patience
+
+    def forget(self, scenario_id: int) -> None:
+        """Let who starts it again have the whole time."""
+        self._since.pop(scenario_id, None)
 
 
 class RetryEvents:
@@ -154,7 +161,9 @@ class Conclusions:
                         )
                     )
                     endings.append(runs.Ending(fence, Status.INACTIVE))
-                case End.SOURCE_MISSING if self._missing.hopeless(fence.scenario_id):
+                case End.SOURCE_MISSING if self._missing.hopeless(
+                    fence.scenario_id, outcome.claimed.checkpoint
+                ):
                     endings.append(runs.Ending(fence, Status.FAILED, error=outcome.error))
                 case End.HANDED_OVER | End.SOURCE_MISSING:
                     back.append(outcome)
@@ -165,6 +174,7 @@ class Conclusions:
         if endings:
             ended = database.retrying(lambda c: runs.finish(c, endings, actor=self._name))
             for ending in endings:
+                self._missing.forget(ending.fence.scenario_id)
                 if ending.fence.scenario_id not in ended:
                     log.warning("scenario %d is another's now", ending.fence.scenario_id)
         for outcome in back:

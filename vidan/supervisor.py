@@ -322,6 +322,7 @@ class Supervisor:
     def _keep_quarantine(self) -> None:
         """Keep one process of one slot while there are suspects that no other may take."""
         posts = [post for post in self._posts if not post.retired]
+        posts = [post for post in posts if not post.given_up] or posts
         options = posts[0].options
         other = any(post.count() == 1 for post in posts)  # which takes them itself
         if (other and self._quarantine is None) or time.monotonic() < self._next_quarantine:

@@ -160,7 +160,8 @@ class Worker:
         specs = [task.spec for task in self._registry.values()]
         try:
             lease.database.retrying(lambda c: tasks.publish(c, specs))
-            if self._former is None:  # of two versions, that which was started last
+            # of two versions, that which was started last: nobody starts a process for suspects
+            if self._former is None and not self._options.quarantine:
                 self._publish_schedules(lease)
             lease.begin()
         except BaseException:

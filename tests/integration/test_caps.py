@@ -335,6 +335,16 @@ def test_a_rate_is_kept_when_the_task_is_published_again_and_begins_anew_when_ch
     assert len(claim(worker, 9)) == 1
 
 
+def test_a_clock_that_is_set_back_stops_no_rate(published: Database) -> None:
+    create(published, "slow", 5)
+    worker = worker_of(published)
+    assert len(claim(worker, 9)) == 1
+    let_pass(published, seconds=-86_400)
+    assert claim(worker, 9) == []
+    let_pass(published, seconds=360)
+    assert len(claim(worker, 9)) == 1
+
+
 def test_a_rate_and_a_concurrency_hold_together(published: Database) -> None:
     publish(published, replace(TRIO, rate_limit="5/s"))
     create(published, "trio", 9)

@@ -661,6 +661,20 @@ def test_the_supervisor_charges_what_its_process_executed(database: Database) ->
     assert expire(database, connected_since=long_ago(database)) == {}
 
 
+def test_a_release_of_very_many_charges_whatever_its_process_executed(database: Database) -> None:
+    """An orchestrator, which knows not who that was, would take what is left for later."""
+    many = create(database, *[NewScenario(source="/a")] * 1010)
+    worker = PlayedWorker(database)
+    fences = {one.fence.scenario_id: one.fence for one in worker.take(1010)}
+    with database.begin() as connection:
+        runs.start(connection, [fences[many[-1]]], actor="w")
+    with database.begin() as connection:
+        assert expiry.release_worker(connection, worker.id, actor="s", executing=[many[-1]])
+        assert leases.held(connection, worker.id) == []
+    assert row(database, many[-1]).crashes == 1
+    assert row(database, many[0]).crashes == 0
+
+
 def test_a_release_touches_no_other_worker(database: Database) -> None:
     first, second = create(database, NewScenario(source="/a"), NewScenario(source="/b"))
     dead, alive = PlayedWorker(database, "dead"), PlayedWorker(database, "alive")

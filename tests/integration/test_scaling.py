@@ -305,6 +305,9 @@ def test_a_process_for_suspects_is_kept_only_while_no_worker_has_one_slot(
     assert looked() is None
     one.slots = 4
     assert looked() is None  # the other takes them
+    other.given_up = True
+    assert looked() is not None  # it can't
+    other.given_up, supervisor._quarantine = False, None
     other.slots = 2
     found = looked()
     assert found is not None

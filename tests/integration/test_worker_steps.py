@@ -672,6 +672,24 @@ def test_a_rejected_task_is_not_tried_again(
     assert (ended.status, ended.error, ended.attempts) == (Status.FAILED, "it never will", 0)
 
 
+def nothing(run: Run) -> None: ...
+
+
+@pytest.mark.parametrize("quarantine", [False, True])
+def test_a_process_for_suspects_publishes_no_schedules(
+    database: Database, database_url: str, tmp_path: Path, quarantine: bool
+) -> None:
+    """It is started by the way; a newer version of the app may have published others since."""
+    scheduled = Vidan()
+    scheduled.task(name="nightly", source=False, schedule="0 3 * * *")(nothing)
+    settings = Settings(home=tmp_path, database_url=database_url)
+    options = WorkerOptions("w@test", app="m:app", quarantine=quarantine)
+    Worker(settings, options, scheduled.tasks).run_once()
+    with database.begin() as connection:
+        names = connection.execute(text("SELECT name FROM schedules")).scalars().all()
+    assert names == ([] if quarantine else ["nightly"])
+
+
 def test_a_task_that_the_worker_lacks_is_left_to_others_and_told_once(
     worker: Worker, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,11 +107,24 @@ def rooms(connection: Connection, names: Sequence[str], queues: Sequence[str]) -
         if row.rate_limit is not None:
             rate = parse_rate(row.rate_limit)
             interval = rate.interval
+            if row.used_ahead > rate.burst * interval + 1:  # the clock was set back
+                _reset(connection, row.name, rate)
             allowed = math.floor(rate.burst - max(0.0, row.used_ahead) / interval)
             starts = min(starts, allowed)
         if starts > 0:
             found[row.name] = Room(starts, interval)
     return found
+
+
+def _reset(connection: Connection, name: str, rate: Rate) -> None:
+    """Let the next start be as late as it ever is."""
+    connection.execute(
+        text(
+            "UPDATE tasks SET rate_next = now() + make_interval(secs => :seconds)"
+            " WHERE name = :name"
+        ),
+        {"name": name, "seconds": rate.burst * rate.interval},
+    )
 
 
 def spend(connection: Connection, found: Mapping[str, Room], claimed: Iterable[str]) -> None:

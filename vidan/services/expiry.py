@@ -146,5 +146,7 @@ def release_worker(
         text("UPDATE workers SET lease_until = '-infinity' WHERE id = :worker"),
         {"worker": worker_id},
     )
-    expire(connection, actor=actor, worker_id=worker_id, executing=executing, cause=cause)
+    # all of it: what is left may be taken by an orchestrator, which knows not who was executing
+    while expire(connection, actor=actor, worker_id=worker_id, executing=executing, cause=cause):
+        pass
     return not held(connection, worker_id)
