@@ -29,6 +29,9 @@ def seconds(value: Duration, name: str, *, may_be_zero: bool = False) -> float:
 
 def in_words(duration: float) -> str:
     """Return seconds as a person would say them: `2 h`, `1 min 30 s`, `0.5 s`."""
+    duration = round(duration, 3) or duration
+    if 0 < duration < 0.001:
+        return f"{duration:.3g} s"
     said = []
     for size, unit in _UNITS:
         count, duration = divmod(duration, size)

@@ -23,9 +23,24 @@ _PLAIN = {"none", "bool", "int", "float", "str"}
 """The kinds of pydantic's core schemas whose valid values are JSON as they are."""
 
 
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NO_RUN = {"int", "float", "str", "bool", "bytes", "list", "dict", "tuple", "set", "Path"}
+"""Of parameters that a task has after its Run."""
+
+
+def _named(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", ""))
+
+
 def params_of(function: Callable[..., Any]) -> type[BaseModel]:
     """Return a model of the function's parameters after the first, which is the Run."""
-    parameters = list(inspect.signature(function).parameters.values())[1:]
+    given = list(inspect.signature(function).parameters.values())
+    run, parameters = given[:1], given[1:]
+    if not any(one.kind in _POSITIONAL and _named(one.annotation) not in _NO_RUN for one in run):
+        raise InputRejected(
+            f"{function.__qualname__}: its first parameter is the run",
+            hint=f"def {function.__name__}(run: Run, …)",
+        )
     hints = get_type_hints(
         # only of these: the Run and the result may be named for type checkers alone
         SimpleNamespace(__annotations__={one.name: one.annotation for one in parameters}),

@@ -91,7 +91,7 @@ class RetryPolicy:
 
 
 def _types(errors: Errors, name: str) -> tuple[type[Exception], ...]:
-    found = (errors,) if isinstance(errors, type) else tuple(errors)
+    found = tuple(errors) if isinstance(errors, Iterable) else (errors,)
     for one in found:
         if not (isinstance(one, type) and issubclass(one, Exception)):
             raise InputRejected(

@@ -53,6 +53,12 @@ class Schedule:
 def named(given: str | Schedule | Sequence[str | Schedule] | None, task: str) -> list[Schedule]:
     """Return a task's schedules, each with a name. Raises InputRejected."""
     several = [given] if isinstance(given, str | Schedule) else given or []
+    if not isinstance(several, Sequence) or not all(
+        isinstance(one, str | Schedule) for one in several
+    ):
+        raise InputRejected(
+            f"task {task}: schedule={given!r} is no schedule", hint='in cron\'s words: "0 6 * * *"'
+        )
     found = [Schedule(one) if isinstance(one, str) else one for one in several]
     found = [replace(one, name=task if one.name is None else one.name) for one in found]
     if len({one.name for one in found}) < len(found):

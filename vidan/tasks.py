@@ -346,8 +346,10 @@ class Vidan:
         """
         policy = RetryPolicy.of(retry_on, reject_on, retry_backoff, retry_backoff_max, retry_jitter)
         limits = TimeLimits.of(time_limit, soft_time_limit)
-        if not 0 <= retries < 2**31:
-            raise InputRejected(f"retries={retries} is out of range", hint="0 or more")
+        if not storable.is_whole(retries) or not 0 <= retries < 2**31:
+            raise InputRejected(
+                f"retries={retries!r} is out of range", hint="a whole number, 0 or more"
+            )
 
         def register(function: Callable[P, R]) -> Task[P, R]:
             task_name = name or f"{functions.module_of(function)}.{function.__qualname__}"

@@ -389,7 +389,7 @@ def main(argv: list[str] | None = None) -> int:
         log.error("%s", error)
         return 1
     except VidanError as error:
-        log.error("%s", error)
+        log.error("%s", f"{error}; {error.hint}" if error.hint else error)
         return error.exit_code
 
     def stop(_signal: int, _frame: FrameType | None) -> None:

@@ -16,7 +16,8 @@ from sqlalchemy import text
 from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
 from vidan.cli import selection
-from vidan.domain import Status
+from vidan.domain import Detection, Status
+from vidan.services.predictions import StoredFrame
 
 
 @pytest.fixture
@@ -86,6 +87,13 @@ def test_a_label_that_nothing_has_is_told(
     assert "no detection has the label 'persn'; found: car, person" in ended.err
     assert "no detection" not in vidan(*words[:-2], "--limit", 1).err  # it may come later
     assert "no detection" not in vidan(*words, "-q").err
+
+
+def test_a_label_keeps_to_its_field() -> None:
+    frame = StoredFrame(1, 0, 0, (Detection((0, 0, 1, 1), "th\ting;\x1b[31m x", 0.5),))
+    assert selection.for_pipes(frame).count("\t") == 2
+    for shown in (selection.for_pipes(frame).replace("\t", ""), selection.for_people(frame)):
+        assert shown.isprintable()
 
 
 def test_show_in_a_pipe_is_tab_separated(vidan: Shell, stored: int) -> None:

@@ -65,6 +65,7 @@ def test_numbers_are_whole_in_a_narrow_terminal(busy: Shell) -> None:
     seen = in_terminal(busy, "top", "--once", COLUMNS="60", NO_COLOR="1")
     assert "3/50" in seen
     assert "FRAMES" in seen
+    assert " waiting" in seen
 
 
 def test_an_interval_of_nothing_is_refused(vidan: Shell) -> None:

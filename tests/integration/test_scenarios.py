@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from functools import partial
 from itertools import product
 from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
 from pydantic import Field
@@ -219,6 +220,8 @@ REFUSED: dict[str, NewScenario] = {
     "a key too long for its index": NewScenario(key="ü" * 600),
     "a status that a worker sets": NewScenario(status=Status.ACTIVE),
     "a label that is no string": NewScenario(labels={"n": 1}),  # type: ignore[dict-item]
+    "retries that are no whole number": NewScenario(max_attempts=1.5),  # type: ignore[arg-type]
+    "a time that is none": NewScenario(not_before="2030-01-01"),  # type: ignore[arg-type]
     "a queue that is no text": NewScenario(queue=None),  # type: ignore[arg-type]
     "a key that is no text": NewScenario(key=1),  # type: ignore[arg-type]
     "a priority out of range": NewScenario(priority=2**31),
@@ -272,6 +275,36 @@ def test_params_that_jsonb_does_not_take_are_refused(
         tasks.publish(connection, [ANYTHING])
         with pytest.raises(InputRejected):
             scenarios.create(connection, NewScenario(task="anything", params=params))
+
+
+DATED: dict[str, tuple[object, object]] = {
+    "since": ("2026-11-01T12:00", "yesterday"),
+    "day": ("2026-11-01", "2026-13-01"),
+    "after": ("PT5M", "soon"),
+    "id": ("0ee5d5d6-2a6f-4b5c-8b0e-6a1f5e1b9f00", "none"),
+}
+
+
+@pytest.mark.parametrize("param", DATED)
+def test_dates_and_durations_are_checked_as_the_worker_will(database: Database, param: str) -> None:
+    app = Vidan()
+
+    @app.task(name="dated", source=False)
+    def dated(
+        run: Run,
+        since: datetime | None = None,
+        day: date | None = None,
+        after: timedelta | None = None,
+        id: UUID | None = None,
+    ) -> None:
+        """Do nothing."""
+
+    right, wrong = DATED[param]
+    with database.begin() as connection:
+        tasks.publish(connection, [app.tasks["dated"].spec])
+        scenarios.create(connection, NewScenario(task="dated", params={param: right}))
+        with pytest.raises(InputRejected):
+            scenarios.create(connection, NewScenario(task="dated", params={param: wrong}))
 
 
 Capitalised = Annotated[str, Field(pattern=r"^\p{Lu}\p{L}+$")]

@@ -11,6 +11,7 @@ from vidan.commits import RunControl
 from vidan.durations import in_words
 from vidan.errors import InputRejected, RunStopped, TimeLimitExceeded
 from vidan.limits import TimeLimits
+from vidan.run import Run
 from vidan.tasks import Vidan
 
 
@@ -24,6 +25,9 @@ from vidan.tasks import Vidan
         (3_660, "1 h 1 min"),
         (0, "0 s"),
         (1.25, "1.25 s"),
+        (0.0001, "0.0001 s"),
+        (59.9999, "1 min"),
+        (3_599.99999, "1 h"),
     ],
 )
 def test_durations_in_words(seconds: float, words: str) -> None:
@@ -43,9 +47,12 @@ def test_a_soft_limit_that_would_never_come_is_refused() -> None:
     TimeLimits.of(None, 3_600)
 
 
+def limited(run: Run) -> None: ...
+
+
 def test_a_tasks_limits_are_published_with_it() -> None:
     app = Vidan()
-    app.task(name="t", time_limit=timedelta(minutes=2), soft_time_limit=90)(in_words)
+    app.task(name="t", time_limit=timedelta(minutes=2), soft_time_limit=90)(limited)
     spec = app.tasks["t"].spec
     assert (spec.time_limit, spec.soft_time_limit) == (120, 90)
 

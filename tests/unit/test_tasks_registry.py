@@ -67,10 +67,13 @@ def test_a_task_is_described_by_its_function() -> None:
     assert count(RUN, 8) == 4  # still a function
 
 
+def named_otherwise(about: Run) -> None: ...
+
+
 def test_a_name_is_made_of_module_and_function() -> None:
     app = Vidan()
-    app.task()(test_a_name_is_made_of_module_and_function)
-    assert registered(app).name.endswith(".test_a_name_is_made_of_module_and_function")
+    app.task()(named_otherwise)
+    assert registered(app).name.endswith("test_tasks_registry.named_otherwise")
 
 
 @pytest.mark.parametrize("params", [{}, {"n": "many"}, {"n": 1, "m": 2}, {"n": None}])
@@ -131,10 +134,36 @@ def test_a_name_is_registered_once() -> None:
             app.task(name=name)(returning(None))
 
 
-@pytest.mark.parametrize("retries", [-1, 2**31])
+@pytest.mark.parametrize("retries", [-1, 2**31, 1.5, True, "3"])
 def test_retries_have_a_range(retries: int) -> None:
     with pytest.raises(InputRejected, match="retries"):
         Vidan().task(retries=retries)
+
+
+def without(x: int, y: int) -> int:
+    return x + y
+
+
+def nothing() -> None: ...
+
+
+def named_alone(*, run: Run) -> None: ...
+
+
+@pytest.mark.parametrize("function", [without, nothing, named_alone])
+def test_the_first_parameter_is_the_run(function: Callable[..., Any]) -> None:
+    with pytest.raises(InputRejected, match="its first parameter is the run") as refused:
+        Vidan().task(source=False)(function)
+    assert "(run: Run, …)" in (refused.value.hint or "")
+
+
+def test_what_is_no_schedule_or_no_error_is_refused() -> None:
+    every: Any = 30.0
+    for given in (every, [every]):
+        with pytest.raises(InputRejected, match="is no schedule"):
+            Vidan().task(name="t", source=False, schedule=given)(returning(None))
+    with pytest.raises(InputRejected, match="is no type of exceptions"):
+        Vidan().task(retry_on=every)
 
 
 def test_star_parameters_are_refused() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from vidan.cli.output import plain
+
 if TYPE_CHECKING:
     from vidan.db.session import Database
     from vidan.domain import Detection
@@ -87,14 +89,18 @@ class Selection:
 def for_people(frame: StoredFrame) -> str:
     """`frame 120  0:04.0  person 0.91, car 0.55`."""
     minutes, seconds = divmod(frame.time_ms / 1000, 60)
-    found = ", ".join(f"{one.label} {one.score:.2f}" for one in frame.detections)
+    found = ", ".join(f"{plain(one.label)} {one.score:.2f}" for one in frame.detections)
     return f"frame {frame.frame:<6} {int(minutes)}:{seconds:04.1f}  {found or '-'}"
+
+
+def _word(label: str) -> str:
+    return plain(label).replace(" ", "_")
 
 
 def for_pipes(frame: StoredFrame) -> str:
     """Frame, milliseconds and a field for each detection, separated by tabs."""
     found = (
-        " ".join([one.label.replace(" ", "_"), f"{one.score:.4f}", *(f"{e:.1f}" for e in one.box)])
+        " ".join([_word(one.label), f"{one.score:.4f}", *(f"{e:.1f}" for e in one.box)])
         for one in frame.detections
     )
     return "\t".join([str(frame.frame), str(frame.time_ms), *found])

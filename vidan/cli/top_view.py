@@ -101,21 +101,25 @@ def view(found: Overview, rates: Rates, width: int, *, height: int | None) -> Gr
         ("QUEUES", found.queues, _queue_columns()),
         ("SCENARIOS", found.running, _scenario_columns(rates, width)),
     ]
-    shown: list[Any] = [_headline(found)]
+    shown: list[Any] = [_headline(found, width)]
     for (title, things, columns), room in zip(parts, rooms, strict=True):
         shown += [Text(), _table(title, things, columns, room, width)]
     return Group(*shown)
 
 
-def _headline(found: Overview) -> Text:
+def _headline(found: Overview, width: int | None) -> Text:
     slots = sum(worker.slots for worker in found.workers)
     used = sum(_used(worker) for worker in found.workers)
     fps = sum(worker.fps for worker in found.workers)
     waiting = _many(sum(queue.waiting for queue in found.queues))
-    line = (
-        f"vidan  {moment(found.at.astimezone())}   {counted(len(found.workers), 'worker')},"
+    at = found.at.astimezone()
+    said = (
+        f"{counted(len(found.workers), 'worker')},"
         f" {used}/{slots} slots, {fps:.0f} fps, {waiting} waiting"
     )
+    line = f"vidan  {moment(at)}   {said}"
+    if width is not None and len(line) > width:
+        line = f"{at:%H:%M:%S}  {said}"
     return Text(line, style="bold", no_wrap=True, overflow="ellipsis")
 
 

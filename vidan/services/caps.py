@@ -15,6 +15,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, text
 
 from vidan.errors import InputRejected
+from vidan.services import storable
 
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([smh])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -53,13 +54,13 @@ def parse_rate(rate_limit: str) -> Rate:
 
 def check(concurrency: int | None, rate_limit: str | None) -> None:
     """Check what a task is registered with. Raises InputRejected."""
-    if concurrency is not None:
-        whole = isinstance(concurrency, int) and not isinstance(concurrency, bool)
-        if not whole or not 1 <= concurrency <= _ANY_NUMBER:
-            raise InputRejected(
-                f"concurrency={concurrency!r} is out of range",
-                hint="a whole number, 1 or more; leave it out for no limit",
-            )
+    if concurrency is not None and not (
+        storable.is_whole(concurrency) and 1 <= concurrency <= _ANY_NUMBER
+    ):
+        raise InputRejected(
+            f"concurrency={concurrency!r} is out of range",
+            hint="a whole number, 1 or more; leave it out for no limit",
+        )
     if rate_limit is not None:
         parse_rate(str(rate_limit))
 

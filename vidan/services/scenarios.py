@@ -277,11 +277,14 @@ def _columns(
             raise InputRejected(f"a {name} is text of 1 to {MAX_NAME_BYTES} bytes")
     if new.after is not None and not 0 <= new.after <= MAX_AFTER_SECONDS:
         raise InputRejected(f"after {new.after:g} s is out of range", hint="0 to 100 years")
-    whole = isinstance(new.priority, int) and not isinstance(new.priority, bool)
-    if not whole or not -(2**31) <= new.priority < 2**31:
+    if not storable.is_whole(new.priority) or not -(2**31) <= new.priority < 2**31:
         raise InputRejected(f"priority {new.priority} is out of range", hint="a 32-bit integer")
-    if new.max_attempts is not None and not 0 <= new.max_attempts < 2**31:
-        raise InputRejected(f"max_attempts {new.max_attempts} is out of range")
+    if new.max_attempts is not None and not (
+        storable.is_whole(new.max_attempts) and 0 <= new.max_attempts < 2**31
+    ):
+        raise InputRejected(
+            f"max_attempts {new.max_attempts} is out of range", hint="a whole number, 0 or more"
+        )
     if new.time_limit is not None or new.soft_time_limit is not None:
         TimeLimits.of(new.time_limit, new.soft_time_limit)
         of_task = TimeLimits(spec.time_limit, spec.soft_time_limit)
@@ -304,6 +307,8 @@ def _columns(
 
 def _in_range(not_before: datetime) -> str | None:
     """Return the time as the table takes it; None: it is due. Raises InputRejected."""
+    if not isinstance(not_before, datetime):
+        raise InputRejected(f"not_before is no datetime: {not_before!r}")
     if not_before.tzinfo is None:
         raise InputRejected("not_before has no time zone")
     if not_before < EARLIEST:

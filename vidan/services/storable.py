@@ -52,3 +52,8 @@ def line(value: object) -> str:
         said = f"{type(value).__name__} that can't be shown"
     found = " ".join(said.split())[:MAX_LINE]
     return found.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def is_whole(value: object) -> bool:
+    """Whether a number can be stored as an integer: True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)

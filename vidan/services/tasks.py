@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import date, datetime, time, timedelta
 from functools import cache
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, text
 
@@ -142,7 +144,9 @@ def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> N
 def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
     from jsonschema.exceptions import best_match
 
-    error = best_match(_validator()(spec.params_schema).iter_errors(dict(params)))
+    formats = _formats() if '"format"' in json.dumps(spec.params_schema) else None
+    validator = _validator()(spec.params_schema, format_checker=formats)
+    error = best_match(validator.iter_errors(dict(params)))
     if error is None:
         return
     known = spec.params_schema.get("properties", {})
@@ -159,6 +163,25 @@ def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
         f"task {spec.name}: {f'param {where}: ' if where else ''}{error.message}",
         hint=f"its params: {allowed} (see `vidan tasks show {spec.name}`)",
     )
+
+
+@cache
+def _formats() -> Any:
+    """Return what checks texts of a format, as the worker will: by pydantic."""
+    from jsonschema import FormatChecker
+    from pydantic import TypeAdapter, ValidationError
+
+    checker = FormatChecker(formats=())
+    kinds = {"date-time": datetime, "date": date, "time": time, "duration": timedelta, "uuid": UUID}
+    for name, kind in kinds.items():
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+        def fits(value: object, adapter: TypeAdapter[Any] = adapter) -> bool:
+            adapter.validate_python(value)
+            return True
+
+        checker.checks(name, raises=ValidationError)(fits)
+    return checker
 
 
 _WITH_PATTERNS = ("pattern", "patternProperties", "additionalProperties")

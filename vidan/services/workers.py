@@ -158,7 +158,7 @@ def by_task(connection: Connection) -> dict[str, list[str]]:
     """Return the names of the living workers that have each task and take it on."""
     found = connection.execute(
         text(
-            "SELECT t.name AS task, array_agg(DISTINCT w.name ORDER BY w.name) AS names"
+            "SELECT t.name AS task, array_agg(w.name ORDER BY w.name) AS names"
             " FROM workers w CROSS JOIN LATERAL unnest(w.tasks) AS t (name)"
             " WHERE w.lease_until > now() AND w.desired_state = 'running' AND NOT w.quarantine"
             " GROUP BY t.name"
