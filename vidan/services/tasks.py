@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date, datetime, time, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -144,8 +144,7 @@ def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> N
 def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
     from jsonschema.exceptions import best_match
 
-    formats = _formats() if '"format"' in json.dumps(spec.params_schema) else None
-    validator = _validator()(spec.params_schema, format_checker=formats)
+    validator = _validator()(spec.params_schema, format_checker=_format_checker())
     error = best_match(validator.iter_errors(dict(params)))
     if error is None:
         return
@@ -165,23 +164,25 @@ def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
     )
 
 
+_KINDS = {"date-time": datetime, "date": date, "time": time, "duration": timedelta, "uuid": UUID}
+
+
 @cache
-def _formats() -> Any:
+def _format_checker() -> Any:
     """Return what checks texts of a format, as the worker will: by pydantic."""
     from jsonschema import FormatChecker
-    from pydantic import TypeAdapter, ValidationError
 
     checker = FormatChecker(formats=())
-    kinds = {"date-time": datetime, "date": date, "time": time, "duration": timedelta, "uuid": UUID}
-    for name, kind in kinds.items():
-        adapter: TypeAdapter[Any] = TypeAdapter(kind)
-
-        def fits(value: object, adapter: TypeAdapter[Any] = adapter) -> bool:
-            adapter.validate_python(value)
-            return True
-
-        checker.checks(name, raises=ValidationError)(fits)
+    for name, kind in _KINDS.items():
+        checker.checks(name, raises=ValueError)(partial(_fits, kind))
     return checker
+
+
+def _fits(kind: type, value: object) -> bool:
+    from pydantic import TypeAdapter  # not loaded until a task has such a param
+
+    TypeAdapter(kind).validate_python(value)
+    return True
 
 
 _WITH_PATTERNS = ("pattern", "patternProperties", "additionalProperties")
