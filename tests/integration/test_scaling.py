@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.apps import trial
 from tests.support.cluster import Cluster
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
@@ -20,25 +20,12 @@ from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import DesiredState, Status
 from vidan.errors import NotAllowedError, NotFoundError, UsageError
-from vidan.run import Run
 from vidan.services import leases, requests, scaling, scenarios, workers
 from vidan.services.scenarios import NewScenario
 from vidan.slotboard import SlotBoard
 from vidan.supervisor import Post, Supervisor
-from vidan.tasks import Vidan
 from vidan.worker import Worker
 from vidan.worker_options import MAX_SLOTS, WorkerOptions
-
-app = Vidan()
-
-
-@app.task(name="until", source=False)
-def until(run: Run, mark: str) -> str:
-    """Run until a file is there."""
-    while not Path(mark).exists():
-        run.progress()
-        time.sleep(0.02)
-    return "seen"
 
 
 def scale(where: Cluster | Database, name: str, slots: int) -> list[scaling.Scaled]:
@@ -128,7 +115,7 @@ class Stepped:
 
     def __init__(self, settings: Settings, database: Database, marks: Path, slots: int) -> None:
         self.board = SlotBoard.create(MAX_SLOTS)
-        self.worker = Worker(settings, WorkerOptions("w", slots=slots), app.tasks, self.board)
+        self.worker = Worker(settings, WorkerOptions("w", slots=slots), trial.app.tasks, self.board)
         self.database = database
         self.marks = marks
         self.worker.run_once()
@@ -137,7 +124,7 @@ class Stepped:
         rows = []
         for _ in range(count):
             mark = str(self.marks / uuid.uuid4().hex)
-            rows.append(NewScenario(task="until", params={"mark": mark}, **new))
+            rows.append(NewScenario(task="attend", params={"mark": mark}, **new))
         with self.database.begin() as connection:
             return [one.id for one in scenarios.create_many(connection, rows)]
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from vidan.db.session import Database
     from vidan.domain import Detection
 
-DETECT = "detect"
 PAGE = 500
 
 
@@ -27,7 +26,7 @@ def render_scenario(
     Raises NotFoundError, InputRejected for what can't be drawn, RejectedTask for an unreadable
     source.
     """
-    from vidan.services import scenarios
+    from vidan.services import scenarios, tasks
     from vidan.vision.frames import is_local, open_source
 
     with database.begin() as connection:
@@ -49,7 +48,7 @@ def render_scenario(
     from vidan.vision.render import render
 
     # a task of one's own may call anything `every`
-    params = scenario.params if scenario.task == DETECT else {}
+    params = scenario.params if scenario.task == tasks.DETECT.name else {}
     frames = open_source(
         source,
         decoder=params.get("decoder", "pyav"),

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, REAL
 
 from vidan.db.weeks import THIS_WEEK
-from vidan.domain import Status
+from vidan.domain import EARLIEST, LATEST, Status
 
 metadata = MetaData(
     naming_convention={
@@ -55,7 +55,7 @@ def _one_of(column: str, values: Iterable[str]) -> str:
 
 
 def _in_range(column: str) -> str:
-    return f"{column} BETWEEN '1970-01-02 00:00+00' AND '9000-01-01 00:00+00'"
+    return f"{column} BETWEEN '{EARLIEST.isoformat()}' AND '{LATEST.isoformat()}'"
 
 
 scenarios = Table(
@@ -106,7 +106,7 @@ scenarios = Table(
     CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
     CheckConstraint("crashes >= 0 AND max_crashes >= 0", name="crashes"),
     CheckConstraint("time_limit > 0 AND soft_time_limit > 0", name="time_limits"),
-    # Python can't hold every time that PostgreSQL can: one such row would end each reading of many
+    # one row out of it would end each reading of many
     CheckConstraint(_in_range("not_before"), name="not_before"),
     CheckConstraint(_in_range("announce_at"), name="announce_at"),
     CheckConstraint(

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from vidan.db.session import DatabaseConflict
-from vidan.domain import Gap, Status
+from vidan.domain import EARLIEST, LATEST, Gap, Status
 from vidan.errors import InputRejected, NotFoundError
 from vidan.limits import TimeLimits
 from vidan.services import announcements, partitions, storable, tasks
@@ -21,8 +21,6 @@ MAX_NAME_BYTES = 1_000
 """Of a key and a queue: they are indexed."""
 MAX_AFTER_SECONDS = 100 * 366 * 86_400
 """Of `not_before`, too."""
-EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
-"""A `not_before` that is earlier, which the table doesn't take, counts as none: both are due."""
 MAX_STEPS = 100
 """Of a chain: each step carries those after it."""
 
@@ -172,8 +170,8 @@ _INSERT = """
 WITH given AS MATERIALIZED (
     SELECT nextval(pg_get_serial_sequence('scenarios', 'id')) AS id, r.*,
            CASE WHEN r.not_before IS NOT NULL OR r.after IS NOT NULL THEN
-               least(greatest(r.not_before, now() + make_interval(secs => r.after),
-                              '1970-01-02 00:00+00'), '9000-01-01 00:00+00') END AS earliest
+               least(greatest(r.not_before, now() + make_interval(secs => r.after), :earliest),
+                     :latest) END AS earliest
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r
         (name text, key text, labels jsonb, task text, source text, needs_source boolean,
          params jsonb, queue text, priority integer, status text, not_before timestamptz,
@@ -223,7 +221,13 @@ def insert(connection: Connection, rows: Sequence[str], *, actor: str) -> Sequen
     followups = _FOLLOWUPS if any('"then":' in row for row in rows) else ""
     return connection.execute(
         text(_INSERT.format(followups=followups)),
-        {"rows": f"[{', '.join(rows)}]", "week": week, "actor": actor},
+        {
+            "rows": f"[{', '.join(rows)}]",
+            "earliest": EARLIEST,
+            "latest": LATEST,
+            "week": week,
+            "actor": actor,
+        },
     ).all()
 
 
@@ -311,7 +315,7 @@ def _in_range(not_before: datetime) -> str | None:
         raise InputRejected(f"not_before is no datetime: {not_before!r}")
     if not_before.tzinfo is None:
         raise InputRejected("not_before has no time zone")
-    if not_before < EARLIEST:
+    if not_before < EARLIEST:  # which the table doesn't take: both are due
         return None
     if not_before > datetime.now(UTC) + timedelta(seconds=MAX_AFTER_SECONDS):
         raise InputRejected(

@@ -179,10 +179,15 @@ def _format_checker() -> Any:
 
 
 def _fits(kind: type, value: object) -> bool:
+    _adapter(kind).validate_python(value)
+    return True
+
+
+@cache
+def _adapter(kind: type) -> Any:
     from pydantic import TypeAdapter  # not loaded until a task has such a param
 
-    TypeAdapter(kind).validate_python(value)
-    return True
+    return TypeAdapter(kind)
 
 
 _WITH_PATTERNS = ("pattern", "patternProperties", "additionalProperties")
