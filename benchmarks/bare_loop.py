@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from vidan.vision.detector import Detector, build_detector  # noqa: E402
+from vidan.detection.detector import Detector, build_detector  # noqa: E402
 
 AHEAD = 2
 """Batches that are decoded ahead."""

@@ -19,12 +19,13 @@ from sqlalchemy import text
 
 from benchmarks import report
 from vidan.db.session import Database
-from vidan.intake import SWEEP_SECONDS, WORKERS_A_SWEEP_SECOND
-from vidan.lease import BEATS_A_COUNT
-from vidan.services import due, leases, predictions, runs, scenarios, workers
-from vidan.services.leases import RENEW_SECONDS, Claimant
+from vidan.protocol import claims, due, lifecycle
+from vidan.protocol.claims import RENEW_SECONDS, Claimant
+from vidan.services import predictions, scenarios, workers
 from vidan.services.predictions import Batch, Row
 from vidan.services.scenarios import NewScenario
+from vidan.worker.lease import BEATS_A_COUNT
+from vidan.worker.polling import SWEEP_SECONDS, WORKERS_A_SWEEP_SECOND
 
 T = TypeVar("T")
 
@@ -180,8 +181,8 @@ def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
         scenarios.create_many(connection, [NewScenario(source="/a.mp4", queue="commits")] * running)
     with database.begin() as connection:
         claimant = Claimant(worker_id, "commits", ("commits",), ("detect",))
-        fences = [one.fence for one in leases.claim(connection, claimant, running)]
-        runs.start(connection, fences, actor="commits")
+        fences = [one.fence for one in claims.claim(connection, claimant, running)]
+        lifecycle.start(connection, fences, actor="commits")
     database.close()  # so that it hands in the counts of claims and starts, which are not HOT
     before = Updates.of(url, "scenarios")
     database = Database(url, guarded=True)
@@ -196,7 +197,7 @@ def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
     after = Updates.of(url, "scenarios")
     with database.begin() as connection:
         ids = [fence.scenario_id for fence in fences]
-        leases.hand_over(connection, fences, reason="measured", actor="commits")
+        claims.hand_over(connection, fences, reason="measured", actor="commits")
         connection.execute(
             text("DELETE FROM predictions WHERE scenario_id = ANY(:ids)"), {"ids": ids}
         )

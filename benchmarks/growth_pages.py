@@ -16,7 +16,8 @@ import psycopg
 from benchmarks import report
 from vidan.cli.selection import PAGE, Selection
 from vidan.db.session import Database
-from vidan.services import partitions, predictions, scenarios
+from vidan.protocol import partitions
+from vidan.services import predictions, scenarios
 
 FRAMES = 20_000
 """Of each scenario."""

@@ -16,9 +16,10 @@ from sqlalchemy import Connection, text
 from benchmarks import report
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import announcements, due, expiry, leases, runs, scenarios, workers
-from vidan.services.leases import Claimant
-from vidan.services.runs import Ending
+from vidan.protocol import announcements, claims, due, expiry, lifecycle
+from vidan.protocol.claims import Claimant
+from vidan.protocol.lifecycle import Ending
+from vidan.services import scenarios, workers
 from vidan.services.scenarios import NewScenario
 
 T = TypeVar("T")
@@ -113,11 +114,11 @@ class Side:
 
     def _finish_some(self, claimant: Claimant) -> int:
         with self._database.begin() as connection:
-            fences = [one.fence for one in leases.claim(connection, claimant, 64)]
+            fences = [one.fence for one in claims.claim(connection, claimant, 64)]
         with self._database.begin() as connection:
-            runs.start(connection, fences, actor="bench")
+            lifecycle.start(connection, fences, actor="bench")
         with self._database.begin() as connection:
-            runs.finish(
+            lifecycle.finish(
                 connection,
                 [Ending(fence, Status.COMPLETED) for fence in fences],
                 actor="bench",
@@ -125,16 +126,16 @@ class Side:
         return len(fences)
 
     def _cycle(self, ask: Asking) -> None:
-        claimed = ask("claim", lambda c: leases.claim(c, self._claimant, CLAIMED))
+        claimed = ask("claim", lambda c: claims.claim(c, self._claimant, CLAIMED))
         assert len(claimed) == CLAIMED
         with self._database.begin() as connection:
             fences = [one.fence for one in claimed]
-            leases.hand_over(connection, fences, reason="measured", actor="bench")
+            claims.hand_over(connection, fences, reason="measured", actor="bench")
         assert len(ask("announcement", announcements.take_due)) == CLAIMED
         assert not ask("sweep", lambda c: due.any_due(c, self._idle.queues, self._idle.tasks))
         assert not ask("expiry", lambda c: expiry.expire(c, actor="bench"))
         ask("next due", announcements.next_due)
-        assert not ask("suspects", lambda c: leases.suspects_due(c, [self._worker]))
+        assert not ask("suspects", lambda c: claims.suspects_due(c, [self._worker]))
         ask(
             "heartbeat",
             lambda c: workers.beat(c, self._worker, state="idle", fps=0.0, count=True),

@@ -40,11 +40,11 @@ from tests.support.cluster import Cluster, clustered  # noqa: E402
 from tests.support.durable_postgres import DurablePostgres, durable_postgres  # noqa: E402
 from tests.support.kafka import HostedBroker  # noqa: E402
 from vidan.db import schema  # noqa: E402
+from vidan.detection.detector import build_detector  # noqa: E402
 from vidan.domain import ENDED, Status  # noqa: E402
 from vidan.services import scenarios  # noqa: E402
 from vidan.services.scenarios import NewScenario, Scenario  # noqa: E402
-from vidan.supervisor import MALLOC  # noqa: E402
-from vidan.vision.detector import build_detector  # noqa: E402
+from vidan.supervisor.supervisor import MALLOC  # noqa: E402
 
 MODELS = (
     "nanodet-g",

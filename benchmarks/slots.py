@@ -40,10 +40,10 @@ from tests.support.kafka import HostedBroker  # noqa: E402
 from tests.support.stack import found  # noqa: E402
 from vidan.db import schema  # noqa: E402
 from vidan.db.session import Database  # noqa: E402
+from vidan.domain.worker import WorkerOptions  # noqa: E402
 from vidan.services import scenarios  # noqa: E402
 from vidan.services.scenarios import NewScenario  # noqa: E402
-from vidan.supervisor import MALLOC  # noqa: E402
-from vidan.worker_options import WorkerOptions  # noqa: E402
+from vidan.supervisor.supervisor import MALLOC  # noqa: E402
 
 SCENARIOS = 8
 BATCHES = (1, 2, 4, 8)

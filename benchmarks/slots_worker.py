@@ -35,9 +35,9 @@ class Noted:
 
 def note_all(noted: Noted) -> None:
     """Stand between the worker's parts, where frames pass."""
-    from vidan import detectors as vidan_detectors
-    from vidan import pipeline
-    from vidan.vision import frames as vision_frames
+    from vidan.detection import cache as vidan_detectors
+    from vidan.run import pipeline
+    from vidan.video import frames as vision_frames
 
     detectors: Any = vidan_detectors
 
@@ -85,7 +85,7 @@ def note_all(noted: Noted) -> None:
 
 def main() -> int:
     """Run the worker until SIGTERM. Returns its exit code."""
-    from vidan import worker
+    from vidan.worker import worker
 
     noted = Noted()
     note_all(noted)

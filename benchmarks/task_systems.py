@@ -26,13 +26,13 @@ from tests.support import stack
 from tests.support.durable_postgres import DurablePostgres
 from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.ports import free_ports
-from vidan import lifeline
 from vidan.broker import connect
 from vidan.db import schema
 from vidan.db.session import Database
+from vidan.domain.worker import WorkerOptions
+from vidan.processes import lifeline
 from vidan.services import scenarios
 from vidan.services.scenarios import NewScenario
-from vidan.worker_options import WorkerOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0

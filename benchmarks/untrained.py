@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torchvision.models import get_model
 
-from vidan import catalogue
-from vidan.vision.detector import build_detector
+from vidan.detection import catalogue
+from vidan.detection.detector import build_detector
 
 if TYPE_CHECKING:
     import numpy as np

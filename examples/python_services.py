@@ -13,11 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from vidan import catalogue, config
+from vidan import config
 from vidan.db.session import Database
+from vidan.detection import catalogue
 from vidan.domain import ENDED, Status
 from vidan.errors import VidanError
-from vidan.services import predictions, requests, scenarios, workers
+from vidan.services import predictions, scenarios, steering, workers
 from vidan.services.scenarios import NewScenario
 
 
@@ -39,7 +40,7 @@ def main(video: Path) -> None:
 
     # Change its status. `active` is asked for, and comes true when a worker has taken it.
     with database.begin() as connection:
-        requests.request(connection, created.id, Status.ACTIVE)
+        steering.request(connection, created.id, Status.ACTIVE)
         someone_is_there = bool(workers.find(connection))
     print(f"asked for active: {status_of(database, created.id)}")
 
@@ -48,7 +49,7 @@ def main(video: Path) -> None:
     else:
         print("no worker runs (`vidan worker` starts one), so it is stopped again")
         with database.begin() as connection:
-            requests.request(connection, created.id, Status.INACTIVE)
+            steering.request(connection, created.id, Status.INACTIVE)
 
     # Read the predictions: page by page, each a short transaction, however many there are.
     last = -1

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import count_people
 import pytest
 
-from vidan import catalogue
-from vidan.testing import Stack
+from vidan.detection import catalogue
+from vidan.testing.stack import Stack
 
 
 @pytest.fixture(scope="module")

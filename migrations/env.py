@@ -6,7 +6,7 @@ import sqlalchemy
 from alembic import context
 
 from vidan import config as vidan_config
-from vidan.db import models
+from vidan.db import tables
 
 config = context.config
 
@@ -25,7 +25,7 @@ def _include_name(name: str | None, kind: str, parents: object) -> bool:
 def _run_offline() -> None:
     context.configure(
         dialect_name="postgresql",
-        target_metadata=models.metadata,
+        target_metadata=tables.metadata,
         literal_binds=True,
         dialect_opts={"paramstyle": "named"},
     )
@@ -40,7 +40,7 @@ def _run_online() -> None:
     with engine.connect() as connection:
         context.configure(
             connection=connection,
-            target_metadata=models.metadata,
+            target_metadata=tables.metadata,
             include_name=_include_name,
             compare_server_default=True,
         )

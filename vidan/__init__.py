@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidan.calls import ScenarioHandle
     from vidan.domain import Detection
+    from vidan.domain.retry import Retry
+    from vidan.domain.schedule import Schedule
     from vidan.errors import Reject, TimeLimitExceeded
-    from vidan.retries import Retry
-    from vidan.run import Run
-    from vidan.scheduling import Schedule
-    from vidan.signature import Signature
-    from vidan.tasks import Vidan
+    from vidan.run.run import Run
+    from vidan.tasks.app import Vidan
+    from vidan.tasks.calls import ScenarioHandle
+    from vidan.tasks.signature import Signature
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,13 +34,13 @@ __all__ = [
 _HOMES = {
     "Detection": "vidan.domain",
     "Reject": "vidan.errors",
-    "Retry": "vidan.retries",
-    "Run": "vidan.run",
-    "ScenarioHandle": "vidan.calls",
-    "Schedule": "vidan.scheduling",
-    "Signature": "vidan.signature",
+    "Retry": "vidan.domain.retry",
+    "Run": "vidan.run.run",
+    "ScenarioHandle": "vidan.tasks.calls",
+    "Schedule": "vidan.domain.schedule",
+    "Signature": "vidan.tasks.signature",
     "TimeLimitExceeded": "vidan.errors",
-    "Vidan": "vidan.tasks",
+    "Vidan": "vidan.tasks.app",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vidan.errors import DatabaseUnavailable, UsageError
-from vidan.home import broker_address, running_stack
+from vidan.stack_state import broker_address, running_stack
 
 KAFKA_PREFIX = "VIDAN_KAFKA_"
 BOOTSTRAP = "bootstrap.servers"

@@ -17,13 +17,15 @@ from types import FrameType
 
 import psycopg
 
-from vidan import broker, config, lifeline, logs, reception
+from vidan import broker, config, inbox, logs
+from vidan.broker.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, SCENARIOS_TOPIC
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import Status
 from vidan.errors import DatabaseUnavailable, VidanError
-from vidan.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, SCENARIOS_TOPIC
-from vidan.services import announcements, expiry, partitions, schedules, workers
+from vidan.processes import lifeline
+from vidan.protocol import announcements, expiry, partitions
+from vidan.services import schedules, workers
 
 log = logging.getLogger("vidan.orchestrator")
 
@@ -163,10 +165,10 @@ class Orchestrator:
         if not received:
             return
         try:
-            ids = reception.usable(self._connected(), received)
+            ids = inbox.usable(self._connected(), received)
             restarted = self._connected().retrying(lambda c: announcements.restart(c, ids))
         except DatabaseUnavailable:
-            reception.rewind(self._retries, received)
+            inbox.rewind(self._retries, received)
             raise
         for scenario_id in sorted(set(ids) - restarted):
             with logs.bound(scenario_id=scenario_id):

@@ -13,7 +13,7 @@ from tests.chaos.injuries import Done
 from tests.chaos.schedule import DATABASE, OUTAGES, Kind
 from tests.chaos.watch import Heard
 from vidan.domain import ENDED, Status
-from vidan.services.leases import LEASE_SECONDS
+from vidan.protocol.claims import LEASE_SECONDS
 
 WORKER_FREE = "worker killed, another free"
 WORKER_WAITS = "worker killed, none free or a suspect"

@@ -17,9 +17,9 @@ import psutil
 
 from tests.support.cluster import APPS
 from tests.support.processes import eventually, is_gone
-from vidan import lifeline
-from vidan.lifeline import Child
-from vidan.worker_options import WorkerOptions
+from vidan.domain.worker import WorkerOptions
+from vidan.processes import lifeline
+from vidan.processes.lifeline import Child
 
 APP = "chaos:app"
 MARKS = "CHAOS_MARKS"

@@ -19,7 +19,7 @@ from tests.support.proxy import Transaction
 from vidan.db.session import Database
 from vidan.domain import RUNNING, Status
 from vidan.errors import NotAllowedError, VidanError
-from vidan.services import requests, scenarios
+from vidan.services import scenarios, steering
 
 ANSWER_PATIENCE = 8.0
 """Seconds that a COMMIT whose answer is to be cut may let wait for it."""
@@ -242,7 +242,7 @@ class Surgeon:
         done = self._note(injury, [chosen], f"scenario {scenario_id}")
         try:
             with self._database.begin() as connection:
-                requests.stop(connection, scenario_id)
+                steering.stop(connection, scenario_id)
         except NotAllowedError:  # it ended meanwhile
             done.missed = True
             return
@@ -255,7 +255,7 @@ class Surgeon:
                 # not yet: it is still stopping, or the database is away
                 with contextlib.suppress(VidanError), self._database.begin() as connection:
                     if scenarios.get(connection, scenario_id).status is not Status.COMPLETED:
-                        requests.start(connection, scenario_id)
+                        steering.start(connection, scenario_id)
                         done.returned = time.time()
                     self.stopped.discard(scenario_id)
                     return

@@ -15,11 +15,11 @@ from tests.chaos.injuries import Done
 from tests.chaos.schedule import DATABASE, KILLS, Kind
 from tests.chaos.workload import Expected
 from tests.support.apps.chaos import THRESHOLD
-from vidan.catalogue import DEFAULT_MIN_SCORE
-from vidan.commits import COMMIT_SECONDS
+from vidan.detection.catalogue import DEFAULT_MIN_SCORE
 from vidan.domain import ALLOWED, ENDED, HELD, Status
 from vidan.errors import DatabaseUnavailable
-from vidan.services.leases import LEASE_SECONDS
+from vidan.protocol.claims import LEASE_SECONDS
+from vidan.run.committer import COMMIT_SECONDS
 
 DIED = "the worker died"  # how, if it is known, stands behind it
 STUMBLED = "ValueError: stumbled"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from vidan.broker.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
 from vidan.config import Settings
-from vidan.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
 
 PATIENCE = 30.0
 PARTITIONS = 4

@@ -19,7 +19,7 @@ from vidan.errors import UsageError, VidanError
 from vidan.services import predictions, scenarios
 from vidan.services.predictions import StoredFrame
 from vidan.services.scenarios import NewScenario
-from vidan.vision.frames import open_source
+from vidan.video.frames import open_source
 
 LONGEST = 300
 """Packets of a longer video that are used: every scenario has to end in good time."""

@@ -142,7 +142,7 @@ def worker(database: Database) -> PlayedWorker:
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     """The video in the package, under a short name."""
-    from vidan import catalogue
+    from vidan.detection import catalogue
 
     path = tmp_path / "clip.mp4"
     path.symlink_to(catalogue.sample_video())

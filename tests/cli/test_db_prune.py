@@ -15,7 +15,7 @@ from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import partitions
+from vidan.protocol import partitions
 
 OLD = date(2024, 1, 1)
 NEWER = date(2024, 1, 8)

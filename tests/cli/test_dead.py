@@ -14,7 +14,7 @@ from tests.cli.conftest import Shell
 from tests.support.kafka import HostedBroker
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
-from vidan import reception, replay
+from vidan import inbox, replay
 from vidan.broker import connect
 from vidan.config import Settings
 from vidan.db.session import Database
@@ -222,7 +222,7 @@ def test_what_can_not_be_used_comes_back_as_a_new_letter(
 
 
 def _receives(database: Database, consumer: object) -> bool:
-    reception.usable(database, consumer.poll(0.5))  # type: ignore[attr-defined]
+    inbox.usable(database, consumer.poll(0.5))  # type: ignore[attr-defined]
     return _letters(database) != []
 
 

@@ -17,12 +17,13 @@ from tests.support.kafka import HostedBroker
 from tests.support.played_worker import PlayedWorker
 from vidan import orchestrator as orchestrator_module
 from vidan.broker import connect
-from vidan.cli import checks, checks_stuck
+from vidan.cli.commands.doctor import services, stuck
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import DesiredState, Status
 from vidan.orchestrator import Listener
-from vidan.services import dead_letters, partitions, scenarios, tasks, workers
+from vidan.protocol import partitions, tasks
+from vidan.services import dead_letters, scenarios, workers
 from vidan.services.dead_letters import NewLetter
 from vidan.services.scenarios import NewScenario
 
@@ -30,8 +31,8 @@ from vidan.services.scenarios import NewScenario
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits is late at once, and torch need not be loaded."""
-    monkeypatch.setattr(checks, "PATIENCE", timedelta(0))
-    monkeypatch.setattr("vidan.cli.checks_local._ASK_TORCH", "print('1.0')")
+    monkeypatch.setattr(services, "PATIENCE", timedelta(0))
+    monkeypatch.setattr("vidan.cli.commands.doctor.machine._ASK_TORCH", "print('1.0')")
 
 
 def findings(vidan: Shell, check: str, state: str = "warn") -> list[dict[str, Any]]:
@@ -67,7 +68,7 @@ def test_nothing_waits(vidan: Shell, worker: PlayedWorker) -> None:
 def test_due_for_a_moment_is_not_late(
     vidan: Shell, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "PATIENCE", timedelta(seconds=30))
+    monkeypatch.setattr(services, "PATIENCE", timedelta(seconds=30))
     create(database)
     assert finding(vidan, "waiting", "ok")["finding"] == "1 wait, none for long"
     execute(database, "UPDATE scenarios SET not_before = now() - interval '31 min'")
@@ -295,8 +296,8 @@ def test_lag_that_nobody_reads(
 ) -> None:  # fmt: skip
     vidan.environment["KAFKA_BOOTSTRAP_SERVERS"] = embedded_broker.bootstrap_servers
     runners, retries = f"r-{time.monotonic_ns()}", f"o-{time.monotonic_ns()}"
-    monkeypatch.setattr("vidan.messages.RUNNERS_GROUP", runners)
-    monkeypatch.setattr("vidan.messages.ORCHESTRATORS_GROUP", retries)
+    monkeypatch.setattr("vidan.broker.messages.RUNNERS_GROUP", runners)
+    monkeypatch.setattr("vidan.broker.messages.ORCHESTRATORS_GROUP", retries)
     servers = {"bootstrap.servers": embedded_broker.bootstrap_servers}
     producer = connect(Settings(home=vidan.folder, kafka=servers)).producer()
     assert producer.send("scenarios", [1]) == []
@@ -313,7 +314,7 @@ def test_lag_that_nobody_reads(
     listener = Listener(Settings(home=vidan.folder, database_url=database_url))
     listener.wait(0)
     assert findings(vidan, "lag") == []
-    monkeypatch.setattr(checks, "MUCH_LAG", 0)
+    monkeypatch.setattr(services, "MUCH_LAG", 0)
     of_runners, of_orchestrators = findings(vidan, "lag")
     assert "busy workers" in of_runners["remedy"]
     listener.close()
@@ -324,4 +325,4 @@ def test_lag_that_nobody_reads(
     [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (2e5, "2 days")],
 )
 def test_spans_are_said_in_words(seconds: float, said: str) -> None:
-    assert checks_stuck.span(timedelta(seconds=seconds)) == said
+    assert stuck.span(timedelta(seconds=seconds)) == said

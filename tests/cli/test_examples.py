@@ -17,7 +17,7 @@ from tests.support.folders import new_folder
 from tests.support.home import remove_home
 from tests.support.processes import eventually
 from tests.support.reader import CLIP_FRAMES, shorten
-from vidan import catalogue
+from vidan.detection import catalogue
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 VIDAN = Path(sys.executable).parent / "vidan"

@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.documents import ROOT
 from tests.support.processes import eventually
-from vidan import catalogue
+from vidan.detection import catalogue
 
 INSTALLED = Path(sys.executable).parent / "vidan"
 

@@ -32,7 +32,7 @@ models:list,show
 def commands() -> Iterator[tuple[str, Any]]:
     """Every command by its words."""
     for name, entry in COMMANDS.items():
-        built = import_module(f"vidan.cli.{entry.module}").commands.build()
+        built = import_module(f"vidan.cli.commands.{entry.module}").commands.build()
         if not hasattr(built, "commands"):
             yield name, built
         else:
@@ -86,7 +86,7 @@ def _calls(line: str) -> Iterator[list[str]]:
 def test_help_of_a_group_ends_in_examples() -> None:
     group = typer.main.get_command(app)
     for name in COMMANDS:
-        built = import_module(f"vidan.cli.{COMMANDS[name].module}").commands.build()
+        built = import_module(f"vidan.cli.commands.{COMMANDS[name].module}").commands.build()
         assert isinstance(built, command.Command) or built.epilog
     assert group.epilog
 

@@ -10,11 +10,12 @@ import pytest
 
 from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
-from vidan import catalogue
-from vidan.cli import checks
+from vidan.cli.commands.doctor import services
 from vidan.db.session import Database
+from vidan.detection import catalogue
 from vidan.domain import DesiredState
-from vidan.services import dead_letters, tasks, workers
+from vidan.protocol import tasks
+from vidan.services import dead_letters, workers
 
 
 def test_workers(vidan: Shell, worker: PlayedWorker) -> None:
@@ -149,8 +150,8 @@ def states(vidan: Shell) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits is late at once, and torch need not be loaded."""
-    monkeypatch.setattr(checks, "PATIENCE", timedelta(0))
-    monkeypatch.setattr("vidan.cli.checks_local._ASK_TORCH", "print('1.0')")
+    monkeypatch.setattr(services, "PATIENCE", timedelta(0))
+    monkeypatch.setattr("vidan.cli.commands.doctor.machine._ASK_TORCH", "print('1.0')")
 
 
 def test_doctor_says_what_works(vidan: Shell, worker: PlayedWorker) -> None:
@@ -238,7 +239,7 @@ def test_a_package_that_is_not_there_names_its_extra(
 
 
 def test_a_gpu_that_is_not_there(bare: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vidan.devices.gpu_count", lambda: 0)
+    monkeypatch.setattr("vidan.supervisor.devices.gpu_count", lambda: 0)
     for words in (["worker", "--gpus", "0"], ["up", "--gpus", "all"]):
         ended = bare(*words)
         assert ended.code == 10

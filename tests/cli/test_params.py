@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidan.cli import params
-from vidan.cli.output import plain, printable
-from vidan.cli.param_types import typed
-from vidan.run import Run
-from vidan.services.tasks import DETECT
-from vidan.tasks import Vidan
+from vidan.cli.options import params
+from vidan.cli.options.param_types import typed
+from vidan.cli.terminal.output import plain, printable
+from vidan.protocol.tasks import DETECT
+from vidan.run.run import Run
+from vidan.tasks.app import Vidan
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.domain import Gap, Status
-from vidan.services import scenarios, tasks
+from vidan.protocol import tasks
+from vidan.protocol.tasks import TaskSpec
+from vidan.services import scenarios
 from vidan.services.scenarios import NewScenario
-from vidan.services.tasks import TaskSpec
 
 KEYS = set(
     "id name key labels task source params queue priority status frames_done frames_total pruned"
@@ -282,9 +283,9 @@ def test_filters_pass_over_what_does_not_fit(vidan: Shell, worker: PlayedWorker)
 
 
 def test_filters_reach_beyond_a_page(vidan: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vidan.cli import scenario_steer
+    from vidan.cli.commands.scenario import steer
 
-    monkeypatch.setattr(scenario_steer, "PAGE", 2)
+    monkeypatch.setattr(steer, "PAGE", 2)
     vidan("scenario", "create", "--no-check", *(f"/v/{n}.mp4" for n in range(5)))
     ended = vidan("scenario", "stop", "--task", "detect", "-q")
     assert ended.out.split() == ["1", "2", "3", "4", "5"]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
-from vidan import catalogue
+from vidan.detection import catalogue
 from vidan.domain import Status
 
 

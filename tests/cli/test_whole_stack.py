@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from tests.support.processes import eventually
-from vidan.home import KEEPER_LOCK, is_held
+from vidan.stack_state import KEEPER_LOCK, is_held
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell

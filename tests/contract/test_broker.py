@@ -19,8 +19,7 @@ from confluent_kafka import Producer as RawProducer
 from confluent_kafka.admin import AdminClient
 
 from tests.support.kafka import EmbeddedSettings, HostedBroker, RealKafka
-from vidan import messages
-from vidan.broker import Broker, Consumer, Producer, Raw, Received, clients, connect
+from vidan.broker import Broker, Consumer, Producer, Raw, Received, clients, connect, messages
 from vidan.config import Settings
 from vidan.errors import BrokerUnavailable, UsageError
 

@@ -23,16 +23,16 @@ from torchvision.models import detection as torchvision_detection
 from torchvision.models import get_model, list_models
 from torchvision.ops import batched_nms
 
-from vidan import catalogue
+from vidan.detection import catalogue
+from vidan.detection.arrays import nms
+from vidan.detection.building import FactoryDetector
+from vidan.detection.detector import Detector, build_detector
+from vidan.detection.device import Place
+from vidan.detection.nanodet import NanoDet, input_size
+from vidan.detection.ring import HostCopies, Ring
+from vidan.detection.torchvision_models import TorchvisionDetector
 from vidan.domain import Detection
 from vidan.errors import DeviceLost, InputRejected, RejectedTask, VidanError
-from vidan.vision.arrays import nms
-from vidan.vision.detector import Detector, build_detector
-from vidan.vision.device import Place
-from vidan.vision.factory import FactoryDetector
-from vidan.vision.nanodet import NanoDet, input_size
-from vidan.vision.ring import HostCopies, Ring
-from vidan.vision.torchvision_models import TorchvisionDetector
 
 Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT = 768, 576

@@ -17,11 +17,11 @@ import pytest
 from tests.support import videos
 from tests.support.frames import read
 from vidan.errors import InputRejected, RejectedTask, VidanError
-from vidan.vision.frames import check_source, is_local, open_source
+from vidan.video.frames import check_source, is_local, open_source
 
 SLOW_CONSUMER = """
 import resource, sys, time
-from vidan.vision.frames import open_source
+from vidan.video.frames import open_source
 import av, numpy
 if sys.argv[2] == "decord":
     import decord
@@ -93,9 +93,9 @@ def test_close_may_come_from_another_thread_while_one_decodes(long_720p: Path) -
 
 def test_torch_is_not_loaded_and_decoders_only_when_a_source_is_opened() -> None:
     code = (
-        "import sys, vidan.vision.frames as f; f.is_local('x');"
+        "import sys, vidan.video.frames as f; f.is_local('x');"
         "assert not {'av', 'decord', 'torch'} & set(sys.modules), 'too early';"
-        "import vidan.vision.video_source; assert not {'av', 'decord', 'torch'} & set(sys.modules)"
+        "import vidan.video.source; assert not {'av', 'decord', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -103,7 +103,7 @@ def test_torch_is_not_loaded_and_decoders_only_when_a_source_is_opened() -> None
 def test_a_missing_decoder_is_named_with_the_extra_that_has_it(clip: Path) -> None:
     code = (
         "import sys; sys.modules['av'] = None\n"
-        "from vidan.vision.frames import check_source, open_source\n"
+        "from vidan.video.frames import check_source, open_source\n"
         "from vidan.errors import MissingExtra\n"
         "check_source(sys.argv[1])\n"  # without PyAV: exists and is not empty
         "try: open_source(sys.argv[1])\n"

@@ -20,10 +20,10 @@ from tests.contract.test_frame_source_limits import served
 from tests.support import videos
 from tests.support.frames import read
 from vidan.errors import RejectedTask, VidanError
-from vidan.vision import container, decoding, reading, resuming
-from vidan.vision.decoding import Item
-from vidan.vision.frames import FrameSource, open_source
-from vidan.vision.timeline import Entry
+from vidan.video import container, decoding, reading, resuming
+from vidan.video.decoding import Item
+from vidan.video.frames import FrameSource, open_source
+from vidan.video.timeline import Entry
 
 LONG = 900
 KEPT = 4 * decoding.MAX_INSIDE

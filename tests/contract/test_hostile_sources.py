@@ -15,13 +15,13 @@ from tests.fuzz import headers
 from tests.support import videos
 from tests.support.frames import read
 from vidan.errors import InputRejected, RejectedTask
-from vidan.vision import video_source
-from vidan.vision.container import open_container
-from vidan.vision.decoding import Item
-from vidan.vision.decord_decoding import matroska
-from vidan.vision.frames import check_source, open_source
-from vidan.vision.sampling import Sampling
-from vidan.vision.timeline import MAX_TIME_MS, Timeline
+from vidan.video import source
+from vidan.video.container import open_container
+from vidan.video.decoding import Item
+from vidan.video.decord import matroska
+from vidan.video.frames import check_source, open_source
+from vidan.video.sampling import Sampling
+from vidan.video.timeline import MAX_TIME_MS, Timeline
 
 
 def _huge(folder: Path) -> Path:
@@ -63,7 +63,7 @@ def test_batches_of_large_pictures_have_fewer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = videos.encode(tmp_path / "a.mp4", 10)
-    monkeypatch.setattr(video_source, "MAX_BATCH_BYTES", 2 * videos.WIDTH * videos.HEIGHT * 3)
+    monkeypatch.setattr(source, "MAX_BATCH_BYTES", 2 * videos.WIDTH * videos.HEIGHT * 3)
     assert [len(one.indices) for one in open_source(str(path)).batches(8)] == [2] * 5
 
 

@@ -20,7 +20,7 @@ COUNT = int(os.environ.get("FUZZ_VIDEOS", str(2 * len(videos.KINDS))))
 MEMORY_MB = 1500
 CHECK = """
 import json, pathlib, re, sys, time
-from vidan.sources import source_for
+from vidan.video.sources import source_for
 from vidan.errors import InputRejected
 for place in sys.stdin.read().splitlines():
     began, refused = time.monotonic(), None

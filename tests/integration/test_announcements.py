@@ -12,7 +12,8 @@ from sqlalchemy import text
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import announcements, requests, runs, scenarios
+from vidan.protocol import announcements, lifecycle
+from vidan.services import scenarios, steering
 from vidan.services.scenarios import NewScenario
 
 
@@ -100,7 +101,7 @@ def test_a_failed_announcement_is_due_again_only_where_it_still_waits(database: 
     worker = PlayedWorker(database)
     worker.take(1, skip=[waiting, stopped])
     with database.begin() as connection:
-        requests.stop(connection, stopped)
+        steering.stop(connection, stopped)
     again(database, waiting, claimed, stopped, 999)
     assert take(database) == [waiting]
     again(database)
@@ -132,7 +133,7 @@ def test_a_restart_plans_for_when_the_retry_is_due(database: Database) -> None:
     worker.claim()
     assert worker.fence is not None
     with database.begin() as connection:
-        runs.fail(connection, worker.fence, "e", actor="w", delay=40)
+        lifecycle.fail(connection, worker.fence, "e", actor="w", delay=40)
         assert announcements.next_due(connection) is None
     assert restart(database, scenario_id, 999) == {scenario_id}
     with database.begin() as connection:

@@ -17,13 +17,14 @@ from fastapi.testclient import TestClient
 from tests.support.played_worker import PlayedWorker
 from tests.support.ports import free_port
 from tests.support.processes import eventually
-from vidan import api, catalogue
+from vidan import api
 from vidan.api import application, streaming
 from vidan.config import Settings
 from vidan.db.session import Database
+from vidan.detection import catalogue
 from vidan.domain import Status
 from vidan.errors import MissingExtra, NotFoundError, SchemaMismatch, UsageError
-from vidan.services import predictions, requests, scenarios
+from vidan.services import predictions, scenarios, steering
 from vidan.services.scenarios import NewScenario
 
 HERE = "http://127.0.0.1:8000"
@@ -263,7 +264,7 @@ def test_a_page_is_read_when_it_is_asked_for_and_an_error_breaks_the_answer_off(
 
     first = next(pieces)
     with database.begin() as connection:
-        requests.delete(connection, 1)
+        steering.delete(connection, 1)
 
     assert first.count(b"person") == 2
     with pytest.raises(NotFoundError):
@@ -737,7 +738,7 @@ def test_an_answer_that_cannot_be_finished_does_not_look_whole(
         parts = answer.iter_raw()
         next(parts)  # the rest is more than fits into the sockets' buffers: the server waits
         with database.begin() as connection:
-            requests.delete(connection, 1)
+            steering.delete(connection, 1)
         with pytest.raises(httpx2.RemoteProtocolError):
             list(parts)
 

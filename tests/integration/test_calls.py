@@ -15,14 +15,15 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan import Run, Vidan
-from vidan.catalogue import sample_video
 from vidan.db.session import Database
+from vidan.detection.catalogue import sample_video
 from vidan.domain import Status
 from vidan.errors import InputRejected, NotAllowedError, NotCompleted, TimedOut
-from vidan.services import scenarios, tasks
+from vidan.protocol import tasks
+from vidan.protocol.tasks import TaskSpec
+from vidan.services import scenarios
 from vidan.services.scenarios import Scenario
-from vidan.services.tasks import TaskSpec
-from vidan.tasks import Task
+from vidan.tasks.app import Task
 
 
 @dataclass

@@ -17,10 +17,11 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import expiry, leases, runs, scenarios, tasks
-from vidan.services.leases import Claimed
+from vidan.protocol import claims, expiry, lifecycle, tasks
+from vidan.protocol.claims import Claimed
+from vidan.protocol.tasks import TaskSpec
+from vidan.services import scenarios
 from vidan.services.scenarios import NewScenario
-from vidan.services.tasks import TaskSpec
 
 FREE = TaskSpec("free", {}, needs_source=False)
 PAIR = TaskSpec("pair", {}, needs_source=False, concurrency=2)
@@ -64,13 +65,13 @@ def worker_of(
 
 def claim(worker: PlayedWorker, free: int, ahead: int = 0) -> list[Claimed]:
     with worker.database.begin() as connection:
-        return leases.claim(connection, worker.claimant, free, ahead=ahead)
+        return claims.claim(connection, worker.claimant, free, ahead=ahead)
 
 
 def finish(worker: PlayedWorker, *claimed: Claimed) -> None:
     with worker.database.begin() as connection:
-        endings = [runs.Ending(one.fence, Status.COMPLETED) for one in claimed]
-        assert len(runs.finish(connection, endings, actor=worker.name)) == len(claimed)
+        endings = [lifecycle.Ending(one.fence, Status.COMPLETED) for one in claimed]
+        assert len(lifecycle.finish(connection, endings, actor=worker.name)) == len(claimed)
 
 
 def names(claimed: list[Claimed]) -> list[str]:
@@ -156,7 +157,7 @@ def test_of_two_claims_at_once_one_leaves_the_capped_task_and_neither_waits(
     create(published, "free", 4)  # two of them are looked at by the first as well
     first, second = worker_of(published, "a"), worker_of(published, "b")
     with published.begin() as open_claim:
-        held = leases.claim(open_claim, first.claimant, 2)
+        held = claims.claim(open_claim, first.claimant, 2)
         assert names(held) == ["trio"] * 2
         assert names(claim(second, 9)) == ["free"] * 2  # while the first has not committed
     assert names(claim(second, 9)) == ["free"] * 2 + ["trio"]
@@ -167,7 +168,7 @@ def test_a_claim_that_is_rolled_back_used_up_nothing(published: Database) -> Non
     create(published, "slow")
     worker = worker_of(published)
     with pytest.raises(ZeroDivisionError), published.begin() as connection:
-        assert len(leases.claim(connection, worker.claimant, 9)) == 3
+        assert len(claims.claim(connection, worker.claimant, 9)) == 3
         raise ZeroDivisionError
     assert len(claim(worker, 9)) == 3
 
@@ -202,7 +203,7 @@ def test_what_was_claimed_until_the_row_could_be_locked_is_counted(published: Da
 
     with published.begin() as gate:
         with published.begin() as open_claim:
-            assert len(leases.claim(open_claim, first.claimant, 2)) == 2
+            assert len(claims.claim(open_claim, first.claimant, 2)) == 2
             gate.execute(text("SELECT pg_advisory_lock(1)"))
             slow.start()
             assert eventually(lambda: gate.execute(waiting).scalar() == 1, 30)
@@ -245,7 +246,7 @@ def test_many_claimants_at_once_are_never_over_a_limit_and_lose_nothing(
             free, ahead = chance.choice([(1, 0), (2, 0), (2, 3), (0, 2)])
             try:
                 with published.begin() as connection:
-                    claimed = leases.claim(connection, worker.claimant, free, ahead=ahead)
+                    claimed = claims.claim(connection, worker.claimant, free, ahead=ahead)
                     if chance.random() < 0.2:
                         raise ZeroDivisionError
             except ZeroDivisionError:
@@ -317,7 +318,7 @@ def test_a_start_counts_again_when_a_scenario_is_tried_again(published: Database
     worker = worker_of(published)
     (claimed,) = claim(worker, 9)
     with published.begin() as connection:
-        leases.hand_over(connection, [claimed.fence], reason="test", actor="test")
+        claims.hand_over(connection, [claimed.fence], reason="test", actor="test")
     assert claim(worker, 9) == []
     let_pass(published, seconds=360)
     assert len(claim(worker, 9)) == 1
@@ -386,6 +387,6 @@ def test_nothing_is_locked_of_a_capped_task_that_is_not_due(published: Database)
     first, second = worker_of(published, "a"), worker_of(published, "b", ("elsewhere",))
     with published.begin() as open_claim:
         with statements(published) as sent:
-            leases.claim(open_claim, first.claimant, 1)
+            claims.claim(open_claim, first.claimant, 1)
         assert len(sent) == 2  # one that asks what is due, and the claim
         assert names(claim(second, 9)) == ["pair"]

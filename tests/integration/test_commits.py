@@ -14,8 +14,9 @@ from tests.support.played_worker import LABELS, PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import Detection, Gap, Status
 from vidan.errors import DatabaseUnavailable, LeaseLost
-from vidan.services import expiry, predictions, requests, runs, scenarios, workers
-from vidan.services.leases import Fence
+from vidan.protocol import expiry, lifecycle
+from vidan.protocol.claims import Fence
+from vidan.services import predictions, scenarios, steering, workers
 from vidan.services.predictions import Batch, Row
 from vidan.services.scenarios import NewScenario
 
@@ -85,16 +86,16 @@ def test_a_commit_whose_answer_was_lost_stores_nothing_twice(worker: PlayedWorke
 def test_the_lost_answer_of_a_commit_that_a_stop_followed(worker: PlayedWorker) -> None:
     commit(worker, batch(0, 3))
     with worker.database.begin() as connection:
-        requests.stop(connection, fence_of(worker).scenario_id)
+        steering.stop(connection, fence_of(worker).scenario_id)
     assert commit(worker, batch(0, 3)) is Status.INIT_SHUTDOWN
 
 
 def test_a_stop_is_answered_by_the_commit(worker: PlayedWorker) -> None:
     with worker.database.begin() as connection:
-        requests.stop(connection, fence_of(worker).scenario_id)
+        steering.stop(connection, fence_of(worker).scenario_id)
     assert commit(worker, batch(0, 3)) is Status.INIT_SHUTDOWN
     with worker.database.begin() as connection:
-        runs.shutting_down(connection, fence_of(worker), actor="w")
+        lifecycle.shutting_down(connection, fence_of(worker), actor="w")
     assert commit(worker, batch(3, 4)) is Status.IN_SHUTDOWN_PROCESSING
     assert stored(worker) == [0, 1, 2, 3]
 
@@ -141,7 +142,7 @@ def test_a_zombie_stores_nothing_once_another_has_claimed(worker: PlayedWorker) 
 def test_nothing_is_stored_after_the_end(worker: PlayedWorker, status: Status) -> None:
     if status is Status.INACTIVE:
         with worker.database.begin() as connection:
-            requests.stop(connection, fence_of(worker).scenario_id)
+            steering.stop(connection, fence_of(worker).scenario_id)
     worker.end(status)
     with pytest.raises(LeaseLost):
         commit(worker, batch(0, 1))

@@ -9,7 +9,7 @@ import pytest
 from vidan.broker.base import Received
 from vidan.db.session import Database
 from vidan.errors import NotFoundError
-from vidan.reception import usable
+from vidan.inbox import usable
 from vidan.services import dead_letters
 from vidan.services.dead_letters import NewLetter
 

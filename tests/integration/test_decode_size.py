@@ -14,12 +14,12 @@ from tests.support.processes import eventually
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import Detection, Status
-from vidan.run import Run
+from vidan.domain.worker import WorkerOptions
+from vidan.run.run import Run
 from vidan.services import predictions, scenarios
 from vidan.services.scenarios import NewScenario, Scenario
-from vidan.tasks import Vidan
-from vidan.worker import Worker
-from vidan.worker_options import WorkerOptions
+from vidan.tasks.app import Vidan
+from vidan.worker.worker import Worker
 
 app = Vidan()
 HERE = f"{__name__}:half"

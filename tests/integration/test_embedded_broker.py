@@ -54,7 +54,7 @@ def test_it_leaves_the_address_of_another_alone(hosted: HostedBroker) -> None:
 def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     address_file = tmp_path / "address"
     code = (
-        "import sys, time; from vidan import lifeline;"
+        "import sys, time; from vidan.processes import lifeline;"
         "child = lifeline.spawn('vidan.broker.embedded', ['--address-file', sys.argv[1]]);"
         "print(child.pid, flush=True); time.sleep(60)"
     )

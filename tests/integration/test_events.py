@@ -13,7 +13,7 @@ from sqlalchemy import text
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import events, requests, scenarios
+from vidan.services import events, scenarios, steering
 from vidan.services.events import Event, Position, Wanted
 from vidan.services.scenarios import NewScenario
 
@@ -151,9 +151,9 @@ def test_one_that_began_later_and_ends_later_is_not_missed(
     reader = Reader(database).from_now_on()
     other, of_other = late.create() if beside else (ExitStack(), [])  # it runs from before
     with database.begin() as connection:
-        requests.stop(connection, first)  # this one has its number
+        steering.stop(connection, first)  # this one has its number
         transaction, hidden = late.create()
-        requests.stop(connection, second)
+        steering.stop(connection, second)
     assert reader.ids() == [first, second]
     other.close()
     assert reader.ids() == of_other
@@ -225,8 +225,8 @@ def test_of_a_deleted_scenario_nothing_is_left(database: Database, create: Creat
     reader = Reader(database)
     first, second = create(2)
     with database.begin() as connection:
-        requests.request(connection, first, Status.INACTIVE)
-        requests.delete(connection, first)
+        steering.request(connection, first, Status.INACTIVE)
+        steering.delete(connection, first)
     assert reader.ids() == [second]
 
 

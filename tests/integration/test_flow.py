@@ -15,7 +15,8 @@ from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import Status
 from vidan.errors import InputRejected, NotFoundError
-from vidan.services import expiry, followups, groups, leases, requests, runs, scenarios, tasks
+from vidan.protocol import claims, expiry, followups, groups, lifecycle, tasks
+from vidan.services import scenarios, steering
 from vidan.services.scenarios import NewScenario, Scenario
 
 FIRST = tasks.TaskSpec("first", {}, needs_source=False)
@@ -55,7 +56,7 @@ def execute(database: Database, statement: str, **parameters: object) -> Any:
 
 def restart(database: Database, scenario_id: int) -> None:
     with database.begin() as connection:
-        requests.start(connection, scenario_id, from_beginning=True)
+        steering.start(connection, scenario_id, from_beginning=True)
 
 
 @pytest.mark.parametrize("given", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:00:00+00:00"])
@@ -86,7 +87,7 @@ def test_what_follows_is_told_by_the_end(
     former = worker.claim()
     if end is Status.INACTIVE:
         with database.begin() as connection:
-            requests.stop(connection, former)
+            steering.stop(connection, former)
     assert not of_task(database, "later") + of_task(database, "last")
     worker.end(end)
 
@@ -145,9 +146,9 @@ def test_a_transaction_that_rolls_back_has_created_nothing(
     former = create(database, then=[then()])
     worker.claim()
     assert worker.fence is not None
-    ending = runs.Ending(worker.fence, Status.COMPLETED)
+    ending = lifecycle.Ending(worker.fence, Status.COMPLETED)
     with pytest.raises(ZeroDivisionError), database.begin() as connection:
-        runs.finish(connection, [ending], actor="test")
+        lifecycle.finish(connection, [ending], actor="test")
         assert followups.former(connection, former + 1) is not None
         raise ZeroDivisionError
 
@@ -176,7 +177,7 @@ def test_a_spent_budget_of_errors_is_a_failure(database: Database, worker: Playe
         worker.claim()
         assert worker.fence is not None
         with database.begin() as connection:
-            runs.fail(connection, worker.fence, "broken", actor="test", delay=0)
+            lifecycle.fail(connection, worker.fence, "broken", actor="test", delay=0)
         assert len(of_task(database, "later")) == expected
 
 
@@ -209,21 +210,21 @@ def test_the_former_is_seen_as_it_stands_and_may_go(
     former = worker.claim()
     assert worker.fence is not None
     with database.begin() as connection:
-        ending = runs.Ending(worker.fence, Status.COMPLETED, result='{"people": 3}')
-        runs.finish(connection, [ending], actor="test")
+        ending = lifecycle.Ending(worker.fence, Status.COMPLETED, result='{"people": 3}')
+        lifecycle.finish(connection, [ending], actor="test")
     (later,) = of_task(database, "later")
     with database.begin() as connection:
         assert followups.former(connection, former) is None
         seen = followups.former(connection, later.id)
         assert seen == followups.Former(former, "first", Status.COMPLETED, {"people": 3})
-        requests.delete(connection, former)
+        steering.delete(connection, former)
         assert followups.former(connection, later.id) == followups.Former(former)
 
 
 def test_a_deleted_scenario_leaves_no_follow_ups(database: Database) -> None:
     former = create(database, then=[then()], status=Status.INACTIVE)
     with database.begin() as connection:
-        requests.delete(connection, former)
+        steering.delete(connection, former)
     assert execute(database, "SELECT * FROM followups") == []
 
 
@@ -259,14 +260,14 @@ def test_a_member_counts_once_a_stopped_one_not(database: Database, worker: Play
         restart(database, made.members[0].id)
         execute(database, "UPDATE scenarios SET priority = 1 WHERE id = :id", id=1)
     with database.begin() as connection:
-        requests.stop(connection, made.members[0].id)
-        requests.stop(connection, made.members[1].id)
+        steering.stop(connection, made.members[0].id)
+        steering.stop(connection, made.members[1].id)
     worker.claim()
     worker.end(Status.COMPLETED)
     assert of_task(database, "last") == []  # one is stopped
 
     with database.begin() as connection:
-        requests.delete(connection, made.members[1].id)
+        steering.delete(connection, made.members[1].id)
     assert len(of_task(database, "last")) == 1
 
 
@@ -295,7 +296,7 @@ def test_a_member_that_is_deleted_while_the_group_is_made_is_made_anew(
         created = create_many(*arguments, **more)
         if not found:
             with database.begin() as other:
-                requests.delete(other, former)
+                steering.delete(other, former)
         found.extend(one.id for one in created)
         return created
 
@@ -318,7 +319,7 @@ def test_a_deleted_callback_takes_its_group_along(database: Database) -> None:
     (callback,) = of_task(database, "last")
     execute(database, "UPDATE scenarios SET status = 'inactive', announce_at = NULL")
     with database.begin() as connection:
-        requests.delete(connection, callback.id)
+        steering.delete(connection, callback.id)
     assert execute(database, "SELECT * FROM groups") == []
 
 
@@ -337,10 +338,11 @@ def test_a_thousand_members_that_end_at_once_call_back_once(database: Database) 
         try:
             for start in range(0, 200, 40):
                 endings = [
-                    runs.Ending(fence, Status.COMPLETED) for fence in fences[start : start + 40]
+                    lifecycle.Ending(fence, Status.COMPLETED)
+                    for fence in fences[start : start + 40]
                 ]
                 with database.begin() as connection:  # not `retrying`: a deadlock would show
-                    assert len(runs.finish(connection, endings, actor="test")) == 40
+                    assert len(lifecycle.finish(connection, endings, actor="test")) == 40
         except BaseException as error:
             conflicts.append(error)
 
@@ -367,10 +369,10 @@ def test_a_task_without_follow_ups_costs_no_statement_more(
         worker.claim()
         counted.clear()
         assert worker.fence is not None
-        ending = runs.Ending(worker.fence, Status.COMPLETED)
+        ending = lifecycle.Ending(worker.fence, Status.COMPLETED)
         with database.begin() as connection:
             event.listen(connection, "before_cursor_execute", lambda *seen: counted.append(seen[2]))
-            runs.finish(connection, [ending], actor="test")
+            lifecycle.finish(connection, [ending], actor="test")
         assert (len(counted) == 1) == (expected == 1)
 
 
@@ -381,5 +383,5 @@ def test_nothing_follows_on_a_scenario_that_is_put_back(
     worker.claim()
     assert worker.fence is not None
     with database.begin() as connection:
-        assert leases.hand_over(connection, [worker.fence], reason="test", actor="test")
+        assert claims.hand_over(connection, [worker.fence], reason="test", actor="test")
     assert of_task(database, "later") == []

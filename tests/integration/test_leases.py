@@ -18,9 +18,10 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import expiry, leases, partitions, predictions, requests, runs, scenarios, tasks
-from vidan.services.leases import Fence
-from vidan.services.moves import Moved
+from vidan.protocol import claims, expiry, lifecycle, partitions, tasks
+from vidan.protocol.claims import Fence
+from vidan.protocol.transitions import Moved
+from vidan.services import predictions, scenarios, steering
 from vidan.services.scenarios import NewScenario
 
 SHORT = tasks.TaskSpec("short", {}, needs_source=False)
@@ -52,7 +53,7 @@ def status(database: Database, scenario_id: int) -> Status:
     return Status(row(database, scenario_id).status)
 
 
-def ids(claimed: Sequence[leases.Claimed]) -> list[int]:
+def ids(claimed: Sequence[claims.Claimed]) -> list[int]:
     return [one.fence.scenario_id for one in claimed]
 
 
@@ -71,7 +72,7 @@ def any_ended(database: Database) -> bool:
 
 def stop(database: Database, scenario_id: int) -> None:
     with database.begin() as connection:
-        assert requests.stop(connection, scenario_id)
+        assert steering.stop(connection, scenario_id)
 
 
 def last_reason(database: Database, scenario_id: int) -> str | None:
@@ -144,7 +145,7 @@ def test_two_claimants_at_once_share_and_do_not_wait(database: Database) -> None
     wanted = create(database, *[NewScenario(source=f"/{n}") for n in range(6)])
     first, second = PlayedWorker(database, "a"), PlayedWorker(database, "b")
     with database.begin() as open_claim:
-        held = leases.claim(open_claim, first.claimant, 4)
+        held = claims.claim(open_claim, first.claimant, 4)
         taken = second.take(4)  # while the first has not committed: to wait would be for ever
     assert sorted(ids(held) + ids(taken)) == wanted
     assert len(taken) == 2
@@ -210,7 +211,7 @@ def test_what_is_claimed_ahead_is_chosen_after_what_the_free_slots_take(
     )
     worker = PlayedWorker(database, tasks=("short", "detect"))
     with database.begin() as connection:
-        claimed = leases.claim(connection, worker.claimant, 1, ahead=3)
+        claimed = claims.claim(connection, worker.claimant, 1, ahead=3)
     taken = [one.fence.scenario_id for one in claimed]
     assert taken[0] in (first, video)
     assert len(taken) == 4
@@ -253,7 +254,7 @@ def test_a_scenario_without_a_source_is_bound_by_its_first_claim(database: Datab
     (claimed,) = camera.take()
     assert (claimed.fence.scenario_id, claimed.source) == (scenario_id, "rtsp://1")
     with database.begin() as connection:
-        leases.hand_over(connection, [claimed.fence], reason="leaving", actor="camera")
+        claims.hand_over(connection, [claimed.fence], reason="leaving", actor="camera")
     assert row(database, scenario_id).source_bound
     assert anyone.take() == other.take() == []
     assert ids(camera.take()) == [scenario_id]
@@ -267,7 +268,7 @@ def test_a_worker_with_a_source_takes_no_other(database: Database) -> None:
 
 def suspects_due(database: Database, *workers: PlayedWorker, within: float = 0.0) -> bool:
     with database.begin() as connection:
-        return leases.suspects_due(connection, [one.id for one in workers], within=within)
+        return claims.suspects_due(connection, [one.id for one in workers], within=within)
 
 
 def test_suspects_count_for_who_could_run_them(database: Database) -> None:
@@ -324,11 +325,13 @@ def writes_of(database: Database, fence: Fence) -> dict[str, object]:
     """What each fenced write answers."""
     with database.begin() as connection:
         return {
-            "start": runs.start(connection, [fence], actor="w"),
-            "shutting_down": runs.shutting_down(connection, fence, actor="w"),
-            "hand_over": leases.hand_over(connection, [fence], reason="r", actor="w"),
-            "fail": runs.fail(connection, fence, "e", actor="w"),
-            "finish": runs.finish(connection, [runs.Ending(fence, Status.COMPLETED)], actor="w"),
+            "start": lifecycle.start(connection, [fence], actor="w"),
+            "shutting_down": lifecycle.shutting_down(connection, fence, actor="w"),
+            "hand_over": claims.hand_over(connection, [fence], reason="r", actor="w"),
+            "fail": lifecycle.fail(connection, fence, "e", actor="w"),
+            "finish": lifecycle.finish(
+                connection, [lifecycle.Ending(fence, Status.COMPLETED)], actor="w"
+            ),
         }
 
 
@@ -359,7 +362,7 @@ def test_a_scenario_claimed_again_by_the_same_worker_has_another_epoch(
     worker.claim()
     old = fence_of(worker)
     with database.begin() as connection:
-        leases.hand_over(connection, [old], reason="r", actor="w")
+        claims.hand_over(connection, [old], reason="r", actor="w")
     worker.claim()
     assert fence_of(worker).epoch == old.epoch + 1
     assert writes_of(database, old) == NOTHING
@@ -372,12 +375,12 @@ def test_of_several_fences_only_the_lost_ones_are_missing(database: Database) ->
     fences[1] = Fence(fences[1].scenario_id, 99, worker.id)
     kept = {fences[0].scenario_id, fences[2].scenario_id}
     with database.begin() as connection:
-        assert set(runs.start(connection, fences, actor="w")) == kept
-        endings = [runs.Ending(fence, Status.COMPLETED) for fence in fences[::-1]]
-        assert runs.finish(connection, endings, actor="w") == kept
-        assert runs.start(connection, [], actor="w") == {}
-        assert runs.finish(connection, [], actor="w") == set()
-        assert leases.hand_over(connection, [], reason="r", actor="w") == set()
+        assert set(lifecycle.start(connection, fences, actor="w")) == kept
+        endings = [lifecycle.Ending(fence, Status.COMPLETED) for fence in fences[::-1]]
+        assert lifecycle.finish(connection, endings, actor="w") == kept
+        assert lifecycle.start(connection, [], actor="w") == {}
+        assert lifecycle.finish(connection, [], actor="w") == set()
+        assert claims.hand_over(connection, [], reason="r", actor="w") == set()
 
 
 # --- start, finish, fail, hand over
@@ -388,7 +391,7 @@ def test_start_repeated_after_a_lost_answer_says_the_same(database: Database) ->
     (claimed,) = PlayedWorker(database).take()
     for _ in range(2):
         with database.begin() as connection:
-            found = runs.start(connection, [claimed.fence], actor="w")
+            found = lifecycle.start(connection, [claimed.fence], actor="w")
         assert found == {scenario_id: Status.ACTIVE}
     with database.begin() as connection:
         assert len(scenarios.history(connection, scenario_id)) == 3
@@ -399,12 +402,12 @@ def test_a_stop_while_the_source_opens_is_no_lost_lease(database: Database) -> N
     (claimed,) = PlayedWorker(database).take()
     stop(database, scenario_id)
     with database.begin() as connection:
-        assert runs.start(connection, [claimed.fence], actor="w") == {
+        assert lifecycle.start(connection, [claimed.fence], actor="w") == {
             scenario_id: Status.INIT_SHUTDOWN
         }
-        assert runs.shutting_down(connection, claimed.fence, actor="w")
-        ending = runs.Ending(claimed.fence, Status.INACTIVE)
-        assert runs.finish(connection, [ending], actor="w") == {scenario_id}
+        assert lifecycle.shutting_down(connection, claimed.fence, actor="w")
+        ending = lifecycle.Ending(claimed.fence, Status.INACTIVE)
+        assert lifecycle.finish(connection, [ending], actor="w") == {scenario_id}
     ended = row(database, scenario_id)
     assert (ended.status, ended.worker_id, ended.announce_at) == ("inactive", None, None)
     assert ended.ended_at is not None
@@ -415,11 +418,11 @@ def test_a_result_is_stored_as_it_is_and_none_as_null(database: Database, result
     (scenario_id,) = create(database)
     worker = PlayedWorker(database)
     worker.claim()
-    ending = runs.Ending(
+    ending = lifecycle.Ending(
         fence_of(worker), Status.COMPLETED, result=json.dumps(result), state='{"k": 1}'
     )
     with database.begin() as connection:
-        runs.finish(connection, [ending], actor="w")
+        lifecycle.finish(connection, [ending], actor="w")
         found = scenarios.get(connection, scenario_id)
         is_null = connection.execute(text("SELECT result IS NULL FROM scenarios")).scalar()
     assert (found.status, found.result, found.state) == (Status.COMPLETED, result, {"k": 1})
@@ -430,7 +433,7 @@ def test_a_task_without_frames_completes_by_way_of_active(database: Database) ->
     (scenario_id,) = create(database)
     (claimed,) = PlayedWorker(database).take()
     with database.begin() as connection:
-        runs.finish(connection, [runs.Ending(claimed.fence, Status.COMPLETED)], actor="w")
+        lifecycle.finish(connection, [lifecycle.Ending(claimed.fence, Status.COMPLETED)], actor="w")
         history = scenarios.history(connection, scenario_id)
     assert [one.to_status for one in history[-2:]] == [Status.ACTIVE, Status.COMPLETED]
 
@@ -439,8 +442,10 @@ def test_a_source_that_can_not_be_read_was_never_active(database: Database) -> N
     (scenario_id,) = create(database)
     (claimed,) = PlayedWorker(database).take()
     with database.begin() as connection:
-        runs.finish(
-            connection, [runs.Ending(claimed.fence, Status.FAILED, error="no video")], actor="w"
+        lifecycle.finish(
+            connection,
+            [lifecycle.Ending(claimed.fence, Status.FAILED, error="no video")],
+            actor="w",
         )
         found = scenarios.get(connection, scenario_id)
         history = scenarios.history(connection, scenario_id)
@@ -473,7 +478,7 @@ def test_an_error_is_charged_until_the_budget_is_spent(database: Database) -> No
     for attempt in (1, 2, 3):
         worker.claim()
         with database.begin() as connection:
-            failed = runs.fail(
+            failed = lifecycle.fail(
                 connection, fence_of(worker), f"error {attempt}", actor="w", delay=60
             )
         assert failed is not None
@@ -490,7 +495,7 @@ def test_an_error_is_charged_until_the_budget_is_spent(database: Database) -> No
     assert failed.status is Status.FAILED
     assert now.ended_at is not None
     with database.begin() as connection:
-        assert requests.retry(connection, scenario_id)
+        assert steering.retry(connection, scenario_id)
     assert worker.claim() == scenario_id
 
 
@@ -501,14 +506,14 @@ def test_the_back_off_grows_with_jitter(database: Database) -> None:
         execute(database, "UPDATE scenarios SET attempts = :n, not_before = now()", n=attempts)
         worker.claim()
         with database.begin() as connection:
-            runs.fail(connection, fence_of(worker), "e", actor="w")
+            lifecycle.fail(connection, fence_of(worker), "e", actor="w")
             found = connection.execute(text("SELECT not_before - now() FROM scenarios"))
             wait: timedelta = found.scalar_one()
         assert timedelta(seconds=low) <= wait <= timedelta(seconds=high)
     execute(database, "UPDATE scenarios SET not_before = now()")
     worker.claim()
     with database.begin() as connection:
-        runs.fail(connection, fence_of(worker), "e", actor="w", delay=0.0)
+        lifecycle.fail(connection, fence_of(worker), "e", actor="w", delay=0.0)
     assert row(database, scenario_id).due
 
 
@@ -518,7 +523,7 @@ def test_an_error_of_one_that_was_asked_to_stop_ends_it(database: Database) -> N
     worker.claim()
     stop(database, scenario_id)
     with database.begin() as connection:
-        failed = runs.fail(connection, fence_of(worker), "e", actor="w")
+        failed = lifecycle.fail(connection, fence_of(worker), "e", actor="w")
     assert failed is not None
     assert failed.status is Status.INACTIVE
     assert row(database, scenario_id).ended_at is not None
@@ -530,7 +535,7 @@ def test_a_hand_over_spends_nothing_and_is_announced(database: Database) -> None
     worker.claim()
     worker.store(range(3))
     with database.begin() as connection:
-        assert leases.hand_over(connection, [fence_of(worker)], reason="leaving", actor="w") == {
+        assert claims.hand_over(connection, [fence_of(worker)], reason="leaving", actor="w") == {
             scenario_id
         }
     found = row(database, scenario_id)
@@ -547,7 +552,7 @@ def test_a_hand_over_may_be_for_later(database: Database) -> None:
     worker = PlayedWorker(database)
     worker.claim()
     with database.begin() as connection:
-        leases.hand_over(connection, [fence_of(worker)], reason="away", actor="w", delay=60)
+        claims.hand_over(connection, [fence_of(worker)], reason="away", actor="w", delay=60)
     found = row(database, scenario_id)
     assert (found.status, found.due) == ("init_startup", False)
     assert found.announce_at == found.not_before
@@ -559,7 +564,7 @@ def test_a_hand_over_never_undoes_a_stop(database: Database) -> None:
     worker.claim()
     stop(database, scenario_id)
     with database.begin() as connection:
-        leases.hand_over(connection, [fence_of(worker)], reason="leaving", actor="w")
+        claims.hand_over(connection, [fence_of(worker)], reason="leaving", actor="w")
     found = row(database, scenario_id)
     assert (found.status, found.announce_at) == ("inactive", None)
     assert found.ended_at is not None
@@ -618,7 +623,7 @@ def test_a_witness_of_the_whole_lease_charges_what_was_active(database: Database
     worker = PlayedWorker(database)
     claimed = worker.take(2)
     with database.begin() as connection:
-        runs.start(connection, [claimed[0].fence], actor="w")
+        lifecycle.start(connection, [claimed[0].fence], actor="w")
     worker.let_lease_end()
     released = expire(database, connected_since=long_ago(database))
     assert released[active].row.died is True
@@ -647,7 +652,7 @@ def test_the_supervisor_charges_what_its_process_executed(database: Database) ->
     worker = PlayedWorker(database)
     claimed = worker.take(3)
     with database.begin() as connection:
-        runs.start(connection, [one.fence for one in claimed[:2]], actor="w")
+        lifecycle.start(connection, [one.fence for one in claimed[:2]], actor="w")
     with database.begin() as connection:
         assert expiry.release_worker(
             connection, worker.id, actor="supervisor", executing=[guilty, opening]
@@ -667,10 +672,10 @@ def test_a_release_of_very_many_charges_whatever_its_process_executed(database: 
     worker = PlayedWorker(database)
     fences = {one.fence.scenario_id: one.fence for one in worker.take(1010)}
     with database.begin() as connection:
-        runs.start(connection, [fences[many[-1]]], actor="w")
+        lifecycle.start(connection, [fences[many[-1]]], actor="w")
     with database.begin() as connection:
         assert expiry.release_worker(connection, worker.id, actor="s", executing=[many[-1]])
-        assert leases.held(connection, worker.id) == []
+        assert claims.held(connection, worker.id) == []
     assert row(database, many[-1]).crashes == 1
     assert row(database, many[0]).crashes == 0
 
@@ -717,7 +722,7 @@ def test_a_stop_outlives_the_worker(database: Database, in_shutdown: bool) -> No
     stop(database, scenario_id)
     if in_shutdown:
         with database.begin() as connection:
-            runs.shutting_down(connection, fence_of(worker), actor="w")
+            lifecycle.shutting_down(connection, fence_of(worker), actor="w")
     with database.begin() as connection:
         expiry.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
     found = row(database, scenario_id)
@@ -758,7 +763,7 @@ def test_two_that_expire_at_once_charge_once(database: Database) -> None:
     worker = PlayedWorker(database)
     fences = [one.fence for one in worker.take(40)]
     with database.begin() as connection:
-        runs.start(connection, fences, actor="w")
+        lifecycle.start(connection, fences, actor="w")
     worker.let_lease_end()
     since = long_ago(database)
     released: list[int] = []
@@ -819,7 +824,7 @@ def stopped_client(database: Database, database_url: str) -> Iterator[tuple[Play
     worker = PlayedWorker(database)
     claimed = worker.take(2)
     with database.begin() as connection:
-        runs.start(connection, [one.fence for one in claimed], actor="w")
+        lifecycle.start(connection, [one.fence for one in claimed], actor="w")
         week = partitions.this_week(connection)
     session = psycopg.connect(database_url, application_name=str(worker.id))
     session.execute("UPDATE scenarios SET checkpoint = 5 WHERE id = %s", [first])
@@ -893,8 +898,8 @@ def test_held_tells_what_a_worker_holds(database: Database) -> None:
     worker.take(2)
     stop(database, second)
     with database.begin() as connection:
-        assert leases.held(connection, worker.id) == [
-            leases.Held(first, 1, Status.INIT_STARTUP_PROCESSING),
-            leases.Held(second, 1, Status.INIT_SHUTDOWN),
+        assert claims.held(connection, worker.id) == [
+            claims.Held(first, 1, Status.INIT_STARTUP_PROCESSING),
+            claims.Held(second, 1, Status.INIT_SHUTDOWN),
         ]
-        assert leases.held(connection, PlayedWorker(database).id) == []
+        assert claims.held(connection, PlayedWorker(database).id) == []

@@ -17,9 +17,9 @@ import pytest
 from tests.support.cluster import Cluster
 from tests.support.processes import eventually
 from vidan import logs
-from vidan.commits import RunControl
 from vidan.config import Settings
-from vidan.pipeline import _ReadAhead
+from vidan.run.committer import RunControl
+from vidan.run.pipeline import _ReadAhead
 
 
 def lines(cluster: Cluster) -> list[dict[str, Any]]:

@@ -17,9 +17,10 @@ from tests.support.processes import eventually
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import Status
+from vidan.domain.schedule import Schedule
 from vidan.orchestrator import BATCH, BROKER_AWAY_SECONDS, Orchestrator
-from vidan.scheduling import Schedule
-from vidan.services import partitions, scenarios, schedules, tasks
+from vidan.protocol import partitions, tasks
+from vidan.services import scenarios, schedules
 from vidan.services.scenarios import NewScenario
 
 BUSY = 7.0

@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.services import partitions, predictions, scenarios
+from vidan.protocol import partitions
+from vidan.services import predictions, scenarios
 from vidan.services.scenarios import NewScenario
 
 WEEK = date(2024, 1, 1)

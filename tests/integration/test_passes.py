@@ -10,7 +10,7 @@ import pytest
 from tests.support.videos import encode
 from vidan import Run, Vidan
 from vidan.domain import Status
-from vidan.testing import Stack
+from vidan.testing.stack import Stack
 
 FRAMES = 20
 

@@ -14,22 +14,11 @@ from sqlalchemy import Connection, event, text
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.services import (
-    announcements,
-    caps,
-    due,
-    events,
-    expiry,
-    leases,
-    overview,
-    runs,
-    scenarios,
-    tasks,
-    workers,
-)
-from vidan.services.leases import Claimant, Fence
+from vidan.protocol import announcements, caps, claims, due, expiry, lifecycle, tasks
+from vidan.protocol.claims import Claimant, Fence
+from vidan.protocol.tasks import TaskSpec
+from vidan.services import events, overview, scenarios, workers
 from vidan.services.scenarios import NewScenario
-from vidan.services.tasks import TaskSpec
 
 ENDED = 20_000
 WORKER = uuid.uuid4()
@@ -82,7 +71,7 @@ def rows_read(connection: Connection) -> int:
 
 def claim(connection: Connection, held: Sequence[Fence]) -> bool:
     claimant = Claimant(held[0].worker_id, "w", ("default", "night"), ("detect",))
-    return len(leases.claim(connection, claimant, 4)) == 4
+    return len(claims.claim(connection, claimant, 4)) == 4
 
 
 def beat(connection: Connection, held: Sequence[Fence]) -> bool:
@@ -91,8 +80,8 @@ def beat(connection: Connection, held: Sequence[Fence]) -> bool:
 
 
 def finish(connection: Connection, held: Sequence[Fence]) -> bool:
-    endings = [runs.Ending(fence, Status.COMPLETED) for fence in held]
-    return len(runs.finish(connection, endings, actor="w")) == len(held)
+    endings = [lifecycle.Ending(fence, Status.COMPLETED) for fence in held]
+    return len(lifecycle.finish(connection, endings, actor="w")) == len(held)
 
 
 # each tells whether it found what it is to find
@@ -103,15 +92,15 @@ STEPS: dict[str, Callable[[Connection, Sequence[Fence]], object]] = {
     "next due": lambda c, _: announcements.next_due(c) is None,
     "expiry": lambda c, _: expiry.expire(c, actor="test") == [],
     "any ended": lambda c, _: not expiry.any_ended(c)[1],
-    "suspects": lambda c, held: not leases.suspects_due(c, [held[0].worker_id]),
+    "suspects": lambda c, held: not claims.suspects_due(c, [held[0].worker_id]),
     "overview": lambda c, held: len(overview.look(c).running) == len(held),
     "events": lambda c, _: events.read(c, events.now(c), events.Wanted(task="detect")),
-    "held": lambda c, held: len(leases.held(c, held[0].worker_id)) == len(held),
+    "held": lambda c, held: len(claims.held(c, held[0].worker_id)) == len(held),
     "beat": beat,
-    "start": lambda c, held: len(runs.start(c, held, actor="w")) == len(held),
+    "start": lambda c, held: len(lifecycle.start(c, held, actor="w")) == len(held),
     "finish": finish,
-    "failure": lambda c, held: runs.fail(c, held[0], "broken", actor="w"),
-    "hand over": lambda c, held: leases.hand_over(c, held, reason="leaves", actor="w"),
+    "failure": lambda c, held: lifecycle.fail(c, held[0], "broken", actor="w"),
+    "hand over": lambda c, held: claims.hand_over(c, held, reason="leaves", actor="w"),
 }
 
 
@@ -209,7 +198,7 @@ def plan_of_the_claim(
     with database.begin() as connection:
         event.listen(connection, "before_cursor_execute", note)
         connection.execute(text("SAVEPOINT before"))
-        claimed = leases.claim(connection, claimant, free, ahead=ahead)
+        claimed = claims.claim(connection, claimant, free, ahead=ahead)
         connection.execute(text("ROLLBACK TO SAVEPOINT before"))
         event.remove(connection, "before_cursor_execute", note)
         ((sql, parameters),) = statements

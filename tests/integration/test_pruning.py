@@ -18,7 +18,8 @@ from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.domain import Gap, Status
 from vidan.errors import DatabaseUnavailable, NotAllowedError, Pruned
-from vidan.services import partitions, predictions, pruning, requests, scenarios
+from vidan.protocol import partitions
+from vidan.services import predictions, pruning, scenarios, steering
 from vidan.services.scenarios import NewScenario
 
 OLD = date(2024, 1, 1)
@@ -47,7 +48,7 @@ def stored(database: Database, week: date, *, ends: Status | None = Status.COMPL
     worker.store(range(10), gaps=[Gap(10, 11, "damaged")])
     if ends is Status.INACTIVE:
         with database.begin() as connection:
-            requests.stop(connection, scenario_id)
+            steering.stop(connection, scenario_id)
     if ends is not None:
         worker.end(ends)
     return scenario_id
@@ -151,15 +152,15 @@ def test_a_pruned_one_starts_only_from_the_beginning_in_the_current_week(
     prune(database)
     with database.begin() as connection:
         refused_ways = (
-            (stopped, requests.start),
-            (failed, requests.start),
-            (failed, requests.retry),
+            (stopped, steering.start),
+            (failed, steering.start),
+            (failed, steering.retry),
         )
         for one, ask in refused_ways:
             with pytest.raises(NotAllowedError, match="pruned") as refused:
                 ask(connection, one)
             assert "--from-beginning" in (refused.value.hint or "")
-        assert requests.start(connection, stopped, from_beginning=True)
+        assert steering.start(connection, stopped, from_beginning=True)
         row = connection.execute(
             text("SELECT week, pruned, checkpoint FROM scenarios WHERE id = :id"), {"id": stopped}
         ).one()
@@ -169,7 +170,7 @@ def test_a_pruned_one_starts_only_from_the_beginning_in_the_current_week(
     worker.store(range(3))
     assert read(database, stopped) == 3
     with database.begin() as connection:
-        requests.delete(connection, failed)
+        steering.delete(connection, failed)
 
 
 def test_what_never_stored_a_frame_is_not_pruned_and_runs_later(database: Database) -> None:
@@ -193,8 +194,8 @@ def test_what_never_stored_a_frame_is_not_pruned_and_runs_later(database: Databa
             text("SELECT id, pruned, week FROM scenarios WHERE id = ANY(:ids) ORDER BY id"),
             {"ids": [waiting, failed, done]},
         ).all()
-        assert requests.start(connection, waiting)
-        assert requests.retry(connection, failed)
+        assert steering.start(connection, waiting)
+        assert steering.retry(connection, failed)
     # one that is completed starts only from the beginning, which is in the week of then
     assert rows == [(waiting, False, this_week), (failed, False, this_week), (done, False, OLD)]
     assert read(database, done) == 0
@@ -322,7 +323,7 @@ def test_killed_in_the_middle_the_week_is_whole(database: Database, database_url
     assert eventually(lambda: is_whole(database, old))
     with database.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '4s'"))
-        assert requests.start(connection, old, from_beginning=True)
+        assert steering.start(connection, old, from_beginning=True)
 
 
 def test_of_two_at_once_one_prunes_and_the_other_finds_nothing(database: Database) -> None:
@@ -353,7 +354,7 @@ def test_one_that_was_started_since_the_look_keeps_its_week(
     assert not week.unfinished
     done: list[pruning.Week | None] = []
     with database.begin() as connection:
-        requests.start(connection, old)
+        steering.start(connection, old)
         thread = threading.Thread(target=lambda: done.append(prune(database)))
         thread.start()
         assert eventually(lambda: waits_for_a_lock(database))
@@ -372,7 +373,7 @@ def test_one_that_starts_while_the_week_goes_waits_and_is_refused(
 
     def start() -> None:
         try:
-            database.retrying(lambda c: requests.start(c, old))
+            database.retrying(lambda c: steering.start(c, old))
         except NotAllowedError as error:
             refused.append(error)
 

@@ -15,14 +15,14 @@ from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
-from vidan.departure import Departure
 from vidan.domain import DesiredState, Status
+from vidan.domain.worker import WorkerOptions
 from vidan.errors import RETIRED_EXIT_CODE, HandOver, NotAllowedError, NotFoundError
-from vidan.lifeline import Child
+from vidan.processes.lifeline import Child
 from vidan.services import scenarios, workers
 from vidan.services.scenarios import NewScenario
-from vidan.slots import Engagement
-from vidan.worker_options import WorkerOptions
+from vidan.worker.leaving import Departure
+from vidan.worker.slots import Engagement
 
 DRAINED, STOPPED = DesiredState.DRAINED, DesiredState.STOPPED
 
@@ -297,7 +297,7 @@ def test_what_has_no_frames_is_waited_for_so_long_and_no_longer(
     departure = Departure(0)
     assert departure.look(DesiredState.RUNNING)
     assert not departure.hand_over(DesiredState.RUNNING, slots)
-    monkeypatch.setattr("vidan.departure.RECYCLE_SECONDS", 0.0)
+    monkeypatch.setattr("vidan.worker.leaving.RECYCLE_SECONDS", 0.0)
     assert departure.hand_over(DesiredState.RUNNING, slots)
 
 

@@ -15,17 +15,18 @@ from tests.support.apps import trial
 from tests.support.cluster import Cluster
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
-from vidan.claiming import AHEAD_PER_SLOT
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import DesiredState, Status
+from vidan.domain.worker import MAX_SLOTS, WorkerOptions
 from vidan.errors import NotAllowedError, NotFoundError, UsageError
-from vidan.services import leases, requests, scaling, scenarios, workers
+from vidan.processes.slotboard import SlotBoard
+from vidan.protocol import claims
+from vidan.services import scaling, scenarios, steering, workers
 from vidan.services.scenarios import NewScenario
-from vidan.slotboard import SlotBoard
-from vidan.supervisor import Post, Supervisor
-from vidan.worker import Worker
-from vidan.worker_options import MAX_SLOTS, WorkerOptions
+from vidan.supervisor.supervisor import Post, Supervisor
+from vidan.worker.claiming import AHEAD_PER_SLOT
+from vidan.worker.worker import Worker
 
 
 def scale(where: Cluster | Database, name: str, slots: int) -> list[scaling.Scaled]:
@@ -199,7 +200,7 @@ def test_a_step_grows_claims_at_once_and_bounds_what_is_ahead(stepped: Any) -> N
 def test_what_waits_in_a_worker_is_put_back_when_its_slots_become_fewer(
     stepped: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidan.worker.AHEAD_SECONDS", 600.0)
+    monkeypatch.setattr("vidan.worker.worker.AHEAD_SECONDS", 600.0)
     one: Stepped = stepped(2)
     ids = one.create(6)
     one.worker._claims._ended.extend([float("inf")] * 4)  # so many are claimed ahead
@@ -281,7 +282,7 @@ def test_a_process_for_suspects_is_kept_only_while_no_worker_has_one_slot(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_start", lambda _: None)
-    monkeypatch.setattr(leases, "suspects_due", lambda *_, **__: True)
+    monkeypatch.setattr(claims, "suspects_due", lambda *_, **__: True)
 
     def looked() -> Post | None:
         supervisor._next_quarantine = 0.0
@@ -351,7 +352,7 @@ def test_more_at_once_then_fewer_and_a_crash_changes_nothing(embedded_cluster: C
 
 def stop(cluster: Cluster, scenario_id: int) -> None:
     with cluster.database.begin() as connection:
-        requests.stop(connection, scenario_id)
+        steering.stop(connection, scenario_id)
     assert cluster.wait(scenario_id).status is Status.INACTIVE
 
 

@@ -19,10 +19,11 @@ from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import ENDED, HELD, RUNNING, STOPPING, Gap, Status
 from vidan.errors import InputRejected, NotAllowedError, NotFoundError
-from vidan.run import Run
-from vidan.services import partitions, predictions, requests, runs, scenarios, tasks
+from vidan.protocol import lifecycle, partitions, tasks
+from vidan.run.run import Run
+from vidan.services import predictions, scenarios, steering
 from vidan.services.scenarios import MAX_ID, NewScenario
-from vidan.tasks import Vidan
+from vidan.tasks.app import Vidan
 
 VIDEO = NewScenario(source="/videos/clip.mp4")
 
@@ -51,11 +52,11 @@ def in_status(database: Database, status: Status) -> int:
     worker.store([0, 1])
     if status in STOPPING:
         with database.begin() as connection:
-            requests.stop(connection, scenario_id)
+            steering.stop(connection, scenario_id)
     if status is Status.IN_SHUTDOWN_PROCESSING:
         assert worker.fence is not None
         with database.begin() as connection:
-            assert runs.shutting_down(connection, worker.fence, actor="worker")
+            assert lifecycle.shutting_down(connection, worker.fence, actor="worker")
     if status in ENDED:
         worker.end(status, error="it broke" if status is Status.FAILED else None)
     return scenario_id
@@ -193,7 +194,7 @@ def test_a_key_whose_scenario_is_deleted_meanwhile_makes_a_new_one(
         if len(looked) == 1:
             looked.append(2)
             with database.begin() as other:
-                requests.delete(other, first)
+                steering.delete(other, first)
         return look(connection, keys)
 
     monkeypatch.setattr(scenarios, "_ids_of_keys", deleted_after_a_look)
@@ -446,10 +447,10 @@ def test_an_id_that_no_scenario_has_is_not_found(database: Database, scenario_id
     asked: list[Callable[[Connection], object]] = [
         lambda c: scenarios.get(c, scenario_id),
         lambda c: scenarios.history(c, scenario_id),
-        lambda c: requests.start(c, scenario_id),
-        lambda c: requests.stop(c, scenario_id),
-        lambda c: requests.retry(c, scenario_id),
-        lambda c: requests.delete(c, scenario_id),
+        lambda c: steering.start(c, scenario_id),
+        lambda c: steering.stop(c, scenario_id),
+        lambda c: steering.retry(c, scenario_id),
+        lambda c: steering.delete(c, scenario_id),
         lambda c: predictions.read_after(c, scenario_id, -1),
         lambda c: predictions.summary(c, scenario_id),
     ]
@@ -542,7 +543,7 @@ def after_stop(status: Status) -> Status:
 
 
 def asked(scenario_id: int, wanted: Status, connection: Connection) -> bool:
-    return requests.request(connection, scenario_id, wanted)
+    return steering.request(connection, scenario_id, wanted)
 
 
 @pytest.mark.parametrize("status", Status)
@@ -567,9 +568,9 @@ def test_retry_delete_and_start_from_the_beginning(
 ) -> None:
     scenario_id = in_status(database, status)
     ask: dict[str, Callable[[Connection], object]] = {
-        "retry": lambda c: requests.retry(c, scenario_id),
-        "delete": lambda c: requests.delete(c, scenario_id),
-        "again": lambda c: requests.start(c, scenario_id, from_beginning=True),
+        "retry": lambda c: steering.retry(c, scenario_id),
+        "delete": lambda c: steering.delete(c, scenario_id),
+        "again": lambda c: steering.start(c, scenario_id, from_beginning=True),
     }
     allowed = {"retry": {Status.FAILED}, "delete": ENDED, "again": ENDED}[verb]
     assert_answer(database, ask[verb], YES if status in allowed else NO)
@@ -586,10 +587,10 @@ def test_a_status_that_only_workers_set_is_refused_with_the_others_named(
     database: Database,
 ) -> None:
     scenario_id = create(database)
-    for wanted in set(Status) - requests.REQUESTABLE:
+    for wanted in set(Status) - steering.REQUESTABLE:
         with pytest.raises(NotAllowedError) as refused, database.begin() as connection:
-            requests.request(connection, scenario_id, wanted)
-        assert all(one in (refused.value.hint or "") for one in requests.REQUESTABLE)
+            steering.request(connection, scenario_id, wanted)
+        assert all(one in (refused.value.hint or "") for one in steering.REQUESTABLE)
 
 
 def test_start_goes_on_at_the_checkpoint_with_fresh_budgets(database: Database) -> None:
@@ -602,7 +603,7 @@ def test_start_goes_on_at_the_checkpoint_with_fresh_budgets(database: Database) 
             )
         )
         before = scenarios.get(connection, scenario_id)
-        requests.start(connection, scenario_id)
+        steering.start(connection, scenario_id)
     after = get(database, scenario_id)
     assert (after.attempts, after.crashes, after.error, after.ended_at) == (0, 0, None, None)
     assert after.checkpoint == before.checkpoint == 2
@@ -623,7 +624,7 @@ def test_from_the_beginning_drops_all_that_was_stored(database: Database) -> Non
     worker.end(Status.COMPLETED)
     with database.begin() as connection:
         connection.execute(text("UPDATE scenarios SET week = week, state = '{\"n\": 5}'"))
-        requests.start(connection, scenario_id, from_beginning=True)
+        steering.start(connection, scenario_id, from_beginning=True)
         after = scenarios.get(connection, scenario_id)
         assert (after.checkpoint, after.state, after.frames_done) == (0, {}, 0)
         assert (after.frames_total, after.started_at, after.result) == (None, None, None)
@@ -642,7 +643,7 @@ def test_from_the_beginning_moves_into_the_current_week(database: Database) -> N
         old = this_week - timedelta(weeks=60)
         partitions.ensure_week(connection, old)
         connection.execute(text("UPDATE scenarios SET week = :old"), {"old": old})
-        requests.start(connection, scenario_id, from_beginning=True)
+        steering.start(connection, scenario_id, from_beginning=True)
         assert connection.execute(text("SELECT week FROM scenarios")).scalar() == this_week
 
 
@@ -650,7 +651,7 @@ def test_delete_leaves_nothing_of_it_and_all_of_others(database: Database) -> No
     scenario_id = in_status(database, Status.COMPLETED)
     other = in_status(database, Status.COMPLETED)
     with database.begin() as connection:
-        requests.delete(connection, scenario_id)
+        steering.delete(connection, scenario_id)
         for table, column in [
             ("predictions", "scenario_id"),
             ("transitions", "scenario_id"),
@@ -668,7 +669,7 @@ def test_a_stop_waits_for_the_worker_that_holds_the_scenario(
 ) -> None:
     scenario_id = in_status(database, status)
     with database.begin() as connection:
-        assert requests.stop(connection, scenario_id, actor="me")
+        assert steering.stop(connection, scenario_id, actor="me")
     found = get(database, scenario_id)
     assert found.status is Status.INIT_SHUTDOWN
     assert found.worker == "cpu-0@test"

@@ -12,13 +12,14 @@ import pytest
 from sqlalchemy import text
 
 from vidan.db.session import Database
+from vidan.domain.schedule import Schedule
 from vidan.errors import NotFoundError
-from vidan.run import Run
-from vidan.scheduling import Schedule
-from vidan.services import scenarios, schedules, tasks
+from vidan.protocol import tasks
+from vidan.run.run import Run
+from vidan.services import scenarios, schedules
 from vidan.services.scenarios import Scenario
 from vidan.services.schedules import Fired, Scheduled
-from vidan.tasks import Vidan
+from vidan.tasks.app import Vidan
 
 TASK = tasks.TaskSpec("nightly", {}, needs_source=False)
 HOURLY = Schedule("0 * * * *", name="hourly", params={"a": 1}, queue="slow")

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 
 from vidan.config import sqlalchemy_url
-from vidan.db import models, schema
+from vidan.db import schema, tables
 from vidan.db.session import Database
 from vidan.errors import DatabaseUnavailable, SchemaMismatch, UsageError
-from vidan.services import partitions
+from vidan.protocol import partitions
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,7 +55,7 @@ def assert_nothing_to_generate(url: str) -> None:
         context = MigrationContext.configure(
             connection, opts={"include_name": named, "compare_server_default": True}
         )
-        assert compare_metadata(context, models.metadata) == []
+        assert compare_metadata(context, tables.metadata) == []
     engine.dispose()
 
 
@@ -64,7 +64,7 @@ def test_upgrade_from_empty_down_to_base_and_up_again(empty_database_url: str) -
     assert schema.current(url) is None
     schema.upgrade(url)
     made = relations(url)
-    assert made >= set(models.metadata.tables) | {"detections"}
+    assert made >= set(tables.metadata.tables) | {"detections"}
     assert schema.current(url) == schema.HEAD
     assert_nothing_to_generate(url)
 
@@ -72,7 +72,7 @@ def test_upgrade_from_empty_down_to_base_and_up_again(empty_database_url: str) -
         assert partitions.ensure_ahead(connection)
     schema.downgrade(url, "base")
     left = relations(url)
-    assert not any(name.startswith(tuple(models.metadata.tables)) for name in left)
+    assert not any(name.startswith(tuple(tables.metadata.tables)) for name in left)
     assert schema.current(url) is None
 
     schema.upgrade(url)
@@ -168,7 +168,7 @@ def test_the_printed_sql_makes_the_same_schema(
     schema.downgrade(None, "base", sql=True)
     with psycopg.connect(empty_database_url) as connection:
         connection.execute(capsys.readouterr().out.encode())
-    assert not relations(empty_database_url) & set(models.metadata.tables)
+    assert not relations(empty_database_url) & set(tables.metadata.tables)
 
 
 def test_alembic_itself_upgrades_from_the_root(empty_database_url: str) -> None:
@@ -261,7 +261,7 @@ def test_migrations_make_the_checks_and_options_of_the_models(
     import sqlalchemy
 
     engine = sqlalchemy.create_engine(sqlalchemy_url(empty_database_url))
-    models.metadata.create_all(engine)
+    tables.metadata.create_all(engine)
     engine.dispose()
     definitions = []
     for url in (database_url, empty_database_url):

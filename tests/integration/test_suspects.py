@@ -15,10 +15,10 @@ from tests.support import videos
 from tests.support.cluster import APPS, SAMPLE, SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually
 from tests.support.supervising import running
-from vidan import supervisor as supervisor_module
 from vidan.domain import Status
-from vidan.supervisor import Supervisor
-from vidan.worker_options import WorkerOptions
+from vidan.domain.worker import WorkerOptions
+from vidan.supervisor import supervisor as supervisor_module
+from vidan.supervisor.supervisor import Supervisor
 
 LONGEST_PAUSE = 120.0
 """Seconds without a commit that a neighbour may have on a busy machine: mostly starts of processes.

@@ -19,15 +19,18 @@ import pytest
 
 from tests.support.documents import blocks
 from tests.support.processes import eventually
-from vidan import Reject, Retry, Run, Signature, TimeLimitExceeded, Vidan, catalogue, flow
-from vidan.calls import ScenarioHandle
+from vidan import Reject, Retry, Run, Signature, TimeLimitExceeded, Vidan
+from vidan.detection import catalogue
 from vidan.domain import Status
 from vidan.errors import DatabaseUnavailable, InputRejected
-from vidan.services import groups, scenarios
+from vidan.protocol import groups
+from vidan.protocol.tasks import TaskSpec, publish
+from vidan.services import scenarios
 from vidan.services.scenarios import NewScenario
-from vidan.services.tasks import TaskSpec, publish
-from vidan.stack import temporary
-from vidan.testing import Stack
+from vidan.tasks import flow
+from vidan.tasks.calls import ScenarioHandle
+from vidan.testing import postgres
+from vidan.testing.stack import Stack
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -410,7 +413,7 @@ def test_what_a_killed_test_left_goes_with_the_next_one(
 ) -> None:
     tmp_path.chmod(0o755)
     code = (
-        "from vidan.stack import temporary as t\nwith t.postgres(): print(1, flush=True); input()"
+        "from vidan.testing import postgres as t\nwith t.postgres(): print(1, flush=True); input()"
     )
     killed = subprocess.Popen(
         [sys.executable, "-c", code],
@@ -427,7 +430,7 @@ def test_what_a_killed_test_left_goes_with_the_next_one(
     (left,) = tmp_path.iterdir()
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with temporary.postgres():
+    with postgres.postgres():
         (now,) = tmp_path.iterdir()
         assert now != left
     assert list(tmp_path.iterdir()) == []
@@ -454,7 +457,7 @@ def test_a_sweep_follows_nobody_elses_links(
     if root and uid == 0:
         os.chown(tmp_path / "vidan-testing-x", 65534, 65534)
 
-    temporary._sweep(tmp_path)
+    postgres._sweep(tmp_path)
 
     assert (home / "kept").is_dir()
     assert (tmp_path / "vidan-testing-x" / "lock").exists()
@@ -471,7 +474,7 @@ def test_a_removal_follows_a_link_only_to_where_roots_data_are(
         kept.mkdir(parents=True, exist_ok=True)
         another_users(tmp_path / "vidan-testing-x", kept)
 
-        temporary._remove(tmp_path / "vidan-testing-x")
+        postgres._remove(tmp_path / "vidan-testing-x")
 
         assert not (tmp_path / "vidan-testing-x").exists()
         assert kept.exists() != goes

@@ -16,9 +16,9 @@ from tests.support import recovery
 from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually, is_gone
 from vidan.broker import connect
+from vidan.broker.messages import ORCHESTRATORS_GROUP, RUNNERS_GROUP
 from vidan.domain import Status
-from vidan.messages import ORCHESTRATORS_GROUP, RUNNERS_GROUP
-from vidan.services import requests
+from vidan.services import steering
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "nanodet_reference.json"
 
@@ -206,13 +206,13 @@ def test_a_stop_keeps_the_checkpoint_and_a_start_goes_on(cluster: Cluster) -> No
     cluster.wait_for_frames(scenario_id, 10)
 
     with cluster.database.begin() as connection:
-        requests.stop(connection, scenario_id)
+        steering.stop(connection, scenario_id)
     stopped = cluster.wait(scenario_id, 10)
 
     assert stopped.status is Status.INACTIVE
     assert 0 < stopped.frames_done < SAMPLE_FRAMES
     with cluster.database.begin() as connection:
-        requests.start(connection, scenario_id)
+        steering.start(connection, scenario_id)
     assert cluster.wait(scenario_id).status is Status.COMPLETED
     assert [one.frame for one in cluster.frames(scenario_id)] == list(range(SAMPLE_FRAMES))
 
@@ -231,11 +231,11 @@ def test_a_task_that_leaves_off_when_asked_to_is_not_completed(
     done = embedded_cluster.get(scenario_id).frames_done
     embedded_cluster.wait_for_frames(scenario_id, done + 10)
     with embedded_cluster.database.begin() as connection:
-        requests.stop(connection, scenario_id)
+        steering.stop(connection, scenario_id)
     assert embedded_cluster.wait(scenario_id).status is Status.INACTIVE
 
     with embedded_cluster.database.begin() as connection:
-        requests.start(connection, scenario_id)
+        steering.start(connection, scenario_id)
     assert embedded_cluster.wait(scenario_id).result == "all"
     assert [one.frame for one in embedded_cluster.frames(scenario_id)] == list(range(SAMPLE_FRAMES))
 

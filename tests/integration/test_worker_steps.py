@@ -17,23 +17,25 @@ from sqlalchemy import text
 
 from tests.support.processes import eventually
 from tests.support.videos import encode
-from vidan import claiming, concluding, intake, runner
-from vidan import worker as worker_module
-from vidan.concluding import Conclusions
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import Status
+from vidan.domain.worker import WorkerOptions
 from vidan.errors import BrokerUnavailable, DatabaseUnavailable, HandOver, RejectedTask
-from vidan.run import Run
-from vidan.runner import Outcome
-from vidan.services import expiry, requests, runs, scenarios, tasks
-from vidan.services.leases import Claimed
+from vidan.processes.slotboard import SlotBoard
+from vidan.protocol import expiry, lifecycle, tasks
+from vidan.protocol.claims import Claimed
+from vidan.protocol.tasks import TaskSpec
+from vidan.run.run import Run
+from vidan.services import scenarios, steering
 from vidan.services.scenarios import NewScenario
-from vidan.services.tasks import TaskSpec
-from vidan.slotboard import SlotBoard
-from vidan.tasks import Vidan
-from vidan.worker import Worker
-from vidan.worker_options import WorkerOptions
+from vidan.tasks.app import Vidan
+from vidan.worker import claiming, execution, polling
+from vidan.worker import outcomes as concluding
+from vidan.worker import worker as worker_module
+from vidan.worker.execution import Outcome
+from vidan.worker.outcomes import Conclusions
+from vidan.worker.worker import Worker
 
 app = Vidan()
 go_on = threading.Event()
@@ -233,7 +235,7 @@ def test_a_stop_reaches_a_task_without_frames_by_the_heartbeat(
     scenario_id = create(database, task)
     step_until(worker, database, scenario_id, Status.ACTIVE)
     with database.begin() as connection:
-        requests.stop(connection, scenario_id)
+        steering.stop(connection, scenario_id)
     assert worker._lease is not None
     worker._lease._beat()
     step_until(worker, database, scenario_id, Status.INACTIVE)
@@ -367,17 +369,17 @@ def test_ends_that_are_too_large_for_one_statement_are_written_in_several(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else the statement runs out of time, and what is written once more is no smaller."""
-    finish = runs.finish
+    finish = lifecycle.finish
     written: list[int] = []
 
-    def timing_out(connection: Any, endings: Sequence[runs.Ending], *, actor: str) -> set[int]:
+    def timing_out(connection: Any, endings: Sequence[lifecycle.Ending], *, actor: str) -> set[int]:
         if sum(len(str(one.result)) for one in endings) > 1_000_000:
             raise DatabaseUnavailable("canceling statement due to statement timeout")
         written.append(len(endings))
         return finish(connection, endings, actor=actor)
 
     monkeypatch.setattr(concluding, "STATEMENT_BYTES", 1_000_000)
-    monkeypatch.setattr(runs, "finish", timing_out)
+    monkeypatch.setattr(lifecycle, "finish", timing_out)
     large = [create(database, "echo", value="x" * 400_000) for _ in range(6)]
     small = [create(database, "echo", value="x") for _ in range(20)]
     run_all(worker, 26)
@@ -405,7 +407,7 @@ def test_who_meets_a_database_or_a_broker_that_is_away_is_tried_again_after_a_pa
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be another deployment's: else it would run again and again, hundreds a second."""
-    monkeypatch.setattr(runner, "AWAY_SECONDS", 60.0)
+    monkeypatch.setattr(execution, "AWAY_SECONDS", 60.0)
     calls.clear()
     ids = [create(database, "forwards") for _ in range(2)]
 
@@ -427,7 +429,7 @@ def test_who_meets_a_database_or_a_broker_that_is_away_is_tried_again_after_a_pa
 def test_who_could_not_begin_without_the_database_goes_on_when_it_is_back(
     worker: Worker, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = runs.start
+    start = lifecycle.start
     errors = [DatabaseUnavailable("for a test")]
 
     def away(*args: Any, **options: Any) -> dict[int, Status]:
@@ -435,8 +437,8 @@ def test_who_could_not_begin_without_the_database_goes_on_when_it_is_back(
             raise errors.pop()
         return start(*args, **options)
 
-    monkeypatch.setattr(runner, "AWAY_SECONDS", 60.0)
-    monkeypatch.setattr(runs, "start", away)
+    monkeypatch.setattr(execution, "AWAY_SECONDS", 60.0)
+    monkeypatch.setattr(lifecycle, "start", away)
     new = NewScenario(str(encode(tmp_path / "a.mp4", 10)), "sees")
     with database.begin() as connection:
         scenario_id = scenarios.create(connection, new).id
@@ -455,7 +457,7 @@ def test_a_capped_task_goes_on_as_soon_as_its_end_is_written(
         write(self, where, outcomes)
 
     monkeypatch.setattr(Conclusions, "write", slowly)
-    monkeypatch.setattr(intake, "SWEEP_SECONDS", 60.0)
+    monkeypatch.setattr(polling, "SWEEP_SECONDS", 60.0)
     ids = [create(database, "one by one") for _ in range(5)]
     worker._intake.soon = True
     step_until(worker, database, ids[-1], Status.COMPLETED)
@@ -466,8 +468,8 @@ def test_after_a_pause_it_sweeps_more_often(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A consumer that was paused may hear of nothing for a second."""
-    monkeypatch.setattr(intake, "SWEEP_SECONDS", 16.0)
-    monkeypatch.setattr(intake, "DEAF_SECONDS", 60.0)
+    monkeypatch.setattr(polling, "SWEEP_SECONDS", 16.0)
+    monkeypatch.setattr(polling, "DEAF_SECONDS", 60.0)
     ids = [create(database, "waits") for _ in range(2)]
     worker._intake.soon = True
     for one in ids:

@@ -11,7 +11,8 @@ from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.domain import DesiredState, Status
 from vidan.errors import NotFoundError
-from vidan.services import leases, scenarios, workers
+from vidan.protocol import claims
+from vidan.services import scenarios, workers
 from vidan.services.scenarios import NewScenario
 
 
@@ -31,7 +32,7 @@ def beat(database: Database, worker: PlayedWorker, *, count: bool = False) -> wo
 
 def test_a_registration_has_a_lease(database: Database) -> None:
     worker = PlayedWorker(database, queues=("a", "b"), tasks=("t",), source="rtsp://1")
-    assert 0 < seconds_left(database, worker) <= leases.LEASE_SECONDS
+    assert 0 < seconds_left(database, worker) <= claims.LEASE_SECONDS
     with database.begin() as connection:
         (found,) = workers.find(connection)
     assert (found.id, found.name, found.state) == (worker.id, "cpu-0@test", "idle")
@@ -44,7 +45,7 @@ def test_a_lease_is_renewed_only_while_it_has_not_ended(database: Database) -> N
     worker = PlayedWorker(database)
     worker.let_lease_end(-2)
     assert beat(database, worker)
-    assert seconds_left(database, worker) > leases.LEASE_SECONDS - 1
+    assert seconds_left(database, worker) > claims.LEASE_SECONDS - 1
     worker.let_lease_end(0)
     assert beat(database, worker) is None
     worker.let_lease_end(-2)
@@ -153,6 +154,6 @@ def test_a_heartbeat_renews_and_reads_what_is_held(database: Database) -> None:
     ]
     assert {one.status for one in found.held} == {Status.INIT_STARTUP_PROCESSING}
     assert found.live == 2
-    assert seconds_left(database, worker) > leases.LEASE_SECONDS - 1
+    assert seconds_left(database, worker) > claims.LEASE_SECONDS - 1
     worker.let_lease_end(0)
     assert beat(database, worker, count=True) is None

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from vidan.domain import ENDED, HELD, RUNNING, STOPPING, Gap, Status
-from vidan.services.leases import Claimant, Fence
+from vidan.protocol.claims import Claimant, Fence
 from vidan.services.predictions import Batch, Row
 
 

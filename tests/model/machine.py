@@ -44,7 +44,7 @@ from tests.model.played import Played, PlayedRun, Workers
 from tests.model.users import Wish
 from tests.model.world import Deed, World
 from vidan.domain import ENDED, HELD, RUNNING, Status
-from vidan.services.leases import LEASE_SECONDS
+from vidan.protocol.claims import LEASE_SECONDS
 
 T = TypeVar("T")
 

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, text
 
 from tests.model.expected import Expected
 from tests.model.world import COUNT, Change, Deed, World
-from vidan.services import leases, workers
-from vidan.services.leases import Claimed, Fence
+from vidan.protocol import claims
+from vidan.protocol.claims import Claimed, Fence
+from vidan.services import workers
 from vidan.services.predictions import Batch
 
 _numbers = itertools.count(1)
@@ -41,7 +42,7 @@ class PlayedRun:
 class Played:
     """A worker process, or what is left of it."""
 
-    claimant: leases.Claimant
+    claimant: claims.Claimant
     slots: int
     lease_until: datetime | None = None  # None: given up
     ended: bool = False
@@ -78,7 +79,7 @@ class Workers:
         queues: Sequence[str] = ("north", "south"),
     ) -> Played:
         """A worker comes."""
-        claimant = leases.Claimant(
+        claimant = claims.Claimant(
             uuid.UUID(int=next(_numbers)),
             f"w{len(self.all)}",
             tuple(queues),
@@ -210,7 +211,7 @@ class Workers:
         claimant = worker.claimant
 
         def work(connection: Connection) -> list[Claimed]:
-            return leases.claim(connection, claimant, free, ahead=ahead, skip=skip)
+            return claims.claim(connection, claimant, free, ahead=ahead, skip=skip)
 
         def judge(answer: list[Claimed]) -> Change:
             able, able_ahead = (

@@ -19,20 +19,10 @@ from tests.model.world import COUNT, LOOK
 from vidan.db.session import Database
 from vidan.domain import STOPPING, Status
 from vidan.errors import NotAllowedError, NotFoundError
-from vidan.services import (
-    announcements,
-    expiry,
-    leases,
-    partitions,
-    predictions,
-    requests,
-    runs,
-    scenarios,
-    tasks,
-    workers,
-)
-from vidan.services.leases import Claimant, Claimed
-from vidan.services.runs import Ending
+from vidan.protocol import announcements, claims, expiry, lifecycle, partitions, tasks
+from vidan.protocol.claims import Claimant, Claimed
+from vidan.protocol.lifecycle import Ending
+from vidan.services import predictions, scenarios, steering, workers
 from vidan.services.scenarios import NewScenario
 
 SECONDS = 8.0
@@ -95,11 +85,11 @@ class Crowd:
         for one in self.some_ids(chance, 10):
             ask = chance.choice(
                 [
-                    lambda c, one=one: requests.stop(c, one),
-                    lambda c, one=one: requests.delete(c, one),
-                    lambda c, one=one: requests.start(c, one),
-                    lambda c, one=one: requests.start(c, one, from_beginning=True),
-                    lambda c, one=one: requests.delete(c, one),
+                    lambda c, one=one: steering.stop(c, one),
+                    lambda c, one=one: steering.delete(c, one),
+                    lambda c, one=one: steering.start(c, one),
+                    lambda c, one=one: steering.start(c, one, from_beginning=True),
+                    lambda c, one=one: steering.delete(c, one),
                 ]
             )
             try:
@@ -137,10 +127,10 @@ class Crowd:
     def mortal(self, chance: random.Random) -> None:
         """A worker that claims, begins and dies; sometimes its supervisor sees it."""
         claimant = register(self)
-        claimed = self.do(lambda c: leases.claim(c, claimant, 8))
+        claimed = self.do(lambda c: claims.claim(c, claimant, 8))
         fences = [one.fence for one in claimed]
         chance.shuffle(fences)
-        self.do(lambda c: runs.start(c, fences, actor="mortal"))
+        self.do(lambda c: lifecycle.start(c, fences, actor="mortal"))
         if chance.random() < 0.5:
             executing = [fence.scenario_id for fence in fences[:1]]
             while not self.do(
@@ -157,7 +147,7 @@ class Crowd:
                 )
             )
         for fence in fences:  # the zombie goes on
-            self.do(lambda c, fence=fence: runs.fail(c, fence, "late", actor="mortal"))  # type: ignore[misc]
+            self.do(lambda c, fence=fence: lifecycle.fail(c, fence, "late", actor="mortal"))  # type: ignore[misc]
 
 
 def register(crowd: Crowd) -> Claimant:
@@ -189,27 +179,27 @@ class Immortal:
         assert beat.held == []
         assert beat.live is not None
         assert beat.live >= 1
-        claimed = do(lambda c: leases.claim(c, self.claimant, 8))
+        claimed = do(lambda c: claims.claim(c, self.claimant, 8))
         chance.shuffle(claimed)
         fences = [one.fence for one in claimed]
         ids = {fence.scenario_id for fence in fences}
-        assert set(do(lambda c: runs.start(c, fences, actor=name))) == ids
+        assert set(do(lambda c: lifecycle.start(c, fences, actor=name))) == ids
         for one in claimed:
             if one.needs_source:
                 self._store(one)
         chance.shuffle(fences)
         third = len(fences) // 3
         back, failing, ending = fences[:third], fences[third : third + 1], fences[third + 1 :]
-        assert do(lambda c: leases.hand_over(c, back, reason="back", actor=name)) == {
+        assert do(lambda c: claims.hand_over(c, back, reason="back", actor=name)) == {
             fence.scenario_id for fence in back
         }
         for fence in failing:
-            assert do(lambda c, f=fence: runs.fail(c, f, "e", actor=name, delay=0.0))  # type: ignore[misc]
+            assert do(lambda c, f=fence: lifecycle.fail(c, f, "e", actor=name, delay=0.0))  # type: ignore[misc]
         endings = [
             Ending(fence, chance.choice([Status.COMPLETED, Status.FAILED]), error="e")
             for fence in ending
         ]
-        assert do(lambda c: runs.finish(c, endings, actor=name)) == {
+        assert do(lambda c: lifecycle.finish(c, endings, actor=name)) == {
             fence.scenario_id for fence in ending
         }
 

@@ -12,7 +12,7 @@ from tests.model.expected import Announcement, Expected, Refused
 from tests.model.world import COUNT, Change, Deed, World
 from vidan.domain import ENDED, Status
 from vidan.errors import NotAllowedError, NotFoundError
-from vidan.services import requests, scenarios
+from vidan.services import scenarios, steering
 from vidan.services.scenarios import Created, NewScenario
 
 MAX_CRASHES = 2
@@ -128,7 +128,7 @@ def start(world: World, scenario_id: int, *, from_beginning: bool = False) -> De
         world,
         scenario_id,
         "start",
-        lambda c: requests.start(c, scenario_id, from_beginning=from_beginning),
+        lambda c: steering.start(c, scenario_id, from_beginning=from_beginning),
         lambda expected: expected.ask_start(from_beginning=from_beginning),
     )
 
@@ -139,7 +139,7 @@ def stop(world: World, scenario_id: int) -> Deed[Answer]:
         world,
         scenario_id,
         "stop",
-        lambda c: requests.stop(c, scenario_id),
+        lambda c: steering.stop(c, scenario_id),
         Expected.ask_stop,
     )
 
@@ -150,7 +150,7 @@ def retry(world: World, scenario_id: int) -> Deed[Answer]:
         world,
         scenario_id,
         "retry",
-        lambda c: requests.retry(c, scenario_id),
+        lambda c: steering.retry(c, scenario_id),
         Expected.ask_retry,
     )
 
@@ -169,10 +169,10 @@ def request(world: World, scenario_id: int, wanted: Status) -> Deed[Answer]:
         world,
         scenario_id,
         f"request {wanted}",
-        lambda c: requests.request(c, scenario_id, wanted),
+        lambda c: steering.request(c, scenario_id, wanted),
         expect,
     )
-    if wanted in requests.REQUESTABLE:
+    if wanted in steering.REQUESTABLE:
         return deed
     deed.judge = lambda answer: None if answer is Refused.NOT_ALLOWED else _wrong(answer)
     return deed
@@ -186,7 +186,7 @@ def delete(world: World, scenario_id: int) -> Deed[Answer]:
     """Delete it: an ended one leaves nothing behind."""
 
     def ask(connection: Connection) -> bool:
-        requests.delete(connection, scenario_id)
+        steering.delete(connection, scenario_id)
         return not connection.execute(
             text(
                 "SELECT EXISTS (SELECT 1 FROM predictions WHERE scenario_id = :id) OR"

@@ -19,7 +19,7 @@ from tests.model.invariants import Invariants
 from tests.model.open_transactions import OpenTransaction
 from vidan.db.session import Database
 from vidan.domain import ENDED, Status
-from vidan.services.tasks import TaskSpec, publish
+from vidan.protocol.tasks import TaskSpec, publish
 
 T = TypeVar("T")
 Change = Callable[[], object]

@@ -13,10 +13,11 @@ from tests.model.played import Played, PlayedRun, Workers
 from tests.model.world import Change, Deed, World
 from vidan.domain import Status
 from vidan.errors import LeaseLost
-from vidan.services import leases, predictions, runs
-from vidan.services.leases import Fence
+from vidan.protocol import claims, lifecycle
+from vidan.protocol.claims import Fence
+from vidan.protocol.lifecycle import Ending, Failed
+from vidan.services import predictions
 from vidan.services.predictions import Batch
-from vidan.services.runs import Ending, Failed
 
 
 def _mine(world: World, fences: Sequence[Fence]) -> list[Expected]:
@@ -46,7 +47,7 @@ def activate(world: World, fences: Sequence[Fence]) -> Deed[dict[int, Status]]:
 
         return change
 
-    return _fenced(world, "start", fences, lambda c: runs.start(c, fences, actor="w"), judge)
+    return _fenced(world, "start", fences, lambda c: lifecycle.start(c, fences, actor="w"), judge)
 
 
 def next_batch(run: PlayedRun, length: int, gap: tuple[int, int] | None) -> Batch:
@@ -119,7 +120,9 @@ def finish(world: World, endings: Sequence[Ending]) -> Deed[set[int]]:
         return change
 
     fences = [ending.fence for ending in endings]
-    return _fenced(world, "finish", fences, lambda c: runs.finish(c, endings, actor="w"), judge)
+    return _fenced(
+        world, "finish", fences, lambda c: lifecycle.finish(c, endings, actor="w"), judge
+    )
 
 
 def ending(run: PlayedRun, status: Status) -> Ending:
@@ -148,7 +151,7 @@ def shut_down(world: World, run: PlayedRun) -> Deed[bool]:
         world,
         "shut down",
         [run.fence],
-        lambda c: runs.shutting_down(c, run.fence, actor="w"),
+        lambda c: lifecycle.shutting_down(c, run.fence, actor="w"),
         judge,
     )
 
@@ -175,7 +178,7 @@ def fail(world: World, run: PlayedRun, retries: list[int]) -> Deed[Failed | None
         return change
 
     return _fenced(
-        world, "fail", [run.fence], lambda c: runs.fail(c, run.fence, "e", actor="w"), judge
+        world, "fail", [run.fence], lambda c: lifecycle.fail(c, run.fence, "e", actor="w"), judge
     )
 
 
@@ -191,7 +194,7 @@ def put_back(world: World, fences: Sequence[Fence]) -> Deed[set[int]]:
         world,
         "hand over",
         fences,
-        lambda c: leases.hand_over(c, fences, reason="handed over", actor="w"),
+        lambda c: claims.hand_over(c, fences, reason="handed over", actor="w"),
         judge,
     )
 

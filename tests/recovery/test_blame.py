@@ -13,13 +13,13 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
-from vidan import commits
-from vidan.commits import Committer, Done, RunControl
 from vidan.db.session import Database
 from vidan.domain import Detection
 from vidan.errors import DatabaseUnavailable
+from vidan.protocol.claims import Claimed
+from vidan.run import committer as commits
+from vidan.run.committer import Committer, Done, RunControl
 from vidan.services import predictions, scenarios
-from vidan.services.leases import Claimed
 from vidan.services.scenarios import NewScenario
 
 AWAY = (

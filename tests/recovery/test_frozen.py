@@ -18,7 +18,7 @@ from tests.support import recovery
 from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually
 from vidan.domain import Status
-from vidan.services import requests, scenarios
+from vidan.services import scenarios, steering
 
 ROOT = Path(__file__).parents[2]
 GONE = 3
@@ -64,10 +64,10 @@ def test_a_worker_stopped_within_a_copy_blocks_nobody(embedded_cluster: Cluster)
         beside = cluster.create(task="count")
         done = cluster.wait(beside)  # others claim and commit meanwhile
         assert (done.status, done.frames_done) == (Status.COMPLETED, SAMPLE_FRAMES)
-        quickly(cluster, lambda c: requests.start(c, beside, from_beginning=True))
-        quickly(cluster, lambda c: requests.stop(c, beside))
+        quickly(cluster, lambda c: steering.start(c, beside, from_beginning=True))
+        quickly(cluster, lambda c: steering.stop(c, beside))
         cluster.wait(beside)
-        quickly(cluster, lambda c: requests.delete(c, beside))
+        quickly(cluster, lambda c: steering.delete(c, beside))
         quickly(cluster, scenarios.find)
         held = cluster.get(mine)
         assert (held.status, held.worker) == (Status.ACTIVE, "stopped")
@@ -88,7 +88,7 @@ def test_a_worker_stopped_within_a_copy_blocks_nobody(embedded_cluster: Cluster)
 
 def stop(cluster: Cluster, scenario_id: int) -> None:
     with cluster.database.begin() as connection:
-        requests.stop(connection, scenario_id)
+        steering.stop(connection, scenario_id)
 
 
 def test_what_a_stopped_worker_held_is_claimed_by_others(embedded_cluster: Cluster) -> None:

@@ -15,11 +15,11 @@ from tests.recovery.test_time_limits import proxy
 from tests.support.durable_postgres import DurablePostgres
 from tests.support.processes import eventually
 from tests.support.silent_proxy import SilentProxy
-from vidan import lease as lease_module
 from vidan.db.session import Database
-from vidan.lease import Lease, Measured
+from vidan.domain.worker import WorkerOptions
 from vidan.services import workers
-from vidan.worker_options import WorkerOptions
+from vidan.worker import lease as lease_module
+from vidan.worker.lease import Lease, Measured
 
 __all__ = ["proxy"]
 

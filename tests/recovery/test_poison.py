@@ -17,15 +17,16 @@ from tests.support.processes import eventually
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import Status
-from vidan.lease import Lease
+from vidan.domain.worker import WorkerOptions
 from vidan.orchestrator import Orchestrator
-from vidan.run import Run
-from vidan.services import announcements, scenarios
+from vidan.protocol import announcements
+from vidan.run.run import Run
+from vidan.services import scenarios
 from vidan.services.scenarios import NewScenario
-from vidan.supervisor import Post, Release, Supervisor
-from vidan.tasks import Vidan
-from vidan.worker import Worker
-from vidan.worker_options import WorkerOptions
+from vidan.supervisor.supervisor import Post, Release, Supervisor
+from vidan.tasks.app import Vidan
+from vidan.worker.lease import Lease
+from vidan.worker.worker import Worker
 
 app = Vidan()
 

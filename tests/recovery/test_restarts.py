@@ -26,7 +26,7 @@ from tests.support.ports import free_port
 from tests.support.processes import eventually
 from vidan import outages
 from vidan.cli import following
-from vidan.cli.output import Output
+from vidan.cli.terminal.output import Output
 from vidan.db.session import Database
 from vidan.domain import Status
 from vidan.errors import DatabaseUnavailable

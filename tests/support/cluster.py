@@ -16,15 +16,15 @@ import pytest
 from tests.support import stack
 from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.processes import eventually
-from vidan import lifeline
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain import ENDED, Status
-from vidan.lifeline import Child
+from vidan.domain.worker import WorkerOptions
+from vidan.processes import lifeline
+from vidan.processes.lifeline import Child
 from vidan.services import predictions, scenarios
 from vidan.services.predictions import StoredFrame
 from vidan.services.scenarios import NewScenario, Scenario
-from vidan.worker_options import WorkerOptions
 
 APPS = Path(__file__).parent / "apps"
 SAMPLE = Path(__file__).parents[2] / "vidan" / "samples" / "pedestrians.mp4"

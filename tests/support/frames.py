@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidan.domain import Gap
-from vidan.vision.frames import open_source
+from vidan.video.frames import open_source
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from tests.support.folders import new_folder
 from tests.support.processes import eventually, is_gone
 from vidan import stack
 from vidan.config import load
-from vidan.home import KEEPER_LOCK, STATE_FILE, is_held, read_json
+from vidan.stack_state import KEEPER_LOCK, STATE_FILE, is_held, read_json
 
 
 @pytest.fixture

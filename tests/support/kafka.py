@@ -22,8 +22,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from tests.support.ports import free_ports
-from vidan import lifeline
 from vidan.config import Settings
+from vidan.processes import lifeline
 
 FOLDER = Path(__file__).resolve().parent.parent / "kafka"
 JARS = FOLDER / "jars"

@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from vidan.db.session import Database
 from vidan.domain import Gap, Status
-from vidan.services import leases, predictions, runs, workers
+from vidan.protocol import claims, lifecycle
+from vidan.services import predictions, workers
 
 LABELS = ("person", "car")
 
@@ -32,7 +33,7 @@ class PlayedWorker:
         self.database = database
         self.name = name
         self.id = uuid.uuid4()
-        self.claimant = leases.Claimant(
+        self.claimant = claims.Claimant(
             self.id, name, queues, tasks, source, suspects, only_suspects
         )
         with database.begin() as connection:
@@ -42,23 +43,23 @@ class PlayedWorker:
                     self.id, name, "test", os.getpid(), "cpu", 1, queues, tasks, source
                 ),
             )
-        self.fence: leases.Fence | None = None
+        self.fence: claims.Fence | None = None
         self.checkpoint = 0
 
     def take(
         self, count: int = 1, *, skip: Collection[int] = (), without_source: bool = False
-    ) -> list[leases.Claimed]:
+    ) -> list[claims.Claimed]:
         """Claim up to `count` scenarios and leave them as they are then."""
         free, ahead = (0, count) if without_source else (count, 0)
         with self.database.begin() as connection:
-            return leases.claim(connection, self.claimant, free, ahead=ahead, skip=skip)
+            return claims.claim(connection, self.claimant, free, ahead=ahead, skip=skip)
 
     def claim(self) -> int:
         """Claim the scenario that is first in the queue and set it `active`; its id."""
         (claimed,) = self.take()
         self.fence, self.checkpoint = claimed.fence, claimed.checkpoint
         with self.database.begin() as connection:
-            runs.start(connection, [self.fence], actor=self.name)
+            lifecycle.start(connection, [self.fence], actor=self.name)
         return self.fence.scenario_id
 
     def let_lease_end(self, seconds_ago: float = 1.0) -> None:
@@ -104,7 +105,7 @@ class PlayedWorker:
         """End the scenario that was claimed."""
         assert self.fence is not None
         with self.database.begin() as connection:
-            ended = runs.finish(
-                connection, [runs.Ending(self.fence, status, error=error)], actor=self.name
+            ended = lifecycle.finish(
+                connection, [lifecycle.Ending(self.fence, status, error=error)], actor=self.name
             )
         assert ended == {self.fence.scenario_id}

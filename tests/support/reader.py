@@ -19,7 +19,7 @@ from tests.support import stand_ins
 from tests.support.documents import ROOT, blocks
 from tests.support.folders import new_folder
 from tests.support.home import remove_home
-from vidan import catalogue
+from vidan.detection import catalogue
 
 EXAMPLE_APP = ROOT / "examples" / "count_people.py"
 CLIP_FRAMES = 6

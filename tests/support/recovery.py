@@ -22,11 +22,11 @@ from tests.support.cluster import Cluster
 from tests.support.durable_postgres import DurablePostgres
 from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.processes import eventually
+from vidan.broker.messages import SCENARIOS_TOPIC
 from vidan.domain import Status
 from vidan.errors import DatabaseUnavailable
-from vidan.lifeline import Child
-from vidan.messages import SCENARIOS_TOPIC
-from vidan.services import requests
+from vidan.processes.lifeline import Child
+from vidan.services import steering
 
 LIMIT = 60.0
 
@@ -81,7 +81,7 @@ def running(cluster: Cluster, **new: object) -> int:
 def end(cluster: Cluster, scenario_id: int) -> None:
     """Stop a scenario, and wait for its end."""
     with cluster.database.begin() as connection:
-        requests.stop(connection, scenario_id)
+        steering.stop(connection, scenario_id)
     cluster.wait(scenario_id)
 
 

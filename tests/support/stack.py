@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.kafka import HostedBroker, RealKafka
 from vidan.config import Settings
-from vidan.home import KEEPER_LOCK, FileLock, StackState, write_state
+from vidan.stack_state import KEEPER_LOCK, FileLock, StackState, write_state
 
 
 @contextmanager

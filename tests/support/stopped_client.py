@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.errors import DatabaseUnavailable
-from vidan.services import announcements, predictions
+from vidan.protocol import announcements
+from vidan.services import predictions
 
 
 def stop() -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vidan.supervisor import Supervisor
+from vidan.supervisor.supervisor import Supervisor
 
 
 @contextmanager

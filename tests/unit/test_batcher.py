@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.processes import eventually
-from vidan.batcher import FILE_WAIT_S, LIVE_WAIT_S, Batcher, Pending, Seat
+from vidan.detection.batcher import FILE_WAIT_S, LIVE_WAIT_S, Batcher, Pending, Seat
 from vidan.domain import Detection
 from vidan.errors import DeviceLost, HandOver, RejectedTask
-from vidan.slotboard import Call
+from vidan.processes.slotboard import Call
 
 Pixels = NDArray[np.uint8]
 PATIENCE = 10.0

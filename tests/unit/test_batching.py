@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from vidan.vision import batching
-from vidan.vision.batching import LIVE_WAIT_S, Batching
-from vidan.vision.timeline import Entry
+from vidan.video import batching
+from vidan.video.batching import LIVE_WAIT_S, Batching
+from vidan.video.timeline import Entry
 
 
 @pytest.mark.parametrize(("live", "after"), [(True, 2), (False, 4)])

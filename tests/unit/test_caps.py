@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from vidan.errors import InputRejected
-from vidan.run import Run
-from vidan.services.caps import parse_rate
-from vidan.tasks import Vidan
+from vidan.protocol.caps import parse_rate
+from vidan.run.run import Run
+from vidan.tasks.app import Vidan
 
 
 def spec_of(**caps: Any) -> Any:

@@ -13,8 +13,6 @@ from sqlalchemy import Connection, text
 
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
-from vidan import commits
-from vidan.commits import Committer, Done, LabelNames, RunControl
 from vidan.db.session import Database
 from vidan.domain import Detection, Gap, Status
 from vidan.errors import (
@@ -25,8 +23,11 @@ from vidan.errors import (
     RunInterrupted,
     RunStopped,
 )
-from vidan.services import leases, predictions, requests, runs, scenarios
-from vidan.services.leases import Claimed
+from vidan.protocol import claims, lifecycle
+from vidan.protocol.claims import Claimed
+from vidan.run import committer as commits
+from vidan.run.committer import Committer, Done, LabelNames, RunControl
+from vidan.services import predictions, scenarios, steering
 from vidan.services.scenarios import NewScenario
 
 
@@ -42,7 +43,7 @@ def worker(database: Database) -> PlayedWorker:
 def claimed(worker: PlayedWorker) -> Claimed:
     (found,) = worker.take()
     with worker.database.begin() as connection:
-        runs.start(connection, [found.fence], actor="w")
+        lifecycle.start(connection, [found.fence], actor="w")
     return found
 
 
@@ -166,7 +167,7 @@ def test_a_stop_arrives_with_the_next_commit(
     committer: Committer, database: Database, claimed: Claimed, control: RunControl
 ) -> None:
     with database.begin() as connection:
-        requests.stop(connection, claimed.fence.scenario_id)
+        steering.stop(connection, claimed.fence.scenario_id)
     committer.add(done(committer, [0]))
     committer.flush()
     assert isinstance(control.interruption, RunStopped)
@@ -183,7 +184,7 @@ def test_a_lost_lease_ends_the_run_and_stores_nothing(
     worker: PlayedWorker,
 ) -> None:
     with database.begin() as connection:
-        leases.hand_over(connection, [claimed.fence], reason="r", actor="w")
+        claims.hand_over(connection, [claimed.fence], reason="r", actor="w")
     committer.add(done(committer, [0]))
     with pytest.raises(LeaseLost):
         committer.flush()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vidan.comparison import BEATS, Comparison
 from vidan.domain import Status
-from vidan.services.leases import Held
+from vidan.protocol.claims import Held
+from vidan.worker.reconciliation import BEATS, Comparison
 
 
 def row(scenario_id: int, epoch: int) -> Held:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vidan import home
+from vidan import stack_state
 from vidan.config import Settings, load, plain_url, shown_url, sqlalchemy_url
 from vidan.errors import DatabaseUnavailable, UsageError
 
@@ -21,15 +21,15 @@ def running(tmp_path: Path) -> Iterator[Path]:
     """A home in which a stack seems to run: its keeper's lock is held, its state is written."""
     address = tmp_path / "address"
     address.write_text("127.0.0.1:4711\n")
-    state = home.StackState(
+    state = stack_state.StackState(
         keeper_pid=1,
         database_url="postgresql://vidan@/vidan?host=/s",
         complete=True,
         pids={},
         address_file=str(address),
     )
-    home.write_state(tmp_path, state)
-    with (tmp_path / home.KEEPER_LOCK).open("w") as lock:
+    stack_state.write_state(tmp_path, state)
+    with (tmp_path / stack_state.KEEPER_LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield tmp_path
 
@@ -225,17 +225,17 @@ def test_with_a_database_the_stack_is_not_used_at_all(running: Path) -> None:
 
 def test_a_state_file_without_its_keeper_is_stale(running: Path) -> None:
     with (running / "another").open("w"):
-        (running / home.KEEPER_LOCK).unlink()  # the lock that is held is another file now
+        (running / stack_state.KEEPER_LOCK).unlink()  # the lock that is held is another file now
     settings = settings_from(running)
     assert not settings.embedded()
     assert settings.bootstrap_servers() is None
 
 
 def test_a_foreign_state_file_is_passed_over(running: Path) -> None:
-    (running / home.STATE_FILE).write_text('{"other": 1}')
-    assert home.running_stack(running) is None
-    (running / home.STATE_FILE).write_text("[")
-    assert home.running_stack(running) is None
+    (running / stack_state.STATE_FILE).write_text('{"other": 1}')
+    assert stack_state.running_stack(running) is None
+    (running / stack_state.STATE_FILE).write_text("[")
+    assert stack_state.running_stack(running) is None
 
 
 def test_settings_load_nothing_heavy(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_settings_load_nothing_heavy(tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
-        env={"VIDAN_HOME": str(tmp_path), "PYTHONPATH": str(Path(home.__file__).parents[1])},
+        env={"VIDAN_HOME": str(tmp_path), "PYTHONPATH": str(Path(stack_state.__file__).parents[1])},
         capture_output=True,
         text=True,
         check=True,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vidan.vision import cores
+from vidan.detection import cores
 
 ELSEWHERE = "1:memory:/other\n"
 
@@ -72,8 +72,8 @@ def test_what_is_usable_is_the_least_of_all(
 
 LANES = """
 import torch
-from vidan.vision import cores
-from vidan.vision.device import Place
+from vidan.detection import cores
+from vidan.detection.device import Place
 
 torch.set_num_threads(2)  # as torch chooses for itself on two cores
 cores.quota = lambda: 0.5

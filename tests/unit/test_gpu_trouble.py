@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from vidan import detectors, devices
-from vidan.detectors import DetectorCache
+from vidan.detection import cache as detectors
+from vidan.detection import device as device_module
+from vidan.detection.cache import DetectorCache
+from vidan.detection.detector import device_lost
+from vidan.detection.device import find, require, works
 from vidan.errors import DeviceLost, VidanError
-from vidan.vision import device as device_module
-from vidan.vision.detector import device_lost
-from vidan.vision.device import find, require, works
+from vidan.supervisor import devices
 
 
 def test_a_model_that_a_broken_gpu_can_not_hold_is_no_fault_of_the_run(

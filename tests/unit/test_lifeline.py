@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import eventually, is_gone
-from vidan import lifeline
+from vidan.processes import lifeline
 
 CHILD = """
 import os, sys, time
-from vidan import lifeline
+from vidan.processes import lifeline
 
 def closed():
     print("closed", flush=True)
@@ -29,7 +29,7 @@ time.sleep(60)
 
 PARENT = """
 import subprocess, sys, time
-from vidan import lifeline
+from vidan.processes import lifeline
 
 child = lifeline.spawn("child", stdout=subprocess.PIPE)
 child.stdout.readline()

@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
-from vidan.commits import RunControl
-from vidan.durations import in_words
+from vidan.domain.durations import in_words
+from vidan.domain.time_limits import TimeLimits
 from vidan.errors import InputRejected, RunStopped, TimeLimitExceeded
-from vidan.limits import TimeLimits
-from vidan.run import Run
-from vidan.tasks import Vidan
+from vidan.run.committer import RunControl
+from vidan.run.run import Run
+from vidan.tasks.app import Vidan
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidan import messages
-from vidan.messages import MAX_ID, ScenarioEvent, decode, encode
+from vidan.broker import messages
+from vidan.broker.messages import MAX_ID, ScenarioEvent, decode, encode
 
 
 def test_the_wire_is_as_documented() -> None:

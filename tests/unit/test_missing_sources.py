@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from vidan import concluding
-from vidan.concluding import MissingSources
+from vidan.worker import outcomes
+from vidan.worker.outcomes import MissingSources
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What `time.monotonic` says, as `now`."""
     one = SimpleNamespace(now=1000.0)
     one.monotonic = lambda: one.now
-    monkeypatch.setattr(concluding, "time", one)
+    monkeypatch.setattr(outcomes, "time", one)
     return one
 
 

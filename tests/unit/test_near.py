@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from vidan.near import meant, near
+from vidan.suggestions import meant, near
 
 MODELS = ["nanodet-g", "torchvision/ssd300_vgg16", "torchvision/fcos_resnet50_fpn"]
 

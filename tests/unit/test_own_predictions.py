@@ -9,7 +9,7 @@ import pytest
 
 from vidan.domain import Detection
 from vidan.errors import RejectedTask
-from vidan.own_predictions import OwnPredictions
+from vidan.run.own_predictions import OwnPredictions
 
 GOOD = Detection((1.0, 2.0, 3.0, 4.0), "car", 0.5)
 SHORT: Any = (1.0, 2.0, 3.0)

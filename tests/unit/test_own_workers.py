@@ -10,7 +10,7 @@ from tests.support.processes import eventually
 from vidan.cli import own_workers
 from vidan.cli.own_workers import TRIES, OwnWorkers
 from vidan.config import Settings
-from vidan.worker_options import WorkerOptions
+from vidan.domain.worker import WorkerOptions
 
 
 def test_a_database_that_is_away_for_a_while_does_not_give_them_up(

@@ -13,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.processes import eventually
-from vidan.batcher import Batcher, Seat
-from vidan.commits import Committer, Done, LabelNames, RunControl
+from vidan.detection.batcher import Batcher, Seat
 from vidan.domain import Detection
 from vidan.errors import HandOver, TimeLimitExceeded, VidanError
-from vidan.pipeline import Pipeline
-from vidan.vision.frames import FrameBatch
+from vidan.run.committer import Committer, Done, LabelNames, RunControl
+from vidan.run.pipeline import Pipeline
+from vidan.video.frames import FrameBatch
 
 
 @dataclass

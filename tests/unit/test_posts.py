@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import pytest
 
-from vidan import lifeline
 from vidan.config import Settings
-from vidan.supervisor import MAX_FALSE_STARTS, Supervisor
-from vidan.worker_options import WorkerOptions
+from vidan.domain.worker import WorkerOptions
+from vidan.processes import lifeline
+from vidan.supervisor.supervisor import MAX_FALSE_STARTS, Supervisor
 
 
 @dataclass

@@ -13,8 +13,8 @@ from PIL import Image
 
 from vidan.domain import Detection
 from vidan.errors import VidanError
-from vidan.vision.frames import FrameBatch
-from vidan.vision.render import AnnotatedVideo, color, draw, render, snapshot
+from vidan.export.annotated_video import AnnotatedVideo, color, draw, render, snapshot
+from vidan.video.frames import FrameBatch
 
 Pixels = NDArray[np.uint8]
 BOX = Detection((20.0, 30.0, 60.0, 50.0), "person", 0.91)

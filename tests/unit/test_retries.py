@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from vidan.domain.retry import Retry, RetryPolicy
 from vidan.errors import InputRejected, VidanError
-from vidan.retries import Retry, RetryPolicy
-from vidan.runner import _outcome_of
-from vidan.tasks import Vidan
+from vidan.tasks.app import Vidan
+from vidan.worker.execution import _outcome_of
 
 
 def test_the_pause_doubles_up_to_its_cap() -> None:

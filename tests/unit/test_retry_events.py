@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.support.processes import eventually
-from vidan.concluding import RetryEvents
 from vidan.errors import UsageError
+from vidan.worker.outcomes import RetryEvents
 
 
 class Sends:

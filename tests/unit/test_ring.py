@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vidan.vision.ring import HostCopies, Ring
+from vidan.detection.ring import HostCopies, Ring
 
 
 class LateCopies(HostCopies):

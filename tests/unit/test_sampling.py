@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 
 from vidan.errors import UsageError
-from vidan.vision.sampling import Sampling
+from vidan.video.sampling import Sampling
 
 
 def sampled(sampling: Sampling, times: list[int], base: Fraction = Fraction(1, 1000)) -> list[int]:

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from vidan.domain.schedule import AT_ONCE, Schedule, due, named, next_after
 from vidan.errors import InputRejected
-from vidan.run import Run
-from vidan.scheduling import AT_ONCE, Schedule, due, named, next_after
-from vidan.tasks import Vidan
+from vidan.run.run import Run
+from vidan.tasks.app import Vidan
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NIGHTLY, HALF_HOURLY = "30 2 * * *", "*/30 * * * *"

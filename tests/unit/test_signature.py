@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vidan.signature import Signature
+from vidan.tasks.signature import Signature
 
 
 def test_a_local_source_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from vidan.slotboard import Call, SlotBoard
+from vidan.processes.slotboard import Call, SlotBoard
 
 CHILD = """
 import os, signal, sys, uuid
-from vidan.slotboard import Call, SlotBoard
+from vidan.processes.slotboard import Call, SlotBoard
 
 board = SlotBoard(int(sys.argv[1]), 3)
 board.worker_id = uuid.UUID(sys.argv[2])

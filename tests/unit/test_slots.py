@@ -14,13 +14,13 @@ import pytest
 
 from tests.support.processes import eventually
 from vidan.db.session import Database
-from vidan.detectors import DetectorCache
-from vidan.run import Run, Surroundings
-from vidan.runner import End, Outcome, run_scenario
-from vidan.services.leases import Claimed, Fence
-from vidan.slotboard import SlotBoard
-from vidan.slots import Engagement, Slots
-from vidan.tasks import Vidan
+from vidan.detection.cache import DetectorCache
+from vidan.processes.slotboard import SlotBoard
+from vidan.protocol.claims import Claimed, Fence
+from vidan.run.run import Run, Surroundings
+from vidan.tasks.app import Vidan
+from vidan.worker.execution import End, Outcome, run_scenario
+from vidan.worker.slots import Engagement, Slots
 
 WORKER = uuid.uuid4()
 

@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from vidan.cli import tables
+from vidan.cli.terminal import tables
 
 COLUMNS: dict[str, list[object]] = {
     "ID": [7, 12345],

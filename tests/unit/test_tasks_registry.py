@@ -18,12 +18,12 @@ from typing import Annotated, Any, cast
 import pytest
 from pydantic import Field, PlainSerializer
 
-from vidan import catalogue
+from vidan.detection import catalogue
+from vidan.domain.schedule import Schedule
 from vidan.errors import InputRejected, RejectedTask
-from vidan.run import Run
-from vidan.scheduling import Schedule
-from vidan.services.storable import MAX_JSON_BYTES
-from vidan.tasks import Task, Vidan, load_tasks
+from vidan.protocol.storable import MAX_JSON_BYTES
+from vidan.run.run import Run
+from vidan.tasks.app import Task, Vidan, load_tasks
 
 RUN = cast("Run", None)  # none of these tasks looks at it
 
@@ -179,7 +179,7 @@ def test_the_built_in_task_takes_what_the_catalogue_says() -> None:
 
 
 APP = """
-from vidan.tasks import Vidan
+from vidan.tasks.app import Vidan
 
 app = Vidan()
 other = 1

@@ -8,8 +8,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidan.vision.sampling import Sampling
-from vidan.vision.timeline import PASSED, Entry, Timeline
+from vidan.video.sampling import Sampling
+from vidan.video.timeline import PASSED, Entry, Timeline
 
 MS = Fraction(1, 1000)
 B_FRAMES = [(0, -80), (160, -40), (80, 0), (40, 40), (120, 80), (200, 120)]

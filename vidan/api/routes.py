@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 
-from vidan.api import sources, streaming
+from vidan.api import allowed_sources, streaming
 from vidan.api.bodies import (
     Change,
     Created,
@@ -21,7 +21,7 @@ from vidan.api.bodies import (
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.errors import InputRejected, NotFoundError
-from vidan.services import requests, scenarios
+from vidan.services import scenarios, steering
 from vidan.services.scenarios import MAX_ID, NewScenario
 
 ACTOR = "http"
@@ -69,9 +69,9 @@ def create(
     """Queue a scenario, or hold it back (`inactive`)."""
     roots = settings.source_roots
     new = NewScenario(
-        source=None if body.source is None else sources.allowed_file(body.source, roots),
+        source=None if body.source is None else allowed_sources.allowed_file(body.source, roots),
         task=body.task,
-        params=sources.allowed_params(body.task, body.params, roots),
+        params=allowed_sources.allowed_params(body.task, body.params, roots),
         key=body.key,
         status=body.status,
     )
@@ -90,7 +90,7 @@ def create(
 def change(scenario_id: int, body: Change, database: Opened) -> Updated:
     """Ask that a scenario be in a status. What is so already, or is being done, is no error."""
     database.retrying(
-        lambda connection: requests.request(connection, scenario_id, body.status, actor=ACTOR)
+        lambda connection: steering.request(connection, scenario_id, body.status, actor=ACTOR)
     )
     return Updated(scenario_id=str(scenario_id))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from vidan import messages as wire
+from vidan.broker import messages as wire
 from vidan.broker import options
 from vidan.broker.base import Raw, Received
 from vidan.broker.connection import RECHECK, Address, Health, build, is_fatal

@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaException, Producer
 
-from vidan import lifeline, messages
+from vidan.broker import messages
 from vidan.broker.clients import KafkaConsumer, KafkaProducer
 from vidan.broker.connection import Address
 from vidan.broker.kafka import Administration, require_positive
+from vidan.processes import lifeline
 
 if TYPE_CHECKING:
     from vidan.config import Settings

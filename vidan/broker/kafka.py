@@ -11,8 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from vidan import messages
-from vidan.broker import options
+from vidan.broker import messages, options
 from vidan.broker.clients import KafkaConsumer, KafkaProducer
 from vidan.broker.connection import Address, Health, build
 from vidan.errors import BrokerUnavailable, UsageError

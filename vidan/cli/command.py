@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from vidan.cli.coercion import Coercion
-from vidan.cli.output import Output
+from vidan.cli.options.coercion import Coercion
+from vidan.cli.terminal.output import Output
 
 if TYPE_CHECKING:
     from vidan.config import Settings

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from vidan.cli.output import Output
+from vidan.cli.terminal.output import Output
 
 if TYPE_CHECKING:
     from vidan.config import Settings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vidan import outages
 from vidan.cli import failures
-from vidan.cli.output import Output
+from vidan.cli.terminal.output import Output
 from vidan.domain import ENDED, Status
 
 if TYPE_CHECKING:

@@ -40,24 +40,26 @@ class Entry:
 
 
 COMMANDS = {
-    "run": Entry(ANALYSE, "Analyse a video on this machine and show the result.", "run"),
-    "scenario": Entry(ANALYSE, "Create, follow and steer scenarios.", "scenario"),
+    "run": Entry(ANALYSE, "Analyse a video on this machine and show the result.", "run.command"),
+    "scenario": Entry(ANALYSE, "Create, follow and steer scenarios.", "scenario.group"),
     "predictions": Entry(ANALYSE, "Show, follow, export and draw what was found.", "predictions"),
-    "top": Entry(LOOK, "Show live what runs: workers, queues, scenarios.", "top"),
+    "top": Entry(LOOK, "Show live what runs: workers, queues, scenarios.", "top.command"),
     "events": Entry(LOOK, "Follow what happens to scenarios, as lines of JSON.", "events"),
-    "doctor": Entry(LOOK, "Say what works here, what doesn't, and how to mend it.", "doctor"),
-    "workers": Entry(LOOK, "Show the workers, let them leave.", "workers"),
+    "doctor": Entry(
+        LOOK, "Say what works here, what doesn't, and how to mend it.", "doctor.command"
+    ),
+    "workers": Entry(LOOK, "Show the workers, let them leave.", "workers.group"),
     "tasks": Entry(LOOK, "Show the tasks and their parameters.", "tasks"),
     "schedules": Entry(LOOK, "Show the tasks that run by the clock, pause them.", "schedules"),
     "models": Entry(LOOK, "Show the detection models.", "models"),
-    "dead": Entry(LOOK, "Show what came to nothing, send messages again.", "dead"),
+    "dead": Entry(LOOK, "Show what came to nothing, send messages again.", "dead.group"),
     "up": Entry(SERVE, "Run the whole stack on this machine, without any service.", "up"),
     "worker": Entry(SERVE, "Run workers, one process a device.", "worker"),
     "orchestrator": Entry(
         SERVE, "Run an orchestrator: announcements, retries, leases.", "orchestrator"
     ),
     "api": Entry(SERVE, "Run the HTTP interface.", "api"),
-    "db": Entry(SERVE, "Migrate and check the database's schema.", "db"),
+    "db": Entry(SERVE, "Migrate and check the database's schema.", "db.group"),
     "topics": Entry(SERVE, "Create and list the Kafka topics.", "topics"),
 }
 
@@ -94,7 +96,7 @@ class Commands(Group):
         entry = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
         if entry is None:
             return None
-        return import_module(f"vidan.cli.{entry.module}").commands.build()
+        return import_module(f"vidan.cli.commands.{entry.module}").commands.build()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         """Find the command that `args` begin with; a typo is answered with what is close."""
@@ -103,7 +105,7 @@ class Commands(Group):
             name = "workers"
         command = self.get_command(ctx, name)
         if command is None:
-            from vidan.near import near
+            from vidan.suggestions import near
 
             close = near(name, COMMANDS)
             guess = f"; did you mean {close[0]!r}?" if close else ""

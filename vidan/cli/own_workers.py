@@ -14,8 +14,8 @@ from vidan.errors import HOPELESS_EXIT_CODES, DatabaseUnavailable, VidanError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
-    from vidan.lifeline import Child
-    from vidan.worker_options import WorkerOptions
+    from vidan.domain.worker import WorkerOptions
+    from vidan.processes.lifeline import Child
 
 STOP_SECONDS = 30.0
 """For a hand-over: finish the batch, commit, put back."""
@@ -91,7 +91,7 @@ class OwnWorkers:
         return time.monotonic() - self._started
 
     def _start(self) -> None:
-        from vidan import lifeline
+        from vidan.processes import lifeline
 
         self._started = time.monotonic()
         posts = json.dumps([json.loads(post.to_json()) for post in self.posts])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from vidan.cli.output import plain
+from vidan.cli.terminal.output import plain
 
 if TYPE_CHECKING:
     from vidan.db.session import Database

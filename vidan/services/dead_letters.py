@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from vidan.errors import NotFoundError
-from vidan.services import storable
+from vidan.protocol import storable
 from vidan.services.scenarios import MAX_ID
 
 

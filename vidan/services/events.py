@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from vidan.domain import Status
-from vidan.services import storable
+from vidan.protocol import storable
 
 PAGE = 1_000
 SKIPPED_AT_ONCE = 100_000

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from vidan.domain import Detection, Gap, Status
 from vidan.errors import LeaseLost, Pruned
-from vidan.services.leases import Fence
+from vidan.protocol.claims import Fence
 from vidan.services.scenarios import MAX_ID, no_such_scenario
 
 

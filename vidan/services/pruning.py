@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from vidan.domain import ENDED, Status
 from vidan.errors import DatabaseUnavailable
-from vidan.services import partitions
-from vidan.services.moves import sql_list
+from vidan.protocol import partitions
+from vidan.protocol.transitions import sql_list
 
 _LOCK = 7_305_804_402
 """The advisory transaction lock under which a week is pruned (any constant of vidan's own)."""

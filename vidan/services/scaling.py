@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from vidan.domain import DesiredState
+from vidan.domain.worker import MAX_SLOTS
 from vidan.errors import NotAllowedError, UsageError
 from vidan.services import workers
 from vidan.services.workers import WorkerRow
-from vidan.worker_options import MAX_SLOTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Row, text
 
 from vidan.db.session import DatabaseConflict
 from vidan.domain import EARLIEST, LATEST, Gap, Status
+from vidan.domain.time_limits import TimeLimits
 from vidan.errors import InputRejected, NotFoundError
-from vidan.limits import TimeLimits
-from vidan.services import announcements, partitions, storable, tasks
+from vidan.protocol import announcements, partitions, storable, tasks
 
 MAX_ID = 2**63 - 1
 MAX_NAME_BYTES = 1_000

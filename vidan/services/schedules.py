@@ -11,11 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from vidan.domain.schedule import Schedule, due, next_after
 from vidan.errors import InputRejected, NotFoundError
-from vidan.scheduling import Schedule, due, next_after
-from vidan.services import announcements, scenarios, storable
+from vidan.protocol import announcements, storable
+from vidan.protocol.tasks import TaskSpec
+from vidan.services import scenarios
 from vidan.services.scenarios import NewScenario
-from vidan.services.tasks import TaskSpec
 
 MAX_NAME_BYTES = 900
 """Of a name: it is part of the keys of scenarios."""

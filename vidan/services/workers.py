@@ -12,8 +12,8 @@ from sqlalchemy import Connection, text
 
 from vidan.domain import DesiredState, Status
 from vidan.errors import NotAllowedError, NotFoundError
-from vidan.services import storable
-from vidan.services.leases import LEASE_SECONDS, Held
+from vidan.protocol import storable
+from vidan.protocol.claims import LEASE_SECONDS, Held
 
 
 @dataclass(frozen=True, slots=True)

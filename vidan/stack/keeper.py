@@ -17,9 +17,12 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
-from vidan import config, lifeline, logs
+from vidan import config, logs
 from vidan.errors import DatabaseUnavailable, VidanError
-from vidan.home import (
+from vidan.processes import lifeline
+from vidan.stack.postgres import PostgresServer
+from vidan.stack.tended import ModuleProcess, Tended
+from vidan.stack_state import (
     KEEPER_LOCK,
     LOG_FOLDER,
     MEMBERS_LOCK,
@@ -33,8 +36,6 @@ from vidan.home import (
     write_failure,
     write_state,
 )
-from vidan.stack.postgres import PostgresServer
-from vidan.stack.tended import ModuleProcess, Tended
 
 TICK_SECONDS = 0.1
 GRACE_SECONDS = 1.0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from vidan.config import Settings
 from vidan.errors import VidanError
-from vidan.home import (
+from vidan.stack_state import (
     KEEPER_LOCK,
     LOG_FOLDER,
     MEMBERS_LOCK,

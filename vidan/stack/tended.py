@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from vidan import lifeline
 from vidan.errors import VidanError
+from vidan.processes import lifeline
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 STEADY_SECONDS = 10.0

@@ -1,0 +1,113 @@
+"""`vidan db prune`: weeks of predictions are dropped whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidan.cli import connect, failures
+from vidan.cli.command import Commands
+from vidan.cli.options.params import before
+from vidan.cli.terminal.output import Output
+from vidan.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+    from vidan.services.pruning import Week
+
+
+def register(commands: Commands) -> None:
+    """Add the command to the group."""
+    commands.command(
+        "prune",
+        examples="""
+            vidan db prune --before 90d --dry-run
+            vidan db prune --before 90d --yes
+            vidan db prune --before 2026-10-01 --yes --json | jq -r 'select(.pruned) | .week'
+        """,
+    )(prune)
+
+
+def prune(
+    out: Output,
+    settings: Settings,
+    ended: Annotated[
+        Any,
+        typer.Option(
+            "--before",
+            metavar="D",
+            parser=before,
+            help="Weeks that ended longer ago than 90d, or before 2026-10-01.",
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be dropped.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> int:
+    """Drop the predictions of whole weeks, Monday to Sunday in UTC, for good.
+
+    A scenario belongs to the week in which it was created, or last started from the beginning. It
+    stays; if it had stored frames it is marked as pruned: it can start only from the beginning. A
+    week with scenarios that have not ended is left. Workers and readers go on meanwhile.
+
+    At a terminal it asks first; in a script it wants --yes.
+    """
+    from vidan.services import pruning
+
+    if not (yes or dry_run or sys.stdin.isatty()):
+        raise UsageError("this deletes for good, and nobody is there to ask", hint="add --yes")
+    with connect.database(settings, out, reads=True) as database:
+        with database.begin() as connection:
+            found = pruning.weeks_before(connection, ended)
+        chosen = [week for week in found if not week.unfinished]
+        for week in found:
+            if week.unfinished:
+                _tell_left(out, week)
+        if not chosen:
+            out.note("there is no week to prune")
+            return 0
+        if dry_run:
+            for week in chosen:
+                _print(out, week, pruned=False)
+            out.note(f"{_total(chosen)} would be dropped")
+            return 0
+        if not yes and not out.asks(f"Drop {_total(chosen)} for good?"):
+            out.warn("nothing was dropped")
+            return failures.UNEXPECTED
+        done: list[Week] = []
+        for one in chosen:
+            pruned = database.retrying(partial(pruning.prune, week=one.week))
+            if pruned is None:  # by another, since we looked
+                continue
+            if pruned.unfinished:
+                _tell_left(out, pruned)
+                continue
+            _print(out, pruned, pruned=True)
+            out.flush()
+            done.append(pruned)
+    out.note(f"{_total(done)} dropped")
+    return 0
+
+
+def _print(out: Output, week: Week, *, pruned: bool) -> None:
+    text = f"{week.week}\t{week.scenarios}\t{week.size}"
+    out.line(week.as_json(pruned=pruned), text, id=week.week)
+
+
+def _tell_left(out: Output, week: Week) -> None:
+    named = ", ".join(map(str, week.unfinished))
+    more = ", …" if week.unfinished_count > len(week.unfinished) else ""
+    out.warn(
+        f"the week of {week.week} is left: {week.unfinished_count} of its scenarios"
+        f" not ended yet ({named}{more}); `vidan scenario stop {week.unfinished[0]}` ends one"
+    )
+
+
+def _total(weeks: Sequence[Week]) -> str:
+    count = "1 week" if len(weeks) == 1 else f"{len(weeks)} weeks"
+    scenarios = sum(week.scenarios for week in weeks)
+    size = sum(week.size for week in weeks) / 1e6
+    return f"{count} of predictions (scenarios: {scenarios}, {size:.0f} MB)"

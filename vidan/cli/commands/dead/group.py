@@ -1,0 +1,151 @@
+"""`vidan dead`: what came to nothing: messages that could not be used, scenarios that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidan.cli import connect
+from vidan.cli.command import Commands
+from vidan.cli.commands.dead import steer
+from vidan.cli.options.params import MAX_ID, LimitOption, kind
+from vidan.cli.terminal.output import Output
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from vidan.config import Settings
+    from vidan.services.dead_letters import DeadLetter
+    from vidan.services.scenarios import Scenario
+
+commands = Commands(
+    "dead",
+    "Show messages that could not be used, send them again or delete them; show what failed.",
+    examples="""
+        vidan dead list
+        vidan dead show 7
+        vidan dead replay 7
+        vidan dead purge --all --before 30d --yes
+    """,
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One of the listing: a message that could not be used, or a scenario that failed."""
+
+    kind: str
+    id: int
+    origin: str
+    at: datetime | None
+    error: str | None
+    record: Mapping[str, Any]
+
+
+def _of_letter(letter: DeadLetter) -> Entry:
+    origin = f"{letter.topic}/{letter.partition}@{letter.offset}"
+    record = {"kind": "message", **letter.as_json()}
+    return Entry("message", letter.id, origin, letter.received_at, letter.error, record)
+
+
+def _of_scenario(scenario: Scenario) -> Entry:
+    origin = f"{scenario.task} {scenario.source or ''}".strip()
+    record = {"kind": "scenario", **scenario.as_json()}
+    return Entry("scenario", scenario.id, origin, scenario.ended_at, scenario.error, record)
+
+
+@commands.command(
+    "list",
+    examples="""
+        vidan dead list
+        vidan dead list --kind scenario -q | xargs -r vidan scenario retry
+        vidan dead list -q | xargs -r vidan dead replay
+        vidan dead list --json | jq -r '.[].error' | sort | uniq -c
+    """,
+)
+def list_dead(
+    out: Output,
+    settings: Settings,
+    only: Annotated[
+        str | None,
+        typer.Option("--kind", metavar="K", parser=kind, help="Only these: message or scenario."),
+    ] = None,
+    limit: LimitOption = 50,
+) -> None:
+    """List messages that could not be used and scenarios that failed, the newest first.
+
+    A message's partition has moved on without it; `vidan dead replay` sends it again. A failed
+    scenario goes on with `vidan scenario retry`. In a pipe: id, kind, origin, time, error,
+    separated by tabs. With --quiet the ids of messages, unless --kind says otherwise.
+    """
+    wanted = only or ("message" if out.quiet and not out.json else None)
+    with connect.database(settings, out, reads=True) as database, database.begin() as connection:
+        found = _newest(connection, wanted, limit)
+    out.listing(
+        found,
+        {
+            "ID": lambda e: e.id,
+            "KIND": lambda e: e.kind,
+            "ORIGIN": lambda e: e.origin,
+            "AT": lambda e: e.at,
+            "ERROR": lambda e: e.error,
+        },
+        record=lambda e: e.record,
+        id=lambda e: e.id,
+        name="dead letters, and no failed scenarios" if only is None else f"dead {only}s",
+        spare=("AT",),
+    )
+    if not out.json:
+        _tell_remedies(out, found)
+
+
+def _newest(connection: Connection, wanted: str | None, limit: int) -> list[Entry]:
+    from vidan.services import dead_letters, scenarios
+
+    found: list[Entry] = []
+    if wanted != "scenario":
+        found += map(_of_letter, dead_letters.find(connection, limit=limit))
+    if wanted != "message":
+        found += map(_of_scenario, scenarios.failed_lately(connection, limit=limit))
+    found.sort(key=lambda entry: entry.at.timestamp() if entry.at else 0.0, reverse=True)
+    return found[:limit]
+
+
+def _tell_remedies(out: Output, found: list[Entry]) -> None:
+    """Say which command each kind is mended with, by the id of the newest of it."""
+    for of_kind, remedy in (
+        ("message", "a message: `vidan dead show {0}`, `vidan dead replay {0}`"),
+        ("scenario", "a scenario: `vidan scenario history {0}`, `vidan scenario retry {0}`"),
+    ):
+        first = next((entry.id for entry in found if entry.kind == of_kind), None)
+        if first is not None:
+            out.note(remedy.format(first))
+
+
+@commands.command(
+    "show",
+    examples="""
+        vidan dead show 7
+        vidan dead show 7 --json | jq -r .payload
+    """,
+)
+def show(
+    out: Output,
+    settings: Settings,
+    letter_id: Annotated[
+        int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="The dead letter.")
+    ],
+) -> None:
+    """Show one message that could not be used, with its payload."""
+    with connect.database(settings, out, reads=True) as database, database.begin() as connection:
+        from vidan.services import dead_letters
+
+        found = dead_letters.get(connection, letter_id)
+    out.details({"kind": "message", **found.as_json()}, id=found.id)
+
+
+steer.register(commands)

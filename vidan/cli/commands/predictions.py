@@ -1,0 +1,265 @@
+"""`vidan predictions`: show, follow, export and draw what was stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidan.cli import connect, failures
+from vidan.cli.command import Commands
+from vidan.cli.options.params import Id
+from vidan.cli.selection import Selection, for_people, for_pipes
+from vidan.cli.terminal.output import Output
+from vidan.errors import UsageError
+from vidan.export import formats, targets
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+    from vidan.db.session import Database
+    from vidan.services.predictions import StoredFrame
+    from vidan.services.scenarios import Scenario
+
+MAX_FRAME = 2**63 - 1
+
+commands = Commands(
+    "predictions",
+    "Show, follow, export and draw what was found: all detections of one frame in one line.",
+    examples="""
+        vidan predictions show 42 --only-detections
+        vidan predictions watch 42
+        vidan predictions export 42 --format csv --out detections.csv
+        vidan predictions render 42 annotated.mp4
+    """,
+)
+
+FromOption = Annotated[
+    int, typer.Option("--from", metavar="N", min=0, max=MAX_FRAME, help="From this frame on.")
+]
+ToOption = Annotated[
+    int | None, typer.Option("--to", metavar="N", min=0, max=MAX_FRAME, help="Up to this frame.")
+]
+FramesOption = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many frames.")
+]
+LabelsOption = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="L", help="Only these detections; may be repeated."),
+]
+MinScoreOption = Annotated[
+    float, typer.Option("--min-score", metavar="X", min=0, max=1, help="Only from this score on.")
+]
+OnlyOption = Annotated[
+    bool, typer.Option("--only-detections", help="Leave out frames without detections.")
+]
+
+
+@commands.command(
+    "show",
+    examples="""
+        vidan predictions show 42
+        vidan predictions show 42 --from 100 --to 200 --label person --min-score 0.6
+        vidan predictions show 42 --json | jq -c 'select(.detections | length > 3) | .frame'
+    """,
+)
+def show(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    start: FromOption = 0,
+    to: ToOption = None,
+    limit: FramesOption = None,
+    label: LabelsOption = None,
+    min_score: MinScoreOption = 0.0,
+    only_detections: OnlyOption = False,
+) -> None:
+    """Print what is stored, a frame a line, in order; JSON Lines with --json.
+
+    In a pipe: frame, milliseconds, and `label score x1 y1 x2 y2` of each detection, separated by
+    tabs.
+    """
+    selection = _selection(start, to, limit, label, min_score, only_detections)
+    with connect.database(settings, out, reads=True) as database:
+        while page := selection.page(database, scenario_id):
+            _print(out, selection.wanted(page))
+            if selection.finished:
+                break
+    _tell_unseen(out, selection)
+
+
+@commands.command(
+    "watch",
+    examples="""
+        vidan predictions watch 42
+        vidan predictions watch 42 --only-detections --label person
+        vidan predictions watch 42 --json | jq -c '[.frame, .detections[].label]'
+    """,
+)
+def watch(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    start: FromOption = 0,
+    to: ToOption = None,
+    limit: FramesOption = None,
+    label: LabelsOption = None,
+    min_score: MinScoreOption = 0.0,
+    only_detections: OnlyOption = False,
+) -> int:
+    """Print what is stored and follow until the scenario has ended.
+
+    Exit code 0: completed (or all that was asked for is printed); 5: failed; 6: stopped.
+    Ctrl-C ends the watching, not the scenario.
+    """
+    from vidan.cli import following
+
+    selection = _selection(start, to, limit, label, min_score, only_detections)
+    with connect.database(settings, out, reads=True, follows=True) as database:
+        try:
+            following.note_unserved(database, out, [scenario_id])
+            ended = follow(
+                database, out, scenario_id, selection, lambda frames: _print(out, frames)
+            )
+        except KeyboardInterrupt:
+            following.goes_on(out, [scenario_id])
+            return failures.INTERRUPTED
+        _tell_unseen(out, selection)
+        if ended is None:
+            return 0
+        following.tell_end(database, out, ended)
+    return following.code_of(ended.status)
+
+
+def follow(
+    database: Database,
+    out: Output,
+    scenario_id: int,
+    selection: Selection,
+    show: Callable[[Iterator[StoredFrame]], None],
+) -> Scenario | None:
+    """Hand over what is stored as it comes; the scenario as it ended, None if no more was wanted.
+
+    Status and checkpoint are read before the last page, so that nothing stored by then is missed.
+    """
+    from vidan.cli import following
+    from vidan.domain import ENDED
+
+    def look() -> tuple[Scenario, list[StoredFrame]]:
+        (scenario,) = following.read_all(database, [scenario_id])
+        if before <= scenario.checkpoint <= selection.last:
+            selection.last = before  # it was started from the beginning
+        return scenario, selection.page(database, scenario_id)
+
+    before = selection.last
+    while True:
+        scenario, page = following.patiently(look, out)
+        show(selection.wanted(page))
+        if selection.finished:
+            return None
+        if page:
+            continue
+        if selection.passed(scenario.checkpoint):
+            return None
+        if scenario.status in ENDED:
+            return scenario
+        time.sleep(following.POLL_SECONDS)
+
+
+@commands.command(
+    "export",
+    json=False,
+    quiet=False,
+    examples="""
+        vidan predictions export 42 > predictions.jsonl
+        vidan predictions export 42 --format csv --out detections.csv
+    """,
+)
+def export(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    format: Annotated[
+        str,
+        typer.Option("--format", metavar="F", parser=formats.known_format, help="jsonl or csv."),
+    ] = "jsonl",
+    file: Annotated[
+        str | None,
+        typer.Option("--out", metavar="FILE", help="Write there, all or nothing, not to stdout."),
+    ] = None,
+) -> None:
+    """Write all that is stored: jsonl, a frame a line, or csv, a detection a line.
+
+    CSV has the columns scenario_id, frame, time_ms, label, score, x1, y1, x2, y2 and track_id;
+    frames without detections are not in it.
+    """
+    from vidan.domain import ENDED
+    from vidan.services import scenarios
+
+    selection = _selection(0, None, None, None, 0.0, False)
+    with connect.database(settings, out, reads=True) as database:
+        with database.begin() as connection:  # before what is read: what ends meanwhile is whole
+            scenario = scenarios.get(connection, scenario_id)
+        if file is not None:
+            targets.spare(file, scenario.source)
+        first = selection.page(database, scenario_id)
+
+        def pages() -> Iterator[list[StoredFrame]]:
+            page = first
+            while page:
+                yield page
+                page = selection.page(database, scenario_id)
+
+        count = formats.write(pages(), format, file)
+    if file is not None:
+        out.note(f"{count} frames written to {file}")
+    if scenario.status not in ENDED:
+        out.note(f"scenario {scenario_id} is {scenario.status}: that is what is stored so far")
+
+
+@commands.command(
+    "render",
+    json=False,
+    quiet=False,
+    examples="""
+        vidan predictions render 42 annotated.mp4
+    """,
+)
+def render(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    file: Annotated[str, typer.Argument(metavar="OUT.mp4", help="The video to write.")],
+) -> None:
+    """Draw the stored boxes on the scenario's video, read anew from its source."""
+    from vidan.export import render_scenario
+
+    with connect.database(settings, out, reads=True) as database, out.progress() as progress:
+        frames = render_scenario.render_scenario(database, scenario_id, file, progress)
+    out.note(f"{frames} frames written to {file}")
+
+
+def _selection(
+    start: int,
+    to: int | None,
+    limit: int | None,
+    labels: list[str] | None,
+    min_score: float,
+    only_detections: bool,
+) -> Selection:
+    if to is not None and to < start:
+        raise UsageError(f"--to {to} is before --from {start}", hint="both ends are included")
+    return Selection(start - 1, to, limit, labels or (), min_score, only_detections)
+
+
+def _tell_unseen(out: Output, selection: Selection) -> None:
+    if said := selection.unseen:
+        out.note(said)
+
+
+def _print(out: Output, frames: Iterator[StoredFrame]) -> None:
+    for frame in frames:
+        text = for_people(frame) if out.terminal else for_pipes(frame)
+        out.line(frame.as_json() if out.json else {}, text, id=frame.frame)
+    out.flush()

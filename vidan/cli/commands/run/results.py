@@ -1,0 +1,164 @@
+"""What `vidan run` leaves: files, a summary, and the names of what earlier runs left over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidan.cli.terminal.output import Output
+from vidan.domain import ENDED, Status
+from vidan.errors import InputRejected, VidanError
+from vidan.export import formats, render_scenario, targets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+
+    from vidan.db.session import Database
+    from vidan.services.predictions import StoredFrame
+    from vidan.services.scenarios import Scenario
+
+PREDICTIONS, VIDEO = "predictions.jsonl", "annotated.mp4"
+NAMED = 5
+
+
+def prepare(folder: Path, source: str) -> Path:
+    """Make the folder, and see that it can be written to, and that the source is none of what is
+    written. Raises InputRejected.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".vidan-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputRejected(
+            f"can't write to {folder}: {error.strerror}", hint="--out names a folder"
+        ) from None
+    for name in (PREDICTIONS, VIDEO):
+        targets.spare(folder / name, source)
+    return folder.absolute()
+
+
+def write(database: Database, out: Output, scenario: Scenario, folder: Path | None) -> list[Path]:
+    """Write what was stored to the folder, as lines and drawn; what can't be drawn is only said.
+
+    Returns the files that were written.
+    """
+    if folder is None or scenario.frames_done == 0:
+        return []
+    formats.write(_pages(database, scenario.id), "jsonl", str(folder / PREDICTIONS))
+    try:
+        with out.progress() as progress:
+            render_scenario.render_scenario(database, scenario.id, str(folder / VIDEO), progress)
+    except VidanError as error:
+        out.warn(f"no {VIDEO}: {error}")
+        return [folder / PREDICTIONS]
+    return [folder / PREDICTIONS, folder / VIDEO]
+
+
+def _pages(database: Database, scenario_id: int) -> Iterator[list[StoredFrame]]:
+    from vidan.services import predictions
+
+    last = -1
+    while True:
+        with database.begin() as connection:
+            page = predictions.read_after(connection, scenario_id, last)
+        if not page:
+            return
+        yield page
+        last = page[-1].frame
+
+
+def summarise(
+    database: Database, out: Output, scenario: Scenario, folder: Path | None, written: list[Path]
+) -> None:
+    """Print what was found, how long it took, and where it is: the files `written` in `folder`."""
+    from vidan.services import predictions
+
+    with database.begin() as connection:
+        found = predictions.summary(connection, scenario.id)
+    seconds = _seconds(scenario)
+    record: dict[str, Any] = {
+        "scenario_id": scenario.id,
+        "status": str(scenario.status),
+        "source": scenario.source,
+        "frames": found.frames,
+        "detections": found.detections,
+        "detections_of": found.by_label,
+        "frames_with": found.frames_with,
+        "lost_frames": found.lost_frames,
+        "seconds": seconds and round(seconds, 2),
+        "fps": seconds and round(found.frames / seconds, 1),
+        "predictions": _named(PREDICTIONS, written),
+        "video": _named(VIDEO, written),
+        "error": scenario.error,
+    }
+    if not out.json:
+        record["detections_of"] = _counts(found.by_label)
+        record["frames_with"] = _counts(found.frames_with)
+        if folder is None and found.frames:
+            record["predictions"] = f"vidan predictions show {scenario.id}"
+            record["video"] = f"vidan predictions render {scenario.id} {VIDEO}"
+        record = {name: value for name, value in record.items() if value is not None}
+    out.details(record, id=scenario.id)
+
+
+def _named(name: str, written: list[Path]) -> str | None:
+    return next((str(path) for path in written if path.name == name), None)
+
+
+def _counts(by_label: dict[str, int]) -> str:
+    return ", ".join(f"{label} {count}" for label, count in by_label.items())
+
+
+def _seconds(scenario: Scenario) -> float | None:
+    if scenario.started_at is None or scenario.ended_at is None:
+        return None
+    return (scenario.ended_at - scenario.started_at).total_seconds() or None
+
+
+def name_left_overs(connection: Connection, out: Output) -> None:
+    """Name what earlier runs did not finish, and what goes on with it."""
+    from vidan.services import scenarios, workers
+
+    served = {queue for worker in workers.find(connection) for queue in worker.queues}
+    open_ones = scenarios.find(
+        connection, status=[Status.INIT_STARTUP, Status.INACTIVE], limit=1000
+    )
+    left = [s for s in open_ones if s.queue not in served and s.frames_done != s.frames_total]
+    for scenario in left[:NAMED]:
+        what = scenario.source or f"task {scenario.task}"
+        out.note(f"left over: scenario {scenario.id}, {scenario.status}, {what}")
+        out.note(f"  {how_to_go_on(scenario)}")
+    if len(left) > NAMED:
+        out.note(f"and {len(left) - NAMED} more: `vidan scenario list`")
+
+
+def how_to_go_on(scenario: Scenario) -> str:
+    """The commands that go on with a scenario that was left over."""
+    up, one = _up(scenario.queue), scenario.id
+    if scenario.status is Status.INACTIVE:
+        start, stop = f", then `vidan scenario start {one}`", ""
+    else:
+        start, stop = "", f"`vidan scenario stop {one}`, "
+    return f"to go on: {up}{start}; to drop it: {stop}`vidan scenario delete {one}`"
+
+
+def tell_how_to_go_on(database: Database, out: Output, scenario_id: int, queue: str) -> None:
+    """Say after Ctrl-C what there is, and how to go on with it."""
+    from vidan.services import scenarios
+
+    with database.begin() as connection:
+        status = scenarios.get(connection, scenario_id).status
+    out.warn(f"scenario {scenario_id} is {status}; what it found is stored")
+    out.warn(f"to look: `vidan predictions show {scenario_id}`")
+    if status is Status.INACTIVE:
+        out.warn(f"to go on: {_up(queue)}, then `vidan scenario start {scenario_id}`")
+    elif status not in ENDED:  # it had no time to stop
+        out.warn(f"it goes on with {_up(queue)}")
+
+
+def _up(queue: str) -> str:
+    return "`vidan up`" if queue == "default" else f"`vidan up --queues default,{queue}`"

@@ -1,0 +1,187 @@
+"""`vidan scenario`: the group, and the commands that look at one scenario or many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidan.cli import connect
+from vidan.cli.command import Commands
+from vidan.cli.commands.scenario import create, steer
+from vidan.cli.options.params import Id, LabelOption, LimitOption, StatusOption, TaskOption, unique
+from vidan.cli.terminal.output import Output
+from vidan.domain.durations import in_words
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+    from vidan.services.scenarios import Scenario, Transition
+
+commands = Commands(
+    "scenario",
+    "Create, follow and steer scenarios: durable runs of a task, mostly over a video.",
+    examples="""
+        vidan scenario create street.mp4
+        vidan scenario list --status active
+        vidan scenario stop 42
+    """,
+)
+create.register(commands)
+
+
+def frames(scenario: Scenario) -> str:
+    """How far it is: `120/795`, or `120` while the total is unknown."""
+    total = scenario.frames_total
+    return str(scenario.frames_done) + (f"/{total}" if total is not None else "")
+
+
+@commands.command(
+    "list",
+    examples="""
+        vidan scenario list
+        vidan scenario list --status active --status init_startup --label camera=north
+        vidan scenario list --status failed --quiet | xargs -r vidan scenario retry
+        vidan scenario list --json --limit 1000 | jq '.[] | select(.crashes > 0)'
+    """,
+)
+def list_scenarios(
+    out: Output,
+    settings: Settings,
+    status: StatusOption = None,
+    label: LabelOption = None,
+    task: TaskOption = None,
+    limit: LimitOption = 50,
+) -> None:
+    """List scenarios, the newest first.
+
+    In a pipe: id, status, frames, task, worker, source, name, creation, separated by tabs.
+    """
+    labels = unique(label or [], "--label")
+    with connect.database(settings, out, reads=True) as database, database.begin() as connection:
+        from vidan.services import scenarios
+
+        found = scenarios.find(connection, status=status, labels=labels, task=task, limit=limit)
+    out.listing(
+        found,
+        {
+            "ID": lambda s: s.id,
+            "STATUS": lambda s: s.status,
+            "FRAMES": frames,
+            "TASK": lambda s: s.task,
+            "WORKER": lambda s: s.worker,
+            "SOURCE": lambda s: s.source,
+            "NAME": lambda s: s.name,
+            "CREATED": lambda s: s.created_at,
+        },
+        record=lambda s: s.as_json(),
+        id=lambda s: s.id,
+        name="scenarios",
+        spare=("CREATED", "NAME", "WORKER"),
+    )
+
+
+@commands.command(
+    "show",
+    examples="""
+        vidan scenario show 42
+        vidan scenario show 42 --json | jq -r .status
+    """,
+)
+def show(out: Output, settings: Settings, scenario_id: Id) -> None:
+    """Show one scenario with all its fields."""
+    with connect.database(settings, out, reads=True) as database, database.begin() as connection:
+        from vidan.services import scenarios
+
+        scenario = scenarios.get(connection, scenario_id)
+        gaps = scenarios.gaps(connection, scenario_id)
+    record: dict[str, Any] = scenario.as_json()
+    record["gaps"] = [
+        {"from_frame": gap.from_frame, "to_frame": gap.to_frame, "reason": gap.reason}
+        for gap in gaps
+    ]
+    if not out.json:
+        record["gaps"] = [f"{gap.from_frame}-{gap.to_frame} ({gap.reason})" for gap in gaps]
+        for name in ("time_limit", "soft_time_limit"):
+            limit = record.pop(name)
+            if limit is not None:  # else it is the task's, if that has one
+                record[name] = in_words(limit)
+    out.details(record, id=scenario.id)
+
+
+@commands.command(
+    "history",
+    quiet=False,
+    examples="""
+        vidan scenario history 42
+        vidan scenario history 42 --last 10
+        vidan scenario history 42 --json | jq -r '.[-1].reason'
+    """,
+)
+def history(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", min=1, help="Only the last N changes.")
+    ] = None,
+) -> None:
+    """Show when a scenario changed its status, why, and who did it.
+
+    In a pipe: time, from, to, actor, reason, separated by tabs.
+    """
+    with connect.database(settings, out, reads=True) as database, database.begin() as connection:
+        from vidan.services import scenarios
+
+        found: list[Transition] = scenarios.history(connection, scenario_id, limit=last)
+    out.listing(
+        found,
+        {
+            "AT": lambda t: t.at,
+            "FROM": lambda t: t.from_status,
+            "TO": lambda t: t.to_status,
+            "ACTOR": lambda t: t.actor,
+            "REASON": lambda t: t.reason,
+        },
+        record=lambda t: t.as_json(),
+        id=lambda t: t.at,
+        name="transitions",
+        spare=("FROM", "ACTOR"),
+    )
+
+
+@commands.command(
+    "transition",
+    examples="""
+        vidan scenario transition 42 active      as `vidan scenario start 42`
+        vidan scenario transition 42 inactive    as `vidan scenario stop 42`
+    """,
+)
+def transition(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    status: Annotated[str, typer.Argument(metavar="STATUS", help="active or inactive.")],
+) -> None:
+    """Ask that a scenario be in a status.
+
+    `active` (or `init_startup`) and `inactive` (or `init_shutdown`) can be asked for; the other
+    statuses are set by workers.
+    """
+    from vidan.domain import Status
+    from vidan.errors import UsageError
+
+    may_be_asked = (Status.ACTIVE, Status.INIT_STARTUP, Status.INACTIVE, Status.INIT_SHUTDOWN)
+    if status not in list(Status):
+        asked = ", ".join(may_be_asked)
+        raise UsageError(f"no such status {status!r}", hint=f"ask for one of: {asked}")
+
+    def ask(connection: Any, one: int) -> bool:
+        from vidan.services import steering
+
+        return steering.request(connection, one, Status(status))
+
+    with connect.database(settings, out) as database:
+        steer.steer_one(database, out, scenario_id, ask)
+
+
+steer.register(commands)

@@ -1,0 +1,116 @@
+"""`vidan tasks`: what can be run, and with which parameters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidan.cli import connect
+from vidan.cli.command import Commands
+from vidan.cli.terminal.output import Output, plain, to_json
+from vidan.domain.durations import in_words
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+
+commands = Commands(
+    "tasks",
+    "Show the tasks: the built-in `detect`, and those that workers have published.",
+    examples="""
+        vidan tasks list
+        vidan tasks show detect
+    """,
+)
+
+
+@commands.command(
+    "list",
+    examples="""
+        vidan tasks list
+        vidan tasks list --quiet
+        vidan tasks list --json | jq -r '.[] | select(.workers == []) | .name'
+    """,
+)
+def list_tasks(out: Output, settings: Settings) -> None:
+    """List the tasks, and how many living workers take each on; `none` marks one that waits.
+
+    In a pipe: name, whether it needs a source, its parameters, summary, how many run at once in
+    the whole cluster, how often one starts, number of workers, separated by tabs. With --json
+    `workers` are their names.
+    """
+    with connect.database(settings, out, reads=True) as database, database.begin() as connection:
+        from vidan.protocol import tasks
+        from vidan.services import workers
+
+        found = tasks.find(connection)
+        having = workers.by_task(connection)
+
+    def count(name: str) -> object:
+        there = len(having.get(name, []))
+        return "none" if out.terminal and not there else there
+
+    out.listing(
+        found,
+        {
+            "NAME": lambda t: t.name,
+            "SOURCE": lambda t: "required" if t.needs_source else "none",
+            "PARAMS": lambda t: list(t.params_schema.get("properties", {})),
+            "SUMMARY": lambda t: t.summary,
+            "CONCURRENCY": lambda t: t.concurrency,
+            "RATE": lambda t: t.rate_limit,
+            "WORKERS": lambda t: count(t.name),
+        },
+        record=lambda t: t.as_json() | {"workers": having.get(t.name, [])},
+        id=lambda t: t.name,
+        name="tasks",
+        spare=("PARAMS", "RATE", "CONCURRENCY"),
+    )
+
+
+@commands.command(
+    "show",
+    examples="""
+        vidan tasks show detect
+        vidan tasks show detect --json | jq .params
+    """,
+)
+def show(
+    out: Output,
+    settings: Settings,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Its name.")],
+) -> None:
+    """Show one task, what each of its parameters may be, and which living workers take it on."""
+    with connect.database(settings, out, reads=True) as database, database.begin() as connection:
+        from vidan.protocol import tasks
+        from vidan.services import workers
+
+        found = tasks.get(connection, task)
+        there = workers.by_task(connection).get(found.name, [])
+    record = found.as_json() | {"workers": there}
+    if not out.json:
+        properties = record.pop("params").get("properties", {})
+        for name in ("time_limit", "soft_time_limit"):
+            record[name] = record[name] and in_words(record[name])
+        record.update((f"param {name}", _in_words(schema)) for name, schema in properties.items())
+    out.details(record, id=found.name)
+    if not there:
+        out.note(f"no living worker takes on {found.name}: its scenarios wait for one")
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    """What a parameter may be: `number, 0 to 1, default 0.35; how sure it has to be`."""
+    said = [plain(schema.get("type"))] if "type" in schema else []
+    if "enum" in schema:
+        said = ["one of " + ", ".join(map(str, schema["enum"]))]
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        said.append(f"{low} to {high}")
+    elif low is not None:
+        said.append(f"at least {low}")
+    elif "exclusiveMinimum" in schema:
+        said.append(f"more than {schema['exclusiveMinimum']}")
+    if schema.get("default") is not None:
+        said.append(f"default {to_json(schema['default'])}")
+    text = ", ".join(said)
+    return f"{text}; {schema['description']}" if "description" in schema else text

@@ -1,0 +1,90 @@
+"""The device options of `worker`, `up` and `run`, and what they mean."""
+
+from __future__ import annotations
+
+import re
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidan.cli.options.params import names
+from vidan.domain.worker import MAX_SLOTS
+from vidan.errors import InputRejected, UsageError
+
+if TYPE_CHECKING:
+    from vidan.domain.worker import WorkerOptions
+
+GpusOption = Annotated[
+    str | None, typer.Option("--gpus", metavar="0,1|all", help="One process a GPU.")
+]
+CpusOption = Annotated[
+    int | None,
+    typer.Option("--cpus", metavar="N", min=1, max=1024, help="N processes of one thread each."),
+]
+QueuesOption = Annotated[
+    str, typer.Option("--queues", metavar="A,B", help="Take scenarios from these only.")
+]
+SlotsOption = Annotated[
+    int,
+    typer.Option(
+        "--slots", metavar="N", min=1, max=MAX_SLOTS, help="Scenarios at a time, a process."
+    ),
+]
+AppOption = Annotated[
+    str | None,
+    typer.Option("--app", metavar="MODULE:APP", help="Your own tasks; otherwise VIDAN_APP."),
+]
+
+MaxFramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-frames-per-child",
+        metavar="N",
+        min=1,
+        help="A fresh process after so many frames, against leaks.",
+    ),
+]
+
+
+def posts(gpus: str | None, cpus: int | None, **options: Any) -> list[WorkerOptions]:
+    """The workers that the options ask for, one a device; without a device option, what is there.
+
+    Raises UsageError, or InputRejected for a GPU or an app that isn't there.
+    """
+    if gpus is not None and cpus is not None:
+        raise UsageError("--gpus and --cpus exclude each other", hint="give one of them")
+    if gpus not in (None, "all"):
+        numbers = str(gpus).split(",")
+        if not all(part.isdecimal() and part.isascii() for part in numbers):
+            raise UsageError(f"--gpus {gpus} is neither numbers nor all", hint="such as --gpus 0,1")
+    if (app := options.get("app")) is not None:
+        _check_app(app)
+    from vidan.supervisor import devices
+
+    return devices.posts(gpus=gpus, cpus=cpus, **options)
+
+
+def _check_app(app: str) -> None:
+    """Refuse what can't be an app before anything is started; its module is not imported.
+
+    Raises UsageError, or InputRejected where there is no such module.
+    """
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", app) is None:
+        raise UsageError(f"--app {app} is not module:app", hint="such as --app shop.tasks:app")
+    module = app.partition(":")[0].partition(".")[0]
+    if PathFinder.find_spec(module, [str(Path.cwd())]) is None and find_spec(module) is None:
+        raise InputRejected(
+            f"--app {app}: there is no module {module}",
+            hint=f"start it in the folder of {module}, which is importable, or install it",
+        )
+
+
+def queue_names(word: str) -> list[str]:
+    """The queues in `a,b`. Raises UsageError."""
+    try:
+        return names(word)
+    except ValueError as error:
+        raise UsageError(f"--queues: {error}", hint="such as --queues default,night") from None

@@ -1,0 +1,26 @@
+"""How the services log: `--log-json`, and `--debug` for more lines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidan.cli.terminal.output import Output
+
+if TYPE_CHECKING:
+    from vidan.config import Settings
+
+LogJsonOption = Annotated[
+    bool, typer.Option("--log-json", help="Log lines as JSON objects; otherwise VIDAN_LOG_JSON.")
+]
+
+
+def log_settings(settings: Settings, out: Output, log_json: bool) -> Settings:
+    """The settings with what the command line says about the log; children log alike."""
+    return replace(
+        settings,
+        log_json=log_json or settings.log_json,
+        log_level="debug" if out.debug else settings.log_level,
+    )

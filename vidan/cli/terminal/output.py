@@ -1,0 +1,195 @@
+"""Where output goes and how it looks: stdout holds data, and nothing else; stderr all the rest.
+
+A terminal gets rich tables; a pipe gets a line a thing, tab-separated, without a header, so that
+`wc -l`, `cut` and `while read` work on it. `--json` and `--quiet` (ids only) are the same for both.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.progress import Progress
+
+T = TypeVar("T")
+
+Columns = Mapping[str, Callable[[T], object]]
+"""The columns of a table: heading → what stands there for a thing."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """The one place that commands print through."""
+
+    json: bool = False
+    quiet: bool = False
+    debug: bool = False
+    logs: bool = False
+    """What is told to a person goes into the log, as a line of it."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether stdout is a terminal."""
+        return sys.stdout.isatty()
+
+    def listing(
+        self,
+        things: Sequence[T],
+        columns: Columns[T],
+        *,
+        record: Callable[[T], Mapping[str, Any]],
+        id: Callable[[T], object],
+        name: str,
+        spare: Sequence[str] = (),
+    ) -> None:
+        """Print many things: a JSON array, ids, a table, or a tab-separated line each.
+
+        A terminal that is too narrow does without the `spare` columns, the first of them first.
+        """
+        if self.json:
+            self._print(to_json([record(thing) for thing in things], pretty=self.terminal))
+        elif self.quiet:
+            for thing in things:
+                self._print(plain(id(thing)))
+        elif self.terminal:
+            if things:
+                self._table({head: [f(t) for t in things] for head, f in columns.items()}, spare)
+            else:
+                self.note(f"no {name}")
+        else:
+            for thing in things:
+                self._print("\t".join(plain(f(thing)) for f in columns.values()))
+
+    def details(self, record: Mapping[str, Any], *, id: object) -> None:
+        """Print one thing: a JSON object, its id, or a line for each of its fields."""
+        if self.json:
+            self._print(to_json(record, pretty=self.terminal))
+        elif self.quiet:
+            self._print(plain(id))
+        elif self.terminal:
+            width = max(len(name) for name in record)
+            for name, value in record.items():
+                self._print(f"{name:<{width}}  {plain(value)}")
+        else:
+            for name, value in record.items():
+                self._print(f"{name}\t{plain(value)}")
+
+    def line(self, record: Mapping[str, Any], text: str, *, id: object) -> None:
+        """Print one of a stream of things: a line of JSON, its id, or a line of text."""
+        if self.json:
+            self._print(to_json(record))
+        else:
+            self._print(plain(id) if self.quiet else text)
+
+    def flush(self) -> None:
+        """Let a reader at the other end of a pipe see what there is."""
+        sys.stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Tell a person something, on stderr; not with --quiet."""
+        if not self.quiet:
+            self._tell(text, logging.INFO)
+
+    def warn(self, text: str) -> None:
+        """Tell a person something that matters, on stderr."""
+        self._tell(text, logging.WARNING)
+
+    def _tell(self, text: str, level: int) -> None:
+        if self.logs:
+            logging.getLogger("vidan").log(level, "%s", text)
+            return
+        print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
+
+    def asks(self, question: str) -> bool:
+        """Ask a person, on stderr; anything but yes is no."""
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress | None]:
+        """A progress display on stderr, or None where nobody would see it."""
+        if self.quiet or self.json or not sys.stderr.isatty():
+            yield None
+            return
+        from vidan.cli.terminal.progress import frames_progress
+
+        with frames_progress() as progress:
+            yield progress
+
+    def _table(self, columns: Mapping[str, Sequence[object]], spare: Sequence[str]) -> None:
+        from rich.console import Console
+
+        from vidan.cli.terminal import tables
+
+        console = Console(file=sys.stdout, highlight=False)
+        table, left_out = tables.fitting(columns, console.width, spare=spare)
+        console.print(table)
+        if left_out:
+            self.note(f"the terminal is too narrow for {', '.join(left_out)}; --json has all")
+
+    def _print(self, text: str) -> None:
+        sys.stdout.write(text + "\n")
+
+
+def to_json(value: Any, *, pretty: bool = False) -> str:
+    """JSON in one line, or indented for a reader at a terminal."""
+    return jsonlib.dumps(value, ensure_ascii=False, default=_unknown, indent=2 if pretty else None)
+
+
+def _unknown(value: object) -> object:
+    return moment(value) if isinstance(value, datetime) else str(value)
+
+
+def moment(at: datetime) -> str:
+    """ISO 8601 with the zone."""
+    return at.isoformat(timespec="seconds")
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{number} {thing}{'s' if number != 1 else ''}"
+
+
+def plain(value: object) -> str:
+    """One value as text that keeps to its column: no tabs, no line breaks, `-` for nothing."""
+    if value is None or value in ("", [], {}, ()):
+        text = "-"
+    elif isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, float):
+        text = repr(value).removesuffix(".0")
+    elif isinstance(value, datetime):
+        text = moment(value)
+    elif isinstance(value, dict):
+        text = to_json(value)
+    elif isinstance(value, list | tuple):
+        text = ",".join(plain(item) for item in value)
+    else:
+        text = " ".join(str(value).splitlines()).replace("\t", " ")
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """The text without control characters: a file's name must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def coloured(text: str, code: str) -> str:
+    """The text in an ANSI colour, where stderr is a terminal that wants one."""
+    wanted = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    if not wanted or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\033[{code}m{text}\033[0m"

@@ -1,0 +1,81 @@
+"""How a listing looks in a terminal: a table where it fits, else a block of lines a thing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from vidan.cli.terminal.output import plain
+
+_MAY_WRAP = frozenset(
+    "ERROR FINDING LICENCE ORIGIN PARAMS QUEUES REASON REMEDY SCENARIOS SIZE SOURCE SUMMARY".split()
+)
+_LEAST = 20
+"""Columns of text that a column which may wrap has at least, where it needs so many."""
+_GAP = 2
+
+
+def fitting(
+    columns: Mapping[str, Sequence[object]], width: int, *, spare: Sequence[str] = ()
+) -> tuple[Table, Sequence[str]]:
+    """Lay out columns (heading → a value a row) so that nothing is cut, and say what is left out.
+
+    A table of all of them; else one without the first `spare` columns, as few of them as will do;
+    else, with all columns again, a block for each row with a line for each of its values.
+    """
+    texts = {heading: [_cell(value) for value in values] for heading, values in columns.items()}
+    numbers = {
+        heading
+        for heading, values in columns.items()
+        if all(isinstance(value, int | float) for value in values)
+    }
+    for count in range(len(spare) + 1):
+        left_out = spare[:count]
+        shown = {heading: cells for heading, cells in texts.items() if heading not in left_out}
+        if _least_width(shown) <= width:
+            return _table(shown, numbers), left_out
+    return _blocks(texts), ()
+
+
+def _least_width(columns: Mapping[str, Sequence[str]]) -> int:
+    wanted = {heading: max(map(cell_len, [heading, *cells])) for heading, cells in columns.items()}
+    least = (min(w, _LEAST) if heading in _MAY_WRAP else w for heading, w in wanted.items())
+    return sum(least) + _GAP * (len(columns) - 1)
+
+
+def _table(columns: Mapping[str, Sequence[str]], numbers: set[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in columns:
+        table.add_column(
+            heading,
+            justify="right" if heading in numbers else "left",
+            no_wrap=heading not in _MAY_WRAP,
+            overflow="fold",
+        )
+    for row in zip(*columns.values(), strict=True):
+        # Text, not markup: a source may be called `[red].mp4`
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _blocks(columns: Mapping[str, Sequence[str]]) -> Table:
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for place, row in enumerate(zip(*columns.values(), strict=True)):
+        if place:
+            grid.add_row()
+        for heading, text in zip(columns, row, strict=True):
+            grid.add_row(heading, Text(text))
+    return grid
+
+
+def _cell(value: object) -> str:
+    """As in a pipe, but a list can be wrapped."""
+    return (
+        ", ".join(map(plain, value)) if value and isinstance(value, list | tuple) else plain(value)
+    )

@@ -1,0 +1,286 @@
+"""Which detection models there are, their labels, and what the task `detect` accepts.
+
+Standard library only and quick to import: commands and services ask here, without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidan.errors import InputRejected, NotFoundError
+from vidan.suggestions import meant
+
+_PACKAGE = Path(__file__).parents[1]
+
+DEFAULT_MODEL = "nanodet-g"
+DEFAULT_MIN_SCORE = 0.35
+DECODERS = ("pyav", "decord")
+NANODET_WEIGHTS = _PACKAGE / "weights" / "nanodet_g_coco.safetensors"
+NANODET_SHA256 = "cfcfde5c3355ba0e39ed7022c31b1ff4dc38a48c53e1eaee0eb6508866251091"
+MIN_SIDE, MAX_SIDE = 32, 4096  # pixels, of a model's input
+NANODET_MULTIPLE = 32  # the coarsest stride: height and width of its input are multiples of it
+
+COCO_LABELS: tuple[str, ...] = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
+    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
+    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
+    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
+    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant",
+    "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
+    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors",
+    "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+"""The 80 classes of COCO's object detection, in the order of their category ids."""
+
+_UNUSED_COCO_IDS = frozenset({0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
+COCO_IDS: tuple[int, ...] = tuple(i for i in range(91) if i not in _UNUSED_COCO_IDS)
+"""The category id (1…90) of each of COCO_LABELS, as torchvision's models and COCO files count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A detection model that can be named in `model`.
+
+    `labels` are the names its detections carry with the weights it comes with; `size` says what
+    its input is by default; `weights` is the file in this package, None if torchvision downloads
+    it at the first use.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    size: str
+    weights: Path | None
+    licence: str
+    summary: str
+
+
+def _torchvision(name: str, size: str, parameters: float, box_map: float) -> Model:
+    return Model(
+        name=f"torchvision/{name}",
+        labels=COCO_LABELS,
+        size=size,
+        weights=None,
+        licence="BSD-3-Clause (torchvision)",
+        summary=f"{parameters:.1f} M parameters, COCO mAP {box_map}; weights are downloaded, "
+        "or weights=FILE",
+    )
+
+
+_LARGE = "short side 800, long side at most 1333"
+_MODELS = (
+    Model(
+        name=DEFAULT_MODEL,
+        labels=COCO_LABELS,
+        size="short side 416, long side at most 832, multiples of 32",
+        weights=NANODET_WEIGHTS,
+        licence="Apache-2.0 (NanoDet)",
+        summary="3.8 M parameters, COCO mAP 22.9; in the package, nothing is downloaded",
+    ),
+    _torchvision("fasterrcnn_mobilenet_v3_large_320_fpn", "short side 320", 19.4, 22.8),
+    _torchvision("fasterrcnn_mobilenet_v3_large_fpn", _LARGE, 19.4, 32.8),
+    _torchvision("fasterrcnn_resnet50_fpn", _LARGE, 41.8, 37.0),
+    _torchvision("fasterrcnn_resnet50_fpn_v2", _LARGE, 43.7, 46.7),
+    _torchvision("fcos_resnet50_fpn", _LARGE, 32.3, 39.2),
+    _torchvision("retinanet_resnet50_fpn", _LARGE, 34.0, 36.4),
+    _torchvision("retinanet_resnet50_fpn_v2", _LARGE, 38.2, 41.5),
+    _torchvision("ssd300_vgg16", "300x300", 35.6, 25.1),
+    _torchvision("ssdlite320_mobilenet_v3_large", "320x320", 3.4, 21.3),
+)
+
+_NAME = {"type": "string", "minLength": 1}
+DETECT_SCHEMA: Mapping[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "detect",
+    "description": "Finds objects in every frame of a video.",
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "model": {
+            **_NAME,
+            "default": DEFAULT_MODEL,
+            "description": "nanodet-g, torchvision/<name>, or module:factory",
+        },
+        "weights": {**_NAME, "description": "a file of weights, as the worker sees it"},
+        "min_score": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": DEFAULT_MIN_SCORE,
+            "description": "detections below it are left out",
+        },
+        "labels": {
+            "type": "array",
+            "items": _NAME,
+            "minItems": 1,
+            "uniqueItems": True,
+            "description": "the labels to keep; all by default",
+        },
+        "size": {
+            "type": "string",
+            "pattern": "^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$",
+            "description": "the model's input, HEIGHTxWIDTH; by default it keeps the aspect",
+        },
+        "every": {"type": "integer", "minimum": 1, "description": "every Nth frame"},
+        "fps": {"type": "number", "exclusiveMinimum": 0, "description": "frames a second"},
+        "decoder": {"enum": list(DECODERS), "default": DECODERS[0]},
+    },
+}
+"""The JSON Schema of the parameters of the built-in task `detect`."""
+
+
+def models() -> tuple[Model, ...]:
+    """All models known by name, the default first. A user's own is named `module:factory`."""
+    return _MODELS
+
+
+def find_model(name: str) -> Model:
+    """The model of that name; raises NotFoundError that names the closest ones."""
+    for model in _MODELS:
+        if model.name == name:
+            return model
+    known = [model.name for model in _MODELS]
+    raise NotFoundError(
+        f"no such model: {name}",
+        hint=f"{meant(name, known)} `vidan models list` has them all;"
+        " a factory of your own is named module:factory",
+    )
+
+
+def is_factory(name: str) -> bool:
+    """Whether `name` has the shape `module:factory`."""
+    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name) is not None
+
+
+def sample_video() -> Path:
+    """The video that the package contains: pedestrians, 768x576, 200 frames, 10 a second."""
+    return _PACKAGE / "samples" / "pedestrians.mp4"
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`"416x544"` → (416, 544), height and width in pixels; raises InputRejected."""
+    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text, re.ASCII)
+    if match is None:
+        raise InputRejected(
+            f"not a size: {text!r}", hint="write HEIGHTxWIDTH in pixels, for example 416x544"
+        )
+    return int(match[1]), int(match[2])
+
+
+def check_model(
+    model: str,
+    *,
+    weights: str | None = None,
+    labels: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    min_score: float | None = None,
+) -> None:
+    """Refuse what can't work; raises InputRejected that names what exists.
+
+    `size` is (H, W) in pixels. Weights are looked at as far as that goes without torch. Of a
+    `module:factory` only the name's shape is checked: the module may exist on workers alone.
+    """
+    if min_score is not None and not 0 <= min_score <= 1:
+        raise InputRejected(f"min_score is {min_score}", hint="it is a number from 0 to 1")
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise InputRejected(f"not a size: {size}", hint="height and width in pixels, at least 1")
+    if weights is not None:
+        _check_file(Path(weights))
+    if is_factory(model):
+        return
+    try:
+        known = find_model(model)
+    except NotFoundError as error:
+        raise InputRejected(str(error), hint=error.hint) from None
+    if size is not None and (min(size) < MIN_SIDE or max(size) > MAX_SIDE):
+        raise InputRejected(
+            f"{model} can't take {size[0]}x{size[1]}",
+            hint=f"height and width are from {MIN_SIDE} to {MAX_SIDE} pixels",
+        )
+    if known.name == DEFAULT_MODEL:
+        _check_nanodet(weights, size)
+    elif weights is not None:
+        _check_torchvision_weights(Path(weights))
+    # other weights may have other classes, which then are called class_1, class_2, …
+    unnamed = known.name != DEFAULT_MODEL and weights is not None
+    check_labels(labels or (), known.labels, unnamed=unnamed)
+
+
+def check_labels(labels: Iterable[str], known: Sequence[str], *, unnamed: bool = False) -> None:
+    """Raise InputRejected for the first of `labels` that is not in `known`.
+
+    With `unnamed`, class_1, class_2, … pass too.
+    """
+    for label in labels:
+        if label not in known and not (unnamed and re.fullmatch(r"class_[1-9]\d*", label)):
+            raise InputRejected(f"no such label: {label}", hint=meant(label, known))
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if not path.is_file():
+            problem = "no such weights file" if not path.exists() else "the weights are not a file"
+        elif path.stat().st_size == 0:
+            problem = "the weights file is empty"
+        else:
+            with path.open("rb"):
+                return
+    except OSError as error:
+        problem = f"the weights can't be read ({error.strerror})"
+    raise InputRejected(f"{problem}: {path}", hint="weights=FILE names a file on this machine")
+
+
+def _check_nanodet(weights: str | None, size: tuple[int, int] | None) -> None:
+    if size is not None and (size[0] % NANODET_MULTIPLE or size[1] % NANODET_MULTIPLE):
+        rounded = "x".join(
+            str(max(1, round(n / NANODET_MULTIPLE)) * NANODET_MULTIPLE) for n in size
+        )
+        raise InputRejected(
+            f"{DEFAULT_MODEL} can't take {size[0]}x{size[1]}",
+            hint=f"height and width are multiples of {NANODET_MULTIPLE}, for example {rounded}",
+        )
+    if weights is None:
+        if not NANODET_WEIGHTS.is_file():
+            raise InputRejected(
+                f"the installation lacks {NANODET_WEIGHTS}", hint="install vidan again"
+            )
+        return
+    if _tensor_shapes(Path(weights)) != _tensor_shapes(NANODET_WEIGHTS):
+        raise InputRejected(
+            f"the weights do not fit {DEFAULT_MODEL}: {weights}",
+            hint="they have the same tensors as the built-in ones: COCO's 80 classes",
+        )
+
+
+def _check_torchvision_weights(path: Path) -> None:
+    """The first bytes tell what torch.save wrote (a zip, earlier a pickle) from anything else."""
+    if path.suffix == ".safetensors":
+        _tensor_shapes(path)
+        return
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start != b"PK\x03\x04" and start[:1] != b"\x80":
+        raise InputRejected(
+            f"not a file of weights: {path}", hint="save the state dict with torch.save"
+        )
+
+
+def _tensor_shapes(path: Path) -> dict[str, list[int]]:
+    """Names and shapes in a safetensors file: 8 bytes of length, then a JSON header."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("the header is longer than the file")
+            header = json.loads(file.read(length))
+        return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InputRejected(
+            f"not a safetensors file: {path}", hint="save the tensors with safetensors.torch"
+        ) from None

@@ -1,0 +1,138 @@
+"""What a detector is, and how one is built by its model's name.
+
+Importing this module is light; building a detector loads torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from vidan.detection import catalogue
+from vidan.domain import Detection
+from vidan.errors import DeviceLost, InputRejected, MissingExtra, RejectedTask
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Detector(Protocol):
+    """Finds objects in frames. The three implementations pass one contract suite."""
+
+    labels: tuple[str, ...]
+    """The names that its detections may carry."""
+    batch_size: int
+    """How many frames it likes to get at once."""
+    lanes: int
+    """How many threads may be in `detect` at once with a gain; 1: it takes one call at a time."""
+    spread: bool
+    """Whether two small calls side by side are better than a large one, as on a CPU's cores."""
+    mixes: bool
+    """Whether sources of different sizes may share a call, as one of the size of their frames:
+    what is found depends on the frames alone, and boxes scale."""
+
+    def share(self, lane: int, lanes: int) -> None:
+        """Prepare this thread for calls of `detect`, beside those of the other `lanes`."""
+        ...
+
+    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
+        """The detections of each frame, the best first.
+
+        `pixels` is (N, H, W, 3) uint8 RGB; boxes come in pixels of a `width` x `height` source,
+        whatever H and W are. What is found in a frame does not depend on the others. Raises
+        RejectedTask if `pixels` is something else.
+        """
+        ...
+
+    def decode_size(self, height: int, width: int) -> tuple[int, int]:
+        """(H, W) to which frames of a `height` x `width` source may be scaled beforehand.
+
+        Called by any thread, also while others are inside `detect`.
+        """
+        ...
+
+
+def build_detector(
+    model: str = catalogue.DEFAULT_MODEL,
+    *,
+    weights: str | None = None,
+    min_score: float = catalogue.DEFAULT_MIN_SCORE,
+    labels: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Detector:
+    """Load `model`: nanodet-g, torchvision/<name> or module:factory.
+
+    Detections keep to `labels` (None: all) and have at least `min_score`. `size` is the input's
+    (H, W), None for the model's own. `device` is cpu, cuda or cuda:N. `threads` is set for the
+    whole process. Raises RejectedTask for what no retry can mend, InputRejected for what is no
+    device, DeviceLost for one that is not there, VidanError if weights can't be downloaded.
+    """
+    try:
+        catalogue.check_model(model, weights=weights, labels=labels, size=size, min_score=min_score)
+    except InputRejected as error:
+        raise RejectedTask(str(error), hint=error.hint) from None
+    try:
+        return _load(model, weights, min_score, labels, size, device, threads)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"detecting objects needs {error.name}", hint="pip install 'vidan[worker]'"
+        ) from error
+
+
+def device_lost(error: BaseException, device: str) -> DeviceLost | None:
+    """What an error on a device says of it; None if the device is still of use to this process."""
+    if isinstance(error, DeviceLost):
+        return error
+    if device == "cpu" or "torch" not in sys.modules:
+        return None
+    from vidan.detection.device import works
+
+    if works(device):
+        return None
+    lost = DeviceLost(f"{device} is lost to this process: {error}")
+    lost.__cause__ = error
+    return lost
+
+
+def _load(
+    model: str,
+    weights: str | None,
+    min_score: float,
+    labels: Sequence[str] | None,
+    size: tuple[int, int] | None,
+    device: str,
+    threads: int | None,
+) -> Detector:
+    from vidan.detection.device import Place, set_threads
+
+    if threads is not None:
+        set_threads(threads)
+    place = Place.of(device)
+    if catalogue.is_factory(model):
+        from vidan.detection.building import FactoryDetector
+
+        return FactoryDetector(
+            model, weights=weights, min_score=min_score, labels=labels, size=size, device=device
+        )
+    if model == catalogue.DEFAULT_MODEL:
+        from vidan.detection.nanodet import NanoDet
+
+        return NanoDet(
+            Path(weights) if weights else catalogue.NANODET_WEIGHTS,
+            sha256=None if weights else catalogue.NANODET_SHA256,
+            labels=labels or catalogue.COCO_LABELS,
+            min_score=min_score,
+            size=size,
+            place=place,
+            autocast=place.device.type == "cuda",
+        )
+    from vidan.detection.torchvision_models import TorchvisionDetector
+
+    return TorchvisionDetector(
+        model, weights=weights, min_score=min_score, labels=labels, size=size, place=place
+    )

@@ -1,0 +1,152 @@
+"""Leases that have ended: what dead workers held is released, and whoever killed them charged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from vidan.protocol.claims import LEASE_SECONDS, held
+from vidan.protocol.transitions import BACK_OFF, ENDS, LET_GO, PUT_BACK, Moved, move
+
+_ENDED = """s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
+      AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)"""
+_HELD_BY_ENDED = f"scenarios s LEFT JOIN workers w ON w.id = s.worker_id WHERE {_ENDED}"
+# two statements: in one, a row that another has released, and a live worker claimed, between the
+# statement's start and its lock would be judged by the worker that held it before
+# found first, sorted then: to read a million rows in the order of their ids, until 500 are found,
+# is what a planner with old statistics prefers
+_LOCK_ENDED = f"""
+    WITH ended AS MATERIALIZED (
+        SELECT s.id FROM {_HELD_BY_ENDED}
+    )
+    SELECT s.id FROM scenarios s
+    WHERE s.id = ANY(ARRAY(SELECT id FROM ended))
+      AND s.worker_id IS NOT NULL
+    ORDER BY s.id LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
+"""
+_ENDED_LEASES = """
+    SELECT s.id, s.status, s.crashes, s.max_crashes,
+           s.status IN ('init_startup_processing', 'active') AND (
+               s.id = ANY(CAST(:executing AS bigint[])) OR coalesce(
+               s.status = 'active' AND isfinite(w.lease_until)
+               AND w.lease_until - make_interval(secs => :lease)
+                   >= CAST(:connected_since AS timestamptz), false)) AS died,
+           CASE WHEN s.crashes = 0 THEN now() ELSE now() + make_interval(secs => {back_off}) END
+               AS retry_at
+    FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id
+    WHERE s.id = ANY(:locked) AND {ended}
+"""
+
+
+def any_ended(connection: Connection) -> tuple[datetime, bool]:
+    """Return the database's time, and whether `expire` has anything to do: mostly it has not."""
+    now, found = connection.execute(
+        text(
+            "SELECT now(), EXISTS (SELECT 1 FROM workers"
+            " WHERE lease_until <= now() AND state <> 'gone')"
+            f" OR EXISTS (SELECT 1 FROM {_HELD_BY_ENDED})"
+        ),
+        {"worker": None},
+    ).one()
+    return now, found
+
+
+def expire(
+    connection: Connection,
+    *,
+    actor: str,
+    connected_since: datetime | None = None,
+    worker_id: UUID | None = None,
+    executing: Collection[int] = (),
+    cause: str | None = None,
+) -> list[Moved]:
+    """Release every held scenario whose worker's lease has ended or whose worker is gone.
+
+    The sessions of such workers are ended first, so that a stopped client in the middle of COPY
+    frees its rows; a row that is still locked is left to the next round. A death is charged to
+    the rows in `executing` (by the supervisor that reaped the process) or, if the caller has been
+    connected to the database since `connected_since` (its clock) and so through the whole lease,
+    to the rows that are `active`. `worker_id` narrows it to one worker, `cause` says what became of
+    it, as far as it is known. Returns what was released.
+    """
+    _end_sessions(connection)
+    locked = list(connection.execute(text(_LOCK_ENDED), {"worker": worker_id}).scalars())
+    if not locked:
+        return []
+    spent = "r.died AND r.crashes >= r.max_crashes"
+    return move(
+        connection,
+        rows=_ENDED_LEASES.format(ended=_ENDED, back_off=BACK_OFF.format(count="s.crashes")),
+        to=f"CASE WHEN {spent} THEN CAST('failed' AS text) ELSE {PUT_BACK} END",
+        reason="CASE WHEN r.died THEN coalesce(CAST(:cause AS text), 'the worker died')"
+        " ELSE 'the lease ended' END",
+        actor=actor,
+        assign=(
+            *LET_GO,
+            "crashes = s.crashes + CASE WHEN r.died THEN 1 ELSE 0 END",
+            f"error = CASE WHEN {spent} THEN 'it ended its worker process ' || (r.crashes + 1)"
+            " || ' times' || coalesce('; at last ' || CAST(:cause AS text), '') ELSE s.error END",
+            "not_before = CASE WHEN r.died THEN r.retry_at ELSE now() END",
+            "announce_at = CASE WHEN r.to_status <> 'init_startup' THEN NULL"
+            " WHEN r.died THEN r.retry_at ELSE now() END",
+            *ENDS,
+        ),
+        returning=("r.died",),
+        parameters={
+            "locked": locked,
+            "executing": list(executing),
+            "connected_since": connected_since,
+            "lease": LEASE_SECONDS,
+            "worker": worker_id,
+            "cause": cause,
+        },
+    )
+
+
+def _end_sessions(connection: Connection) -> None:
+    """End the database sessions of workers whose lease has ended, and mark such workers gone."""
+    connection.execute(
+        text(
+            "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN workers w"
+            " ON a.application_name = CAST(w.id AS text)"
+            " WHERE w.lease_until <= now() AND a.pid <> pg_backend_pid()"
+            " AND a.datname = current_database()"
+            # those of another role can't be ended: it would fail the whole round
+            " AND (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))"
+            " AND (w.state <> 'gone'"
+            " OR EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id))"
+        )
+    ).all()
+    connection.execute(
+        text(
+            "UPDATE workers SET state = 'gone', fps = 0 WHERE id IN (SELECT id FROM workers"
+            " WHERE lease_until <= now() AND state <> 'gone' ORDER BY id FOR UPDATE SKIP LOCKED)"
+        )
+    )
+
+
+def release_worker(
+    connection: Connection,
+    worker_id: UUID,
+    *,
+    actor: str,
+    executing: Collection[int] = (),
+    cause: str | None = None,
+) -> bool:
+    """Give up the lease of a process that was reaped, and release what it held.
+
+    `executing` are the scenarios whose code it ran when it died: they are charged; `cause` is what
+    became of it. Returns whether nothing is left; a row that a dying session still locks takes
+    another call.
+    """
+    connection.execute(
+        text("UPDATE workers SET lease_until = '-infinity' WHERE id = :worker"),
+        {"worker": worker_id},
+    )
+    # all of it: what is left may be taken by an orchestrator, which knows not who was executing
+    while expire(connection, actor=actor, worker_id=worker_id, executing=executing, cause=cause):
+        pass
+    return not held(connection, worker_id)

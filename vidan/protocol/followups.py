@@ -1,0 +1,106 @@
+"""What follows on a scenario's end, in the same transaction: its follow-ups, a group's callback.
+
+A follow-up is created once: its row in `followups` goes as it is created. So a scenario that is
+started again creates none a second time, and one that completes after it had failed and was retried
+still creates those of `then`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from vidan.domain import Status
+from vidan.protocol import announcements, groups
+from vidan.services import scenarios
+
+_ENDS = (Status.COMPLETED, Status.FAILED)
+"""An `inactive` scenario may be started again: nothing follows on a stop."""
+
+# in the order in which they were given
+_TAKE = """
+WITH taken AS (
+    DELETE FROM followups f
+    USING unnest(CAST(:ids AS bigint[]), CAST(:statuses AS text[])) AS e (id, status)
+    WHERE f.scenario_id = e.id AND f.on_status = e.status
+    RETURNING f.id, f.scenario_id, f.new
+)
+SELECT CAST(new || jsonb_build_object('parent_id', scenario_id) AS text)
+FROM taken ORDER BY scenario_id, id
+"""
+
+
+def create_after(
+    connection: Connection, moved: Sequence[tuple[int, Status]], *, actor: str
+) -> None:
+    """Create what follows on these scenarios (id, status that they have now).
+
+    Their rows are locked by the caller, in the order of their ids; groups are locked after them.
+    """
+    ended = [one for one in moved if one[1] in _ENDS]
+    if not ended:
+        return
+    rows = connection.execute(
+        text(_TAKE),
+        {"ids": [one[0] for one in ended], "statuses": [str(one[1]) for one in ended]},
+    )
+    scenarios.insert(connection, list(rows.scalars()), actor=actor)
+    groups.count_ended(connection, [one[0] for one in ended], actor=actor)
+    announcements.wake(connection)
+
+
+def forget(connection: Connection, scenario_id: int, *, actor: str) -> None:
+    """A scenario is deleted: nothing follows on it any more, and no group waits for it."""
+    connection.execute(text("DELETE FROM followups WHERE scenario_id = :id"), {"id": scenario_id})
+    groups.forget(connection, scenario_id, actor=actor)
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """A scenario that another follows on, as it stands. Only `id` is left of a deleted one."""
+
+    id: int
+    task: str | None = None
+    status: Status | None = None
+    result: Any = None
+    error: str | None = None
+
+
+def former(connection: Connection, scenario_id: int) -> Former | None:
+    """Return the scenario whose follow-up this one is, None if it is nobody's."""
+    found = connection.execute(
+        text(
+            "SELECT s.parent_id, p.id, p.task, p.status, p.result, p.error FROM scenarios s"
+            " LEFT JOIN scenarios p ON p.id = s.parent_id WHERE s.id = :id"
+        ),
+        {"id": scenario_id},
+    ).one_or_none()
+    if found is None or found.parent_id is None:
+        return None
+    if found.id is None:
+        return Former(found.parent_id)
+    return Former(found.id, found.task, Status(found.status), found.result, found.error)
+
+
+def members(
+    connection: Connection, callback_id: int, *, after: int = -1, limit: int = 500
+) -> list[tuple[int, Former]]:
+    """Return a page of the members of the group whose callback this scenario is, with their places.
+
+    In the order in which they were given; `after` is the last place of the page before.
+    """
+    found = connection.execute(
+        text(
+            "SELECT m.place, s.id, s.task, s.status, s.result, s.error FROM groups g"
+            " JOIN group_members m ON m.group_id = g.id JOIN scenarios s ON s.id = m.scenario_id"
+            " WHERE g.callback_id = :id AND m.place > :after ORDER BY m.place LIMIT :limit"
+        ),
+        {"id": callback_id, "after": after, "limit": limit},
+    )
+    return [
+        (row.place, Former(row.id, row.task, Status(row.status), row.result, row.error))
+        for row in found
+    ]

@@ -1,0 +1,217 @@
+"""Tasks as the database knows them: published by workers, checked when a scenario is created."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import date, datetime, time, timedelta
+from functools import cache, partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from vidan.detection import catalogue
+from vidan.errors import InputRejected, NotFoundError
+from vidan.suggestions import meant, near
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What is known of a task without its code.
+
+    `max_attempts` is how often it is retried. The time limits are seconds of one run; `concurrency`
+    is how many run at once in the whole cluster, `rate_limit` how often one starts (`10/m`).
+    """
+
+    name: str
+    params_schema: dict[str, Any]
+    needs_source: bool = True
+    summary: str | None = None
+    max_attempts: int = 3
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    concurrency: int | None = None
+    rate_limit: str | None = None
+
+    @property
+    def capped(self) -> bool:
+        """Whether a claim has to count first how many may start."""
+        return self.concurrency is not None or self.rate_limit is not None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON that scripts may rely on."""
+        return {
+            "name": self.name,
+            "needs_source": self.needs_source,
+            "summary": self.summary,
+            "max_attempts": self.max_attempts,
+            "time_limit": self.time_limit,
+            "soft_time_limit": self.soft_time_limit,
+            "concurrency": self.concurrency,
+            "rate_limit": self.rate_limit,
+            "params": self.params_schema,
+        }
+
+
+DETECT = TaskSpec(
+    name="detect",
+    params_schema=dict(catalogue.DETECT_SCHEMA),
+    summary="Detect objects in every frame of a video and store them.",
+)
+"""The built-in task, known before any worker has started."""
+
+
+_COLUMNS = tuple(one.name for one in fields(TaskSpec))
+_LIST = ", ".join(_COLUMNS)
+_INSERT = f"""
+    INSERT INTO tasks ({_LIST})
+    SELECT {_LIST} FROM jsonb_populate_recordset(CAST(NULL AS tasks), CAST(:specs AS jsonb))
+    ORDER BY name
+    ON CONFLICT (name) DO """
+_INTRODUCE = f"{_INSERT} NOTHING"
+_PUBLISH = f"""{_INSERT} UPDATE SET published_at = now(),
+        rate_next = CASE WHEN tasks.rate_limit = excluded.rate_limit THEN tasks.rate_next END,
+        {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
+    WHERE ({", ".join(f"tasks.{name}" for name in _COLUMNS)})
+        IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _COLUMNS)})
+"""
+
+
+def publish(connection: Connection, specs: Sequence[TaskSpec]) -> None:
+    """Enter the tasks that a worker has, or bring them up to date."""
+    rows = [asdict(spec) for spec in specs if spec.name != DETECT.name]
+    connection.execute(text(_PUBLISH), {"specs": json.dumps(rows)})
+
+
+def introduce(connection: Connection, specs: Sequence[TaskSpec]) -> None:
+    """Enter tasks that no worker has published yet; what one has published stands."""
+    rows = [asdict(spec) for spec in specs]
+    connection.execute(text(_INTRODUCE), {"specs": json.dumps(rows)})
+
+
+def find(connection: Connection) -> list[TaskSpec]:
+    """Return the tasks that can be asked for, the built-in one among them."""
+    found = connection.execute(
+        text(f"SELECT {_LIST} FROM tasks WHERE name <> :builtin"),
+        {"builtin": DETECT.name},
+    ).mappings()
+    return sorted([DETECT, *(TaskSpec(**row) for row in found)], key=lambda spec: spec.name)
+
+
+def get(connection: Connection, name: str) -> TaskSpec:
+    """Return a task. Raises NotFoundError that names those that exist."""
+    return known(connection, {name})[name]
+
+
+def known(connection: Connection, names: Collection[str]) -> dict[str, TaskSpec]:
+    """Return the tasks of these names. Raises NotFoundError that names those that exist."""
+    if set(names) <= {DETECT.name}:
+        return {DETECT.name: DETECT}
+    specs = {spec.name: spec for spec in find(connection)}
+    for name in names:
+        if name not in specs:
+            raise NotFoundError(
+                f"no task {name!r}",
+                hint=f"{meant(name, specs)} A worker started with --app publishes its tasks",
+            )
+    return specs
+
+
+def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> None:
+    """Check params and source against a task. Raises InputRejected that names what is allowed."""
+    if source is not None and not spec.needs_source:
+        raise InputRejected(f"task {spec.name} takes no source")
+    if source == "":
+        raise InputRejected("a source can't be empty")
+    size = None
+    if spec.name == DETECT.name and "size" in params:  # in words, where the schema has a pattern
+        size = catalogue.parse_size(str(params["size"]))
+    if params or spec.params_schema.get("required"):  # jsonschema is slow to import
+        _validate_params(spec, params)
+    if spec.name == DETECT.name:
+        catalogue.check_model(
+            params.get("model", catalogue.DEFAULT_MODEL),
+            labels=params.get("labels"),
+            size=size,
+        )
+        if "every" in params and "fps" in params:
+            raise InputRejected("every and fps exclude each other", hint="give one of them")
+
+
+def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
+    from jsonschema.exceptions import best_match
+
+    validator = _validator()(spec.params_schema, format_checker=_format_checker())
+    error = best_match(validator.iter_errors(dict(params)))
+    if error is None:
+        return
+    known = spec.params_schema.get("properties", {})
+    allowed = ", ".join(known) or "none"
+    if error.validator == "additionalProperties" and not error.absolute_path:
+        wrong = next(name for name in params if name not in known)
+        close = near(wrong, known)
+        raise InputRejected(
+            f"task {spec.name} has no param {wrong}",
+            hint=f"did you mean {' or '.join(close)}?" if close else f"its params: {allowed}",
+        )
+    where = ".".join(str(part) for part in error.absolute_path)
+    raise InputRejected(
+        f"task {spec.name}: {f'param {where}: ' if where else ''}{error.message}",
+        hint=f"its params: {allowed} (see `vidan tasks show {spec.name}`)",
+    )
+
+
+_KINDS = {"date-time": datetime, "date": date, "time": time, "duration": timedelta, "uuid": UUID}
+
+
+@cache
+def _format_checker() -> Any:
+    """Return what checks texts of a format, as the worker will: by pydantic."""
+    from jsonschema import FormatChecker
+
+    checker = FormatChecker(formats=())
+    for name, kind in _KINDS.items():
+        checker.checks(name, raises=ValueError)(partial(_fits, kind))
+    return checker
+
+
+def _fits(kind: type, value: object) -> bool:
+    _adapter(kind).validate_python(value)
+    return True
+
+
+@cache
+def _adapter(kind: type) -> Any:
+    from pydantic import TypeAdapter  # not loaded until a task has such a param
+
+    return TypeAdapter(kind)
+
+
+_WITH_PATTERNS = ("pattern", "patternProperties", "additionalProperties")
+
+
+@cache
+def _validator() -> Any:
+    """Return jsonschema's validator, which passes over patterns that `re` can't compile.
+
+    Pydantic's own know more, such as `\\p{Lu}`: the worker checks them.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
+
+    checks = Draft202012Validator.VALIDATORS
+    lenient = {name: _lenient(checks[name]) for name in _WITH_PATTERNS}
+    return extend(Draft202012Validator, lenient)  # type: ignore[no-untyped-call]
+
+
+def _lenient(check: Callable[..., Iterator[Any] | None]) -> Callable[..., Iterator[Any]]:
+    def lenient(*arguments: Any) -> Iterator[Any]:
+        try:
+            yield from check(*arguments) or ()
+        except re.error:
+            return
+
+    return lenient

@@ -1,0 +1,139 @@
+"""Change a scenario's status: checked against the table of transitions, under a row lock.
+
+Every change of status in the system is made, and logged, by the one statement of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, TextClause, text
+
+from vidan.domain import ALLOWED, RUNNING, Status
+from vidan.protocol import followups
+
+# `rows` finds and locks the rows (id, status, what `assign` reads as r.…), ordered by id
+_MOVE = """
+WITH rows AS ({rows}),
+target AS (
+    SELECT r.*, {to} AS to_status, {reason} AS reason{via} FROM rows r
+),
+moved AS (
+    UPDATE scenarios s SET status = r.to_status{assign}
+    FROM target r
+    WHERE s.id = r.id AND {may}
+    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason,
+        s.followed{via_too}{returning}
+),
+logged AS (
+    INSERT INTO transitions (scenario_id, from_status, to_status, reason, actor)
+    {steps}
+)
+SELECT * FROM moved ORDER BY id
+"""
+_STEP = "SELECT id, from_status, to_status, reason, CAST(:actor AS text) FROM moved"
+# the first steps of all, then the second ones: in the order of its ids, so is each one's history
+_STEPS = """
+    SELECT id, from_status, coalesce(via, to_status), reason, CAST(:actor AS text) FROM moved
+    UNION ALL
+    SELECT id, via, to_status, NULL, CAST(:actor AS text) FROM moved WHERE via IS NOT NULL
+"""
+
+_ALLOWED = ", ".join(
+    f"('{source}', '{target}')" for source in ALLOWED for target in sorted(ALLOWED[source])
+)
+
+
+class Moved(NamedTuple):
+    """A scenario whose status has changed, with what else the statement returned."""
+
+    id: int
+    from_status: Status
+    to_status: Status
+    row: Row[Any]
+
+
+def move(
+    connection: Connection,
+    *,
+    rows: str,
+    to: str,
+    actor: str,
+    reason: str = "CAST(NULL AS text)",
+    via: str | None = None,
+    assign: Sequence[str] = (),
+    returning: Sequence[str] = (),
+    parameters: Mapping[str, Any],
+) -> list[Moved]:
+    """Move the scenarios that `rows` selects and locks to `to`, and log each in `transitions`.
+
+    `rows`, `to`, `reason`, `via`, `assign` and `returning` are SQL; `r` is the row as it was, `s`
+    as it becomes. `via` is a status that is passed on the way, or NULL: both steps are checked
+    and logged. A row whose status does not allow the move stays as it is and is not returned. What
+    follows on those that have ended is created with it.
+    """
+    statement = _statement(rows, to, reason, via, tuple(assign), tuple(returning))
+    found = connection.execute(statement, {"actor": actor, **parameters}).all()
+    followed = [(row[0], _STATUS[row[2]]) for row in found if row[4]]
+    if followed:
+        followups.create_after(connection, followed, actor=actor)
+    return [Moved(row[0], _STATUS[row[1]], _STATUS[row[2]], row) for row in found]
+
+
+_STATUS = {str(status): status for status in Status}
+
+
+@cache
+def _statement(
+    rows: str,
+    to: str,
+    reason: str,
+    via: str | None,
+    assign: tuple[str, ...],
+    returning: tuple[str, ...],
+) -> TextClause:
+    may = f"(r.status, r.to_status) IN ({_ALLOWED})"
+    if via is not None:
+        may = (
+            f"(r.status, coalesce(r.via, r.to_status)) IN ({_ALLOWED})"
+            f" AND (r.via IS NULL OR (r.via, r.to_status) IN ({_ALLOWED}))"
+        )
+    return text(
+        _MOVE.format(
+            rows=rows,
+            to=to,
+            reason=reason,
+            via="" if via is None else f", {via} AS via",
+            via_too="" if via is None else ", r.via",
+            may=may,
+            steps=_STEP if via is None else _STEPS,
+            assign="".join(f", {assignment}" for assignment in assign),
+            returning="".join(f", {column}" for column in returning),
+        )
+    )
+
+
+def status_literal(status: Status) -> str:
+    """Return a status as an SQL literal."""
+    return f"CAST('{status}' AS text)"
+
+
+LET_GO = ("worker_id = NULL",)
+"""What every move out of a worker's hands assigns."""
+
+
+def sql_list(statuses: Collection[Status]) -> str:
+    """Return statuses as the inside of an SQL IN (…)."""
+    return ", ".join(f"'{status}'" for status in sorted(statuses))
+
+
+PUT_BACK = (
+    f"CASE WHEN r.status IN ({sql_list(RUNNING)}) THEN CAST('init_startup' AS text)"
+    " ELSE CAST('inactive' AS text) END"
+)
+ENDS = ("ended_at = CASE WHEN r.to_status = 'init_startup' THEN NULL ELSE now() END",)
+
+BACK_OFF = "least(300, 2 ^ least({count}, 9)) * (0.5 + random() / 2)"
+"""SQL: seconds to wait before a scenario that failed `count` times is tried again, with jitter."""

@@ -1,0 +1,203 @@
+"""What users ask of a scenario: to be active, to be inactive, to start afresh, to go."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from vidan.domain import ENDED, HELD, RUNNING, STOPPING, Status
+from vidan.errors import NotAllowedError
+from vidan.protocol import announcements, followups, partitions
+from vidan.protocol.transitions import move, status_literal
+from vidan.services.scenarios import MAX_ID, no_such_scenario
+
+_START = frozenset({Status.ACTIVE, Status.INIT_STARTUP})
+_STOP = frozenset({Status.INACTIVE, Status.INIT_SHUTDOWN})
+REQUESTABLE = _START | _STOP
+"""The statuses that a user may ask for; the others only a worker sets."""
+
+
+def request(
+    connection: Connection,
+    scenario_id: int,
+    wanted: Status,
+    *,
+    actor: str = "user",
+    from_beginning: bool = False,
+) -> bool:
+    """Ask that a scenario be in a status: `active` or `inactive`, or what leads there.
+
+    Returns False when that is so already or is being fulfilled. Raises NotFoundError, or
+    NotAllowedError that names what is allowed from where the scenario stands.
+    """
+    if wanted in _START:
+        return start(connection, scenario_id, actor=actor, from_beginning=from_beginning)
+    if wanted in _STOP:
+        return stop(connection, scenario_id, actor=actor)
+    raise NotAllowedError(
+        f"{wanted} is set by workers only", hint=f"ask for one of: {_names(REQUESTABLE)}"
+    )
+
+
+def start(
+    connection: Connection, scenario_id: int, *, actor: str = "user", from_beginning: bool = False
+) -> bool:
+    """Start a scenario that has ended: at its checkpoint with fresh budgets, or from the beginning.
+
+    From the beginning drops predictions, gaps, checkpoint and state in the same transaction, and is
+    the only way on from `completed`. Returns False when it is starting or running already.
+    """
+    status, pruned = _lock(connection, scenario_id)
+    if from_beginning and status not in ENDED:
+        raise NotAllowedError(
+            f"scenario {scenario_id} is {status}: it can start from the beginning only when ended",
+            hint=f"`vidan scenario stop {scenario_id}` first",
+        )
+    if status in RUNNING or status is Status.INIT_STARTUP:
+        return False
+    if status in STOPPING:
+        raise NotAllowedError(
+            f"scenario {scenario_id} is still stopping ({status})", hint="wait until it is inactive"
+        )
+    if status is Status.COMPLETED and not from_beginning:
+        raise NotAllowedError(
+            f"scenario {scenario_id} is completed",
+            hint=f"`vidan scenario start {scenario_id} --from-beginning` runs it again",
+        )
+    if pruned and not from_beginning:
+        raise _pruned(scenario_id)
+    if from_beginning:
+        _drop_work(connection, scenario_id)
+    _restart(connection, scenario_id, actor, "from the beginning" if from_beginning else "started")
+    return True
+
+
+def retry(connection: Connection, scenario_id: int, *, actor: str = "user") -> bool:
+    """Let a failed scenario go on at its checkpoint with fresh budgets. Only from `failed`."""
+    status, pruned = _lock(connection, scenario_id)
+    if status is not Status.FAILED:
+        raise NotAllowedError(
+            f"scenario {scenario_id} is {status}: only a failed one can be retried",
+            hint=f"`vidan scenario start {scenario_id}` starts an inactive one",
+        )
+    if pruned:
+        raise _pruned(scenario_id)
+    _restart(connection, scenario_id, actor, "retry asked for")
+    return True
+
+
+def stop(connection: Connection, scenario_id: int, *, actor: str = "user") -> bool:
+    """Stop a scenario; it keeps its checkpoint. A running one stops with its next commit.
+
+    Returns False when it is inactive or stopping already.
+    """
+    status, _ = _lock(connection, scenario_id)
+    if status in STOPPING or status is Status.INACTIVE:
+        return False
+    if status in ENDED:
+        raise NotAllowedError(
+            f"scenario {scenario_id} is {status}: there is nothing to stop",
+            hint=f"`vidan scenario start {scenario_id}"
+            f"{' --from-beginning' if status is Status.COMPLETED else ''}` would run it again",
+        )
+    to = Status.INACTIVE if status is Status.INIT_STARTUP else Status.INIT_SHUTDOWN
+    move(
+        connection,
+        rows="SELECT s.id, s.status FROM scenarios s WHERE s.id = :id",
+        to=status_literal(to),
+        reason="CAST('stop asked for' AS text)",
+        actor=actor,
+        assign=(
+            "announce_at = NULL",
+            "ended_at = CASE WHEN r.to_status = 'inactive' THEN now() ELSE s.ended_at END",
+        ),
+        parameters={"id": scenario_id},
+    )
+    return True
+
+
+def delete(connection: Connection, scenario_id: int) -> None:
+    """Delete a scenario that has ended, with all that it stored.
+
+    Raises NotFoundError, or NotAllowedError while it waits, runs or stops.
+    """
+    status, _ = _lock(connection, scenario_id)
+    if status in HELD or status is Status.INIT_STARTUP:
+        raise NotAllowedError(
+            f"scenario {scenario_id} is {status}: it can be deleted only when ended",
+            hint=f"`vidan scenario stop {scenario_id}` first",
+        )
+    _drop_predictions(connection, scenario_id)
+    followups.forget(connection, scenario_id, actor="delete")
+    for statement in (
+        "DELETE FROM transitions WHERE scenario_id = :id",
+        "DELETE FROM scenarios WHERE id = :id",
+    ):
+        connection.execute(text(statement), {"id": scenario_id})
+
+
+def _lock(connection: Connection, scenario_id: int) -> tuple[Status, bool]:
+    """Lock the row. Returns the status, and whether what it had stored was pruned."""
+    found = None
+    if 0 < scenario_id <= MAX_ID:
+        found = connection.execute(
+            text("SELECT status, pruned FROM scenarios WHERE id = :id FOR UPDATE"),
+            {"id": scenario_id},
+        ).one_or_none()
+    if found is None:
+        raise no_such_scenario(scenario_id)
+    return Status(found.status), found.pruned
+
+
+def _pruned(scenario_id: int) -> NotAllowedError:
+    return NotAllowedError(
+        f"scenario {scenario_id} can't go on at its checkpoint: what it had stored was pruned",
+        hint=f"`vidan scenario start {scenario_id} --from-beginning` runs it anew",
+    )
+
+
+def _restart(connection: Connection, scenario_id: int, actor: str, reason: str) -> None:
+    move(
+        connection,
+        rows="SELECT s.id, s.status FROM scenarios s WHERE s.id = :id",
+        to=status_literal(Status.INIT_STARTUP),
+        reason="CAST(:reason AS text)",
+        actor=actor,
+        assign=(
+            "attempts = 0",
+            "crashes = 0",
+            "error = NULL",
+            "result = NULL",
+            "ended_at = NULL",
+            "not_before = now()",
+            "announce_at = now()",
+        ),
+        parameters={"id": scenario_id, "reason": reason},
+    )
+    announcements.wake(connection)
+
+
+def _drop_predictions(connection: Connection, scenario_id: int) -> None:
+    for statement in (
+        "DELETE FROM predictions WHERE scenario_id = :id"
+        " AND week = (SELECT week FROM scenarios WHERE id = :id)",
+        "DELETE FROM gaps WHERE scenario_id = :id",
+    ):
+        connection.execute(text(statement), {"id": scenario_id})
+
+
+def _drop_work(connection: Connection, scenario_id: int) -> None:
+    _drop_predictions(connection, scenario_id)
+    week = partitions.this_week(connection)
+    partitions.ensure_week(connection, week)
+    connection.execute(
+        text(
+            "UPDATE scenarios SET checkpoint = 0, checkpoint_pts = NULL, state = '{}',"
+            " frames_total = NULL, frames_done = 0, label_names = '{}', started_at = NULL,"
+            " week = :week, pruned = false WHERE id = :id"
+        ),
+        {"id": scenario_id, "week": week},
+    )
+
+
+def _names(statuses: frozenset[Status]) -> str:
+    return ", ".join(sorted(statuses))

@@ -1,0 +1,63 @@
+"""Signature: a call of a task that is to be made later, by whatever it follows on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vidan.services.scenarios import NewScenario
+from vidan.tasks.calls import stored_source
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A task with its params and options; `Task.signature(…)` makes one.
+
+    `then` are created when it completes, `on_failure` when it fails.
+    """
+
+    task: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    source: str | None = None
+    name: str | None = None
+    key: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    queue: str = "default"
+    priority: int = 0
+    retries: int | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    then: Signature | Sequence[Signature] = ()
+    on_failure: Signature | Sequence[Signature] = ()
+
+    def set(self, **options: Any) -> Signature:
+        """Return the same call with other options: `task.signature(a=1).set(queue="slow")`."""
+        return replace(self, **options)
+
+    def new(self) -> NewScenario:
+        """Return the scenario that it stands for, a local source as an absolute path.
+
+        It is not looked at: what comes before may make it. `Task.signature` looks.
+        """
+        return NewScenario(
+            task=self.task,
+            params=self.params,
+            source=stored_source(self.source, check=False),
+            name=self.name,
+            key=self.key,
+            labels=self.labels,
+            queue=self.queue,
+            priority=self.priority,
+            max_attempts=self.retries,
+            time_limit=self.time_limit,
+            soft_time_limit=self.soft_time_limit,
+            then=news(self.then),
+            on_failure=news(self.on_failure),
+        )
+
+
+def news(signatures: Signature | Sequence[Signature]) -> tuple[NewScenario, ...]:
+    """Return the scenarios that one or several signatures stand for."""
+    several = (signatures,) if isinstance(signatures, Signature) else signatures
+    return tuple(one.new() for one in several)

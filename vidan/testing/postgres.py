@@ -1,0 +1,73 @@
+"""A PostgreSQL in a temporary folder, for as long as a block of code lasts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vidan.stack import account
+from vidan.stack.postgres import PostgresServer
+from vidan.stack_state import FileLock
+
+# nothing in it has to survive a power cut
+_QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+_DRAFT, _NAME = "vidan-draft-", "vidan-testing-"
+_LOCK = "lock"
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Start a server with an empty database; yields its URL.
+
+    It is stopped and removed at the end. What processes left that were killed is removed, too.
+    Raises MissingExtra or DatabaseUnavailable.
+    """
+    _sweep(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=_DRAFT))
+    lock = FileLock(folder / _LOCK)
+    lock.acquire(shared=False)
+    # by this name it is swept unless it is locked
+    folder = folder.rename(folder.with_name(folder.name.replace(_DRAFT, _NAME, 1)))
+    folder.chmod(0o755)  # where root tests, the server's own account has to pass through
+    server = PostgresServer(folder / "postgres", folder / "postgres.log", _QUICK)
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.stop()
+        _remove(folder)
+        lock.release()
+
+
+def _sweep(place: Path) -> None:
+    for folder in filter(_is_ours, place.glob(f"{_NAME}*")):
+        lock = FileLock(folder / _LOCK)
+        try:
+            if lock.acquire(shared=False):
+                _remove(folder)
+        except OSError:
+            continue  # another process sweeps too
+        finally:
+            lock.release()
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is this user's own folder: in a place for all, others may lay out links."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _remove(folder: Path) -> None:
+    data = (folder / "postgres").resolve()
+    if os.geteuid() == 0 and data.parent == account.OUTSIDE.resolve():
+        shutil.rmtree(data, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)

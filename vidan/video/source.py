@@ -1,0 +1,210 @@
+"""Frames by way of PyAV: any container and codec that FFmpeg reads, live streams too."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import dropwhile
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidan.video.batching import Batching
+from vidan.video.container import Opened, check_size, open_container
+from vidan.video.counting import Count
+from vidan.video.decoding import Decoder
+from vidan.video.decord import DecordDecoder, import_decord, refuse_unless_exact
+from vidan.video.frames import FrameBatch, Size
+from vidan.video.pictures import Converter
+from vidan.video.probe import DEFAULT_RATE, Probe, probe, probe_live
+from vidan.video.reading import PictureDecoder, Reading
+from vidan.video.resuming import Uncertain, seek_before, walk_before
+from vidan.video.sampling import Sampling
+from vidan.video.timeline import Timeline
+from vidan.video.totals import stored_total
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+SEEKS = (1, 4, 16)
+"""So many key frames before the place a resume begins to decode: further back each time it meets
+damage there.
+"""
+
+
+MAX_BATCH_BYTES = 256 << 20
+"""Several batches are held at once: of very large pictures each has fewer."""
+
+
+class VideoSource:
+    """A FrameSource. Decodes only when a batch is asked for. `decord`: pictures come from decord,
+    all else from PyAV.
+
+    Of a truncated file the lost rest is a gap where the container says how many frames it had
+    (MP4); elsewhere nothing tells their number, and the frames simply end.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        frame: int,
+        pts: int | None,
+        sampling: Sampling,
+        size: Size | None,
+        read_timeout: float,
+        decord: bool = False,
+    ) -> None:
+        self._source = source
+        self._frame, self._pts = frame, pts
+        self._sampling = sampling
+        self._decord = decord
+        self._timeout = read_timeout
+        self._lock = threading.Lock()  # held while a batch is made
+        self._closed = False
+        self._opened: Opened | None = open_container(source, read_timeout)
+        self.live = self._opened.live
+        try:
+            self._probe = self._look()
+            check_size(source, self._probe.height, self._probe.width)
+            if decord:
+                import_decord()
+                refuse_unless_exact(source, self._opened, self._probe)
+            self.width, self.height = self._probe.width, self._probe.height
+            # a detector of the user's own may raise here
+            self._size = size(self.height, self.width) if callable(size) else size
+            self._shape = self._size or (self.height, self.width)
+            self.fps = float(self._probe.rate) if self._probe.rate else None
+            self.frames_total = stored_total(self._probe, self._opened, sampling)
+        except BaseException:
+            self._opened.container.close()
+            raise
+
+    def _look(self) -> Probe:
+        assert self._opened is not None
+        return probe_live(self._opened) if self.live else probe(self._source, self._timeout)
+
+    def batches(self, size: int) -> Iterator[FrameBatch]:
+        """See FrameSource."""
+        steps = self._batches(size)
+        while True:
+            with self._lock:
+                batch = None if self._closed else next(steps, None)
+                if self._closed:
+                    self._release()
+            if batch is None:
+                return
+            yield batch
+
+    def close(self) -> None:
+        """See FrameSource. While another thread is inside the decoder, that one closes it when it
+        comes out.
+        """
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._lock.release()
+
+    def _release(self) -> None:
+        if self._opened is not None:
+            self._opened.container.close()
+            self._opened = None
+
+    def _batches(self, size: int) -> Iterator[FrameBatch]:
+        for begin in self._beginnings():
+            try:
+                yield from self._read(begin(), size)
+                return
+            except Uncertain:  # never after the first frame
+                self._open_again()
+
+    def _beginnings(self) -> Iterator[Callable[[], Reading]]:
+        """Ways to come to the frame to begin with, the quickest first; the last one always does."""
+        if self._frame and not self.live and self._probe.timed:
+            if self._pts is not None and self._now.indexed and self._probe.start is not None:
+                for keys in SEEKS:
+                    yield partial(self._seek, self._pts, self._probe.start, keys)
+            yield self._walk
+        yield self._live if self.live else self._from_start
+
+    def _seek(self, pts: int, start: int, keys: int) -> Reading:
+        packets = seek_before(self._now, pts, start, keys)
+        resume = (self._frame, pts)
+        timeline = Timeline(self._now.time_base, self._sampling, start=start, resume=resume)
+        reading = Reading(self._now, packets, timeline, self._is_closed)
+        reading.resumed, reading.must_match = True, pts
+        return reading
+
+    def _walk(self) -> Reading:
+        timeline = Timeline(self._now.time_base, self._sampling)
+        reading = Reading(self._now, self._now.packets(), timeline, self._is_closed)
+        reading.walk = walk_before(reading.items(), timeline, self._frame)
+        reading.resumed = True
+        return reading
+
+    def _from_start(self) -> Reading:
+        timeline: Timeline | Count = Timeline(self._now.time_base, self._sampling)
+        if not self._probe.timed:
+            timeline = Count(self._probe.rate or DEFAULT_RATE, self._sampling)
+        return Reading(self._now, self._now.packets(), timeline, self._is_closed)
+
+    def _live(self) -> Reading:
+        """What comes before the first key frame is no frame of a live source."""
+        packets = dropwhile(lambda packet: not packet.is_keyframe, self._now.packets())
+        now = time.time_ns() // 1_000_000
+        epoch = self._pts if self._frame and self._pts is not None else now
+        timeline = Timeline(
+            self._now.time_base, self._sampling, count=self._frame, first_ms=max(0, now - epoch)
+        )
+        reading = Reading(self._now, packets, timeline, self._is_closed)
+        reading.epoch_ms = epoch
+        return reading
+
+    def _read(self, reading: Reading, size: int) -> Iterator[FrameBatch]:
+        picture = (self.height, self.width)
+        most = MAX_BATCH_BYTES // max(1, self._shape[0] * self._shape[1] * 3)
+        size = max(1, min(size, most))
+        batching = Batching(self._frame, self._shape, picture, size, self.live)
+        reading.pts = self._pts
+        if self._decord:
+            decoder: PictureDecoder = DecordDecoder(self._now, self._source, self._size)
+            yield from reading.batches(batching, decoder, _copy, self._probe.total)
+            return
+        once = self.live or self._now.network or not self._probe.timed
+        # One that decodes everything does so just as an undisturbed run: even the memory that it
+        # is given again shows in the pixels of damage.
+        decoder = Decoder(
+            self._now.stream.codec_context,
+            None if once else self._fresh_context,
+            reading.timeline.decoded,
+            self._frame if reading.resumed else 0,
+        )
+        convert = Converter(self._shape, self._probe.turn).into
+        yield from reading.batches(batching, decoder, convert, self._probe.total)
+
+    def _fresh_context(self) -> VideoCodecContext:
+        opened = open_container(self._source, self._timeout)
+        context = opened.stream.codec_context
+        opened.container.close()
+        return context
+
+    @property
+    def _now(self) -> Opened:
+        assert self._opened is not None
+        return self._opened
+
+    def _open_again(self) -> None:
+        self._now.container.close()
+        self._opened = open_container(self._source, self._timeout)
+
+    def _is_closed(self) -> bool:
+        return self._closed
+
+
+def _copy(picture: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
+    np.copyto(place, picture)

@@ -1,0 +1,151 @@
+"""A claimed scenario: calls its task, turns its end or its exception into what happens next."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+from vidan.domain.retry import Retry, RetryPolicy
+from vidan.errors import (
+    BrokerUnavailable,
+    CommitFailed,
+    DatabaseUnavailable,
+    HandOver,
+    InputRejected,
+    LeaseLost,
+    MissingExtra,
+    RejectedTask,
+    RunStopped,
+    SourceMissing,
+    TimeLimitExceeded,
+    UsageError,
+    VidanError,
+)
+from vidan.protocol import storable
+from vidan.protocol.claims import Claimed
+from vidan.run.committer import RunControl
+from vidan.run.run import Run, Surroundings
+from vidan.tasks.app import Task
+
+log = logging.getLogger("vidan.runner")
+
+AWAY_SECONDS = 5.0
+"""So long a run waits that met a database or a broker that is away, before it is tried again."""
+
+
+class End(Enum):
+    """How a run ended."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"  # on request
+    HANDED_OVER = "handed over"  # put back, no budget spent
+    SOURCE_MISSING = "source missing"  # left to other hosts for now
+    REJECTED = "rejected"  # a retry can't mend it
+    FAILED = "failed"  # charged to `attempts`
+    LOST = "lost"  # it is another's: nothing may be written
+
+
+class Outcome(NamedTuple):
+    """What became of a claimed scenario."""
+
+    claimed: Claimed
+    end: End
+    result: str | None = None  # as JSON, and so is the state
+    state: str | None = None
+    error: str | None = None
+    delay: float | None = None
+    """The seconds until it is due again. None: after an error those of the database's back-off,
+    handed over none."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes of JSON it holds."""
+        return sum(len(text.encode()) for text in (self.result, self.state) if text is not None)
+
+
+def run_scenario(
+    claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, around: Surroundings
+) -> Outcome:
+    """Run a claimed scenario to its end. Never raises: the outcome says what to do next."""
+    started = time.monotonic()
+    task = tasks[claimed.task]
+    run = Run(
+        scenario_id=claimed.fence.scenario_id,
+        source=claimed.source,
+        state=dict(claimed.state),
+        log=logging.LoggerAdapter(task.log, {"scenario_id": claimed.fence.scenario_id}),
+        _claimed=claimed,
+        _control=control,
+        _around=around,
+    )
+    limits = task.limits.outweighed_by(claimed.time_limit, claimed.soft_time_limit)
+    if limits.soft is not None:
+        control.limit(limits.soft)
+    if limits.hard is not None:
+        around.limit(limits.hard)
+    outcome = _call(run, task, claimed, control)
+    log.log(
+        logging.INFO if claimed.needs_source or outcome.error else logging.DEBUG,
+        "%s after %.1f s%s",
+        outcome.end.value,
+        time.monotonic() - started,
+        f": {outcome.error}" if outcome.error else "",
+    )
+    return outcome
+
+
+def _call(run: Run, task: Task[..., Any], claimed: Claimed, control: RunControl) -> Outcome:
+    try:
+        try:
+            control.check()  # it may have been interrupted while it waited for its slot
+            returned = task.perform(run, claimed.params)
+            control.check_told()  # what it returned then is no result
+            result = task.result(returned)
+            state = run.returned()
+            return Outcome(claimed, End.COMPLETED, result=result, state=state)
+        except (RunStopped, HandOver, TimeLimitExceeded, Retry):
+            run.interrupted()
+            raise
+        finally:
+            run.close()
+    except BaseException as error:
+        return _outcome_of(error, claimed, task.policy, run.attempts)
+
+
+def _outcome_of(
+    error: BaseException, claimed: Claimed, policy: RetryPolicy, attempts: int
+) -> Outcome:
+    """Tell by the exception's type what happens: stop, hand over, retry, reject."""
+    line = storable.line(error) or type(error).__name__
+    match error:
+        case LeaseLost():
+            return Outcome(claimed, End.LOST, error=line)
+        case RunStopped():
+            return Outcome(claimed, End.STOPPED)
+        case HandOver():
+            return Outcome(claimed, End.HANDED_OVER, error=line)
+        case SourceMissing():
+            return Outcome(claimed, End.SOURCE_MISSING, error=line)
+        case DatabaseUnavailable() | BrokerUnavailable():  # maybe another deployment's
+            line = f"put back for {AWAY_SECONDS:g} s: {line}"
+            return Outcome(claimed, End.HANDED_OVER, error=line, delay=AWAY_SECONDS)
+        case RejectedTask() | InputRejected() | UsageError():
+            return Outcome(claimed, End.REJECTED, error=line)
+        case Retry() if not str(error) and error.__cause__ is not None:
+            line = f"{type(error.__cause__).__name__}: {storable.line(error.__cause__)}"
+        case Retry() if not str(error):
+            line = "it asked for a retry"
+        case _:  # the task's own code, a detector, a commit; SystemExit from a task, too
+            log.debug("it raised", exc_info=error)
+            if isinstance(error, VidanError) and type(error) in (VidanError, MissingExtra):
+                line = "; ".join(filter(None, (line, error.hint)))
+            else:
+                line = f"{type(error).__name__}: {line}"
+    # a commit that failed says nothing of the task's code: its policy is not asked
+    if not isinstance(error, CommitFailed) and not policy.mends(error):
+        return Outcome(claimed, End.REJECTED, error=line)
+    delay = policy.delay_after(error, attempts)
+    return Outcome(claimed, End.FAILED, error=line, delay=delay)
