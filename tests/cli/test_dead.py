@@ -10,10 +10,10 @@ import time
 import pytest
 from confluent_kafka import Consumer
 
-from tests.cli.conftest import Shell
 from tests.support.kafka import HostedBroker
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
+from tests.support.shell import Shell
 from vidan import inbox, replay
 from vidan.broker import connect
 from vidan.config import Settings

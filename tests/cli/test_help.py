@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from tests.cli.conftest import Shell
+from tests.support.shell import Shell
 from vidan.cli import command
 from vidan.cli.main import ALIASES, COMMANDS, app
 

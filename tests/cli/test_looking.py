@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
+from tests.support.shell import Shell
 from vidan.cli.commands.doctor import services
 from vidan.db.session import Database
 from vidan.detection import catalogue

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
+from tests.support.shell import Shell
 from vidan.cli import selection
 from vidan.domain import Detection, Status
 from vidan.services.predictions import StoredFrame

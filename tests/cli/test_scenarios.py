@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tests.cli.conftest import Ended, Shell
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
+from tests.support.shell import Ended, Shell
 from vidan.db.session import Database
 from vidan.domain import Gap, Status
 from vidan.protocol import tasks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.cli.conftest import Shell
+from tests.support.shell import Shell
 
 HEAVY = (
     "torch", "torchvision", "av", "decord", "numpy", "confluent_kafka", "pydantic", "alembic",

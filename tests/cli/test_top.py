@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from tests.cli.conftest import Shell
-from tests.cli.test_terminal import in_terminal
+from tests.cli.terminal.test_terminal import in_terminal
 from tests.support.played_worker import PlayedWorker
+from tests.support.shell import Shell
 from vidan.domain import Status
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import Ended, Shell
+from tests.support.shell import Ended, Shell
 
 WRONG = {
     "no command": ([], "missing command"),

@@ -20,7 +20,7 @@ from tests.support.processes import eventually
 from vidan.stack_state import KEEPER_LOCK, is_held
 
 if TYPE_CHECKING:
-    from tests.cli.conftest import Shell
+    from tests.support.shell import Shell
 
 
 @pytest.fixture

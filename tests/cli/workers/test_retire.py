@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from uuid import UUID
 
-from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
+from tests.support.shell import Shell
 from vidan.db.session import Database
 from vidan.services import workers
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.cli.conftest import Shell
 from tests.support.kafka import HostedBroker
 from tests.support.played_worker import PlayedWorker
+from tests.support.shell import Shell
 from vidan import orchestrator as orchestrator_module
 from vidan.broker import connect
 from vidan.cli.commands.doctor import services, stuck

@@ -11,8 +11,8 @@ from datetime import date
 import pytest
 from sqlalchemy import text
 
-from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
+from tests.support.shell import Shell
 from vidan.db.session import Database
 from vidan.domain import Status
 from vidan.protocol import partitions

@@ -45,7 +45,7 @@ time.sleep(60)
 def environment(tmp_path: Path) -> Mapping[str, str]:
     """An environment in which `child` is a module on its lifeline."""
     (tmp_path / "child.py").write_text(CHILD)
-    root = Path(lifeline.__file__).parents[1]
+    root = Path(lifeline.__file__).parents[2]
     return {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(root)))}
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
+from tests.support.shell import Shell
 from vidan.db.session import Database
 from vidan.domain import DesiredState
 from vidan.services import workers

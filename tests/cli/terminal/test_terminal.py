@@ -10,8 +10,8 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.cli.conftest import Shell
 from tests.support.played_worker import PlayedWorker
+from tests.support.shell import Shell
 from vidan.detection import catalogue
 from vidan.domain import Status
 

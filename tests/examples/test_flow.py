@@ -15,8 +15,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.cli.conftest import Shell
 from tests.support.processes import eventually
+from tests.support.shell import Shell
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
