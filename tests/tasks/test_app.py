@@ -73,7 +73,7 @@ def named_otherwise(about: Run) -> None: ...
 def test_a_name_is_made_of_module_and_function() -> None:
     app = Vidan()
     app.task()(named_otherwise)
-    assert registered(app).name.endswith("test_tasks_registry.named_otherwise")
+    assert registered(app).name.endswith("test_app.named_otherwise")
 
 
 @pytest.mark.parametrize("params", [{}, {"n": "many"}, {"n": 1, "m": 2}, {"n": None}])
