@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from vidan.detection.detector import Detector, build_detector  # noqa: E402
+from vidan.detection.building import build_detector  # noqa: E402
+from vidan.detection.detector import Detector  # noqa: E402
 
 AHEAD = 2
 """Batches that are decoded ahead."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 
 if TYPE_CHECKING:
     import numpy as np

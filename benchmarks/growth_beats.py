@@ -19,11 +19,11 @@ from sqlalchemy import text
 
 from benchmarks import report
 from vidan.db.session import Database
-from vidan.protocol import claims, due, lifecycle
-from vidan.protocol.claims import RENEW_SECONDS, Claimant
-from vidan.services import predictions, scenarios, workers
-from vidan.services.predictions import Batch, Row
-from vidan.services.scenarios import NewScenario
+from vidan.domain.worker import RENEW_SECONDS
+from vidan.protocol import claims, creation, heartbeats, lifecycle
+from vidan.protocol.claims import Claimant
+from vidan.protocol.commits import Batch, Row, commit
+from vidan.protocol.creation import NewScenario
 from vidan.worker.lease import BEATS_A_COUNT
 from vidan.worker.polling import SWEEP_SECONDS, WORKERS_A_SWEEP_SECOND
 
@@ -78,9 +78,9 @@ class Fleet:
         with self._database.begin() as connection:
             connection.execute(text("DELETE FROM workers WHERE name LIKE 'beat-%'"))
             for number, one in enumerate(self._ids):
-                workers.register(
+                heartbeats.register(
                     connection,
-                    workers.Registration(
+                    heartbeats.Registration(
                         one, f"beat-{number}", f"host-{number}", number, "cpu", 1, ("idle",),
                         ("detect",),
                     ),
@@ -159,12 +159,12 @@ class Fleet:
     def _beat(self, worker_id: uuid.UUID) -> None:
         count = random.randrange(BEATS_A_COUNT) == 0
         with self._pulse.autocommit() as connection:
-            beat = workers.beat(connection, worker_id, state="idle", fps=0.0, count=count)
+            beat = heartbeats.beat(connection, worker_id, state="idle", fps=0.0, count=count)
         assert beat is not None
 
     def _sweep(self, _worker_id: uuid.UUID) -> None:
         with self._database.autocommit() as connection:
-            assert not due.any_due(connection, ("idle",), ("detect",))
+            assert not claims.any_due(connection, ("idle",), ("detect",))
 
 
 def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
@@ -172,13 +172,13 @@ def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
     database = Database(url, guarded=True)
     worker_id = uuid.uuid4()
     with database.begin() as connection:
-        workers.register(
+        heartbeats.register(
             connection,
-            workers.Registration(
+            heartbeats.Registration(
                 worker_id, "commits", "bench", 1, "cpu", running, ("commits",), ("detect",)
             ),
         )
-        scenarios.create_many(connection, [NewScenario(source="/a.mp4", queue="commits")] * running)
+        creation.create_many(connection, [NewScenario(source="/a.mp4", queue="commits")] * running)
     with database.begin() as connection:
         claimant = Claimant(worker_id, "commits", ("commits",), ("detect",))
         fences = [one.fence for one in claims.claim(connection, claimant, running)]
@@ -192,12 +192,12 @@ def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
         rows = [Row(first + n, 0, [0], [0.5], [0.0, 0.0, 9.0, 9.0]) for n in range(30)]
         batch = Batch(first, first + 30, first, state, ["person"], rows, clear_budgets=first == 30)
         with database.begin() as connection:
-            predictions.commit(connection, fences[number % running], batch)
+            commit(connection, fences[number % running], batch)
     database.close()  # so that it hands its counts in
     after = Updates.of(url, "scenarios")
     with database.begin() as connection:
         ids = [fence.scenario_id for fence in fences]
-        claims.hand_over(connection, fences, reason="measured", actor="commits")
+        lifecycle.hand_over(connection, fences, reason="measured", actor="commits")
         connection.execute(
             text("DELETE FROM predictions WHERE scenario_id = ANY(:ids)"), {"ids": ids}
         )

@@ -15,12 +15,11 @@ from sqlalchemy import Connection, text
 
 from benchmarks import report
 from vidan.db.session import Database
-from vidan.domain import Status
-from vidan.protocol import announcements, claims, due, expiry, lifecycle
+from vidan.domain.status import Status
+from vidan.protocol import announcements, claims, creation, expiry, heartbeats, lifecycle
 from vidan.protocol.claims import Claimant
+from vidan.protocol.creation import NewScenario
 from vidan.protocol.lifecycle import Ending
-from vidan.services import scenarios, workers
-from vidan.services.scenarios import NewScenario
 
 T = TypeVar("T")
 
@@ -52,9 +51,9 @@ class Side:
             expiry.expire(connection, actor="bench")
             announcements.take_due(connection)
         with self._database.begin() as connection:
-            workers.register(
+            heartbeats.register(
                 connection,
-                workers.Registration(
+                heartbeats.Registration(
                     self._worker, "bench", "bench", 1, "cpu", CLAIMED, ("default",), ("detect",)
                 ),
             )
@@ -97,7 +96,7 @@ class Side:
         for _ in range(0, count, 5_000):  # all at once, and before the others in the queue
             with self._database.begin() as connection:
                 news = [NewScenario(task="tick", priority=5)] * 5_000
-                scenarios.create_many(connection, news)
+                creation.create_many(connection, news)
         with self._database.begin() as connection:
             while announcements.take_due(connection):
                 pass
@@ -130,15 +129,15 @@ class Side:
         assert len(claimed) == CLAIMED
         with self._database.begin() as connection:
             fences = [one.fence for one in claimed]
-            claims.hand_over(connection, fences, reason="measured", actor="bench")
+            lifecycle.hand_over(connection, fences, reason="measured", actor="bench")
         assert len(ask("announcement", announcements.take_due)) == CLAIMED
-        assert not ask("sweep", lambda c: due.any_due(c, self._idle.queues, self._idle.tasks))
+        assert not ask("sweep", lambda c: claims.any_due(c, self._idle.queues, self._idle.tasks))
         assert not ask("expiry", lambda c: expiry.expire(c, actor="bench"))
         ask("next due", announcements.next_due)
         assert not ask("suspects", lambda c: claims.suspects_due(c, [self._worker]))
         ask(
             "heartbeat",
-            lambda c: workers.beat(c, self._worker, state="idle", fps=0.0, count=True),
+            lambda c: heartbeats.beat(c, self._worker, state="idle", fps=0.0, count=True),
         )
 
     def _timed(self, step: str, work: Callable[[Connection], T]) -> T:

@@ -34,7 +34,7 @@ from tests.support.cluster import Cluster, clustered  # noqa: E402
 from tests.support.durable_postgres import DurablePostgres, durable_postgres  # noqa: E402
 from tests.support.kafka import HostedBroker  # noqa: E402
 from vidan.db import schema  # noqa: E402
-from vidan.domain import ENDED, Status  # noqa: E402
+from vidan.domain.status import ENDED, Status  # noqa: E402
 
 LOOP = 250
 SLOTS = (1, 2, 4, 8)

@@ -31,6 +31,8 @@ from pathlib import Path
 
 import psutil
 
+from vidan.protocol import creation
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -40,10 +42,10 @@ from tests.support.cluster import Cluster, clustered  # noqa: E402
 from tests.support.durable_postgres import DurablePostgres, durable_postgres  # noqa: E402
 from tests.support.kafka import HostedBroker  # noqa: E402
 from vidan.db import schema  # noqa: E402
-from vidan.detection.detector import build_detector  # noqa: E402
-from vidan.domain import ENDED, Status  # noqa: E402
-from vidan.services import scenarios  # noqa: E402
-from vidan.services.scenarios import NewScenario, Scenario  # noqa: E402
+from vidan.detection.building import build_detector  # noqa: E402
+from vidan.domain.status import ENDED, Status  # noqa: E402
+from vidan.protocol.creation import NewScenario  # noqa: E402
+from vidan.services.scenarios import Scenario  # noqa: E402
 from vidan.supervisor.supervisor import MALLOC  # noqa: E402
 
 MODELS = (
@@ -189,7 +191,7 @@ class Framework:
     def _create(self, count: int) -> list[int]:
         new = NewScenario(str(self._work.video), "detect", self._work.params)
         with self._cluster.database.begin() as connection:
-            return [one.id for one in scenarios.create_many(connection, [new] * count)]
+            return [one.id for one in creation.create_many(connection, [new] * count)]
 
     def _processes(self) -> list[psutil.Process]:
         found = [self._broker]

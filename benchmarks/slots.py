@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidan.protocol import creation
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -41,8 +43,7 @@ from tests.support.stack import found  # noqa: E402
 from vidan.db import schema  # noqa: E402
 from vidan.db.session import Database  # noqa: E402
 from vidan.domain.worker import WorkerOptions  # noqa: E402
-from vidan.services import scenarios  # noqa: E402
-from vidan.services.scenarios import NewScenario  # noqa: E402
+from vidan.protocol.creation import NewScenario  # noqa: E402
 from vidan.supervisor.supervisor import MALLOC  # noqa: E402
 
 SCENARIOS = 8
@@ -162,7 +163,7 @@ class Bench:
     def _create(self, count: int) -> list[int]:
         new = [NewScenario(source=str(video)) for video in self._videos[:count]]
         with self._database.begin() as connection:
-            return [one.id for one in scenarios.create_many(connection, new)]
+            return [one.id for one in creation.create_many(connection, new)]
 
     def _ended(self, ids: Sequence[int]) -> float | None:
         """When (Unix time) the last of them had ended and all was stored, if they have."""

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.bare_loop import AHEAD, decoded
-from vidan.detection.detector import build_detector
+from vidan.detection.building import build_detector
 
 
 def main() -> int:

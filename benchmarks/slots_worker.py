@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vidan.video import opening
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 
@@ -37,12 +39,11 @@ def note_all(noted: Noted) -> None:
     """Stand between the worker's parts, where frames pass."""
     from vidan.detection import cache as vidan_detectors
     from vidan.run import pipeline
-    from vidan.video import frames as vision_frames
 
     detectors: Any = vidan_detectors
 
     since: dict[int, float] = {}
-    open_source, build_detector = vision_frames.open_source, detectors.build_detector
+    open_source, build_detector = opening.open_source, detectors.build_detector
     batches = pipeline.Pipeline.batches
 
     class Watched:
@@ -78,7 +79,7 @@ def note_all(noted: Noted) -> None:
         detector.detect = counted
         return detector
 
-    vision_frames.open_source = Watched
+    opening.open_source = Watched
     detectors.build_detector = built
     pipeline.Pipeline.batches = watched_batches  # type: ignore[method-assign]
 

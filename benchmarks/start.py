@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from vidan.protocol import creation
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -23,8 +25,7 @@ from benchmarks import report  # noqa: E402
 from tests.support.durable_postgres import durable_postgres  # noqa: E402
 from vidan.db import schema  # noqa: E402
 from vidan.db.session import Database  # noqa: E402
-from vidan.services import scenarios  # noqa: E402
-from vidan.services.scenarios import NewScenario  # noqa: E402
+from vidan.protocol.creation import NewScenario  # noqa: E402
 
 ROUNDS = 15
 
@@ -56,7 +57,7 @@ def fill(url: str) -> str:
     schema.upgrade(url)
     database = Database(url)
     with database.begin() as connection:
-        scenarios.create_many(connection, [NewScenario(source="video.mp4")] * 50)
+        creation.create_many(connection, [NewScenario(source="video.mp4")] * 50)
     database.close()
     return url
 

@@ -31,8 +31,9 @@ from vidan.db import schema
 from vidan.db.session import Database
 from vidan.domain.worker import WorkerOptions
 from vidan.processes import lifeline
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios
-from vidan.services.scenarios import NewScenario
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0
@@ -248,7 +249,7 @@ class VidanTasks:
         for begin in range(0, count, CHUNK):
             news = [NewScenario(task="noop")] * min(CHUNK, count - begin)
             with self._database.begin() as connection:
-                scenarios.create_many(connection, news)
+                creation.create_many(connection, news)
 
     def stored(self, count: int) -> bool:
         waits = "init_startup', 'init_startup_processing', 'active"
@@ -262,7 +263,7 @@ class VidanTasks:
 
     def one(self) -> Callable[[], Mapping[str, float]]:
         with self._database.begin() as connection:
-            scenario_id = scenarios.create(connection, NewScenario(task="noop")).id
+            scenario_id = creation.create(connection, NewScenario(task="noop")).id
 
         def steps() -> Mapping[str, float]:
             of_this = f"scenarios WHERE id = {scenario_id} AND status = 'completed'"

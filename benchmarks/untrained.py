@@ -13,7 +13,7 @@ import torch
 from torchvision.models import get_model
 
 from vidan.detection import catalogue
-from vidan.detection.detector import build_detector
+from vidan.detection.building import build_detector
 
 if TYPE_CHECKING:
     import numpy as np

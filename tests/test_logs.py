@@ -18,7 +18,7 @@ from tests.support.cluster import Cluster
 from tests.support.processes import eventually
 from vidan import logs
 from vidan.config import Settings
-from vidan.run.committer import RunControl
+from vidan.run.control import RunControl
 from vidan.run.pipeline import _ReadAhead
 
 

@@ -16,12 +16,12 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.domain import Status
 from vidan.domain.schedule import Schedule
+from vidan.domain.status import Status
 from vidan.orchestrator import BATCH, BROKER_AWAY_SECONDS, Orchestrator
-from vidan.protocol import partitions, tasks
+from vidan.protocol import creation, partitions, tasks
+from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, schedules
-from vidan.services.scenarios import NewScenario
 
 BUSY = 7.0
 """Seconds that a machine which is busy with other tests may add."""
@@ -65,7 +65,7 @@ class Sends:
 def create(database: Database, count: int) -> None:
     with database.begin() as connection:
         news = [NewScenario(source=f"/{n}.mp4") for n in range(count)]
-        scenarios.create_many(connection, news)
+        creation.create_many(connection, news)
 
 
 def waiting(database: Database) -> int:

@@ -1,21 +1,12 @@
 """vidan: a Celery-style task framework over Kafka for video analytics.
 
-Importing it loads nothing heavy: what it offers is loaded when it is first used.
+Importing it loads nothing heavy: each name is loaded when it is first used. `__init__.pyi` beside
+this file tells type checkers what each of them is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from vidan.domain import Detection
-    from vidan.domain.retry import Retry
-    from vidan.domain.schedule import Schedule
-    from vidan.errors import Reject, TimeLimitExceeded
-    from vidan.run.run import Run
-    from vidan.tasks.app import Vidan
-    from vidan.tasks.calls import ScenarioHandle
-    from vidan.tasks.signature import Signature
+from typing import Any
 
 __version__ = "0.1.0"
 __all__ = [

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
-from vidan.broker.base import Consumer, Received
+from vidan.broker.base import Consumer, Producer, Raw, Received
 from vidan.broker.messages import decode
 from vidan.db.session import Database
 from vidan.services import dead_letters
-from vidan.services.dead_letters import NewLetter
+from vidan.services.dead_letters import DeadLetter, NewLetter
 
 log = logging.getLogger("vidan.broker")
 
@@ -17,7 +17,7 @@ STATEMENT_BYTES = 8 << 20
 """So much of dead letters goes into one transaction: far from the statement time-out."""
 
 
-def usable(database: Database, received: Iterable[Received]) -> list[int]:
+def scenario_ids(database: Database, received: Iterable[Received]) -> list[int]:
     """Return the scenario ids that messages carry; keep the others as dead letters.
 
     Raises DatabaseUnavailable.
@@ -73,3 +73,40 @@ def rewind(consumer: Consumer, received: Iterable[Received]) -> None:
         first.setdefault((message.topic, message.partition), message)
     for message in first.values():
         consumer.rewind(message)
+
+
+BATCH = 100
+"""So many letters are sent, and then removed, at once."""
+
+
+def letters(database: Database, topic: str | None) -> Iterator[list[DeadLetter]]:
+    """Yield the letters that there are now, the newest first, in batches.
+
+    One that comes back meanwhile, as a new letter, is not among them.
+    """
+    last: int | None = None
+    while True:
+        with database.begin() as connection:
+            page = dead_letters.find(connection, limit=BATCH, after_id=last, topic=topic)
+        if not page:
+            return
+        yield page
+        last = page[-1].id
+
+
+def send_again(
+    database: Database, producer: Producer, batch: Sequence[DeadLetter]
+) -> list[DeadLetter]:
+    """Send letters as they came, and remove those that were delivered; returns these.
+
+    A letter is removed only after its delivery report: cut off in between, it is sent twice.
+    """
+    failed = set()
+    for topic in dict.fromkeys(letter.topic for letter in batch):
+        of_topic = [letter for letter in batch if letter.topic == topic]
+        raws = [Raw(letter.key, letter.payload) for letter in of_topic]
+        failed |= {of_topic[place].id for place in producer.send_raw(topic, raws)}
+    sent = [letter for letter in batch if letter.id not in failed]
+    if sent:
+        database.retrying(lambda c: dead_letters.delete(c, [letter.id for letter in sent]))
+    return sent

@@ -21,7 +21,7 @@ from vidan import broker, config, inbox, logs
 from vidan.broker.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, SCENARIOS_TOPIC
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable, VidanError
 from vidan.processes import lifeline
 from vidan.protocol import announcements, expiry, partitions
@@ -165,7 +165,7 @@ class Orchestrator:
         if not received:
             return
         try:
-            ids = inbox.usable(self._connected(), received)
+            ids = inbox.scenario_ids(self._connected(), received)
             restarted = self._connected().retrying(lambda c: announcements.restart(c, ids))
         except DatabaseUnavailable:
             inbox.rewind(self._retries, received)

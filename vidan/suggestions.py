@@ -8,7 +8,7 @@ SHOWN = 12
 """So many names are told where none is near."""
 
 
-def near(name: str, known: Iterable[str]) -> list[str]:
+def close_names(name: str, known: Iterable[str]) -> list[str]:
     """Three at most that may be meant, whatever the case; `b` is near `a/b`, too."""
     import difflib  # only after a mistake
 
@@ -20,10 +20,10 @@ def near(name: str, known: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))[:3]
 
 
-def meant(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names them: `did you mean a or b?`, else what there is."""
     known = list(known)
-    if close := near(name, known):
+    if close := close_names(name, known):
         return f"did you mean {' or '.join(close)}?"
     more = f", and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
     are = "there is" if len(known) == 1 else "there are"

@@ -22,10 +22,11 @@ from vidan.api import application, streaming
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.detection import catalogue
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import MissingExtra, NotFoundError, SchemaMismatch, UsageError
+from vidan.protocol import commits, creation
+from vidan.protocol.creation import NewScenario
 from vidan.services import predictions, scenarios, steering
-from vidan.services.scenarios import NewScenario
 
 HERE = "http://127.0.0.1:8000"
 TOKEN = "correct-horse"
@@ -66,7 +67,7 @@ def create(client: TestClient, **more: Any) -> httpx2.Response:
 
 def queue_and_store(worker: PlayedWorker, frames: range, *, found: int = 1) -> int:
     with worker.database.begin() as connection:
-        scenarios.create(connection, NewScenario())
+        creation.create(connection, NewScenario())
     scenario_id = worker.claim()
     worker.store(frames, found=found)
     return scenario_id
@@ -103,13 +104,13 @@ def test_predictions_as_the_first_systems_clients_see_them(
     client: TestClient, database: Database, worker: PlayedWorker
 ) -> None:
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario())
+        creation.create(connection, NewScenario())
     worker.claim()
     assert worker.fence is not None
-    rows = [predictions.Row(7, 280, [0], [0.95], [1.0, 2.0, 3.0, 4.0])]
-    batch = predictions.Batch(0, 8, None, "{}", ["person"], rows)
+    rows = [commits.Row(7, 280, [0], [0.95], [1.0, 2.0, 3.0, 4.0])]
+    batch = commits.Batch(0, 8, None, "{}", ["person"], rows)
     with database.begin() as connection:
-        predictions.commit(connection, worker.fence, batch)
+        commits.commit(connection, worker.fence, batch)
 
     answer = client.get("/prediction/1/")
 
@@ -221,13 +222,13 @@ def test_the_answer_is_json_whatever_a_detector_gave(
     client: TestClient, database: Database, worker: PlayedWorker
 ) -> None:
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario())
+        creation.create(connection, NewScenario())
     worker.claim()
     assert worker.fence is not None
-    rows = [predictions.Row(0, 0, [0], [float("nan")], [float("inf"), 0.0, 1.0, 1.0])]
-    batch = predictions.Batch(0, 1, None, "{}", ['"]}\nкот'], rows)
+    rows = [commits.Row(0, 0, [0], [float("nan")], [float("inf"), 0.0, 1.0, 1.0])]
+    batch = commits.Batch(0, 1, None, "{}", ['"]}\nкот'], rows)
     with database.begin() as connection:
-        predictions.commit(connection, worker.fence, batch)
+        commits.commit(connection, worker.fence, batch)
 
     (found,) = found_in(client.get("/prediction/1/?detail=true"))
 
@@ -571,7 +572,7 @@ def test_with_a_token_every_request_has_to_carry_it(
 ) -> None:
     client = client_of(replace(settings, api_token=TOKEN), database, base_url)
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario())
+        creation.create(connection, NewScenario())
 
     for answer in (
         client.get("/scenario/1/", headers=headers),

@@ -10,9 +10,9 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 
-from vidan.broker import clients
-from vidan.broker.clients import KafkaConsumer
+from vidan.broker import consumer as consumer_module
 from vidan.broker.connection import Address
+from vidan.broker.consumer import KafkaConsumer
 from vidan.config import Settings
 
 released = threading.Event()
@@ -38,8 +38,8 @@ class Moving(Address):
 
 @pytest.fixture
 def consumer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KafkaConsumer]:
-    monkeypatch.setattr(clients, "Consumer", Stuck)
-    monkeypatch.setattr(clients, "CLOSE_LIMIT", 0.3)
+    monkeypatch.setattr(consumer_module, "Consumer", Stuck)
+    monkeypatch.setattr(consumer_module, "CLOSE_LIMIT", 0.3)
     released.clear()
     made = KafkaConsumer(Moving(Settings(tmp_path)), "group", ["topic"], {})
     yield made

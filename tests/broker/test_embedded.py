@@ -17,8 +17,8 @@ from confluent_kafka import KafkaError
 
 from tests.support.kafka import EmbeddedSettings, HostedBroker, RealKafka
 from vidan.broker import connect
-from vidan.broker.clients import KafkaProducer
 from vidan.broker.kafka import Administration
+from vidan.broker.producer import KafkaProducer
 from vidan.config import Settings
 from vidan.errors import UsageError
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidan.broker import messages
-from vidan.broker.messages import MAX_ID, ScenarioEvent, decode, encode
+from vidan.broker.messages import ScenarioEvent, decode, encode
+from vidan.domain.bounds import MAX_ID
 
 
 def test_the_wire_is_as_documented() -> None:

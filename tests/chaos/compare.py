@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tests.chaos.workload import Expected
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 
 SCORE = 1e-3
 EDGE = 0.5

@@ -12,8 +12,8 @@ from tests.chaos.evidence import Evidence, redone
 from tests.chaos.injuries import Done
 from tests.chaos.schedule import DATABASE, OUTAGES, Kind
 from tests.chaos.watch import Heard
-from vidan.domain import ENDED, Status
-from vidan.protocol.claims import LEASE_SECONDS
+from vidan.domain.status import ENDED, Status
+from vidan.domain.worker import LEASE_SECONDS
 
 WORKER_FREE = "worker killed, another free"
 WORKER_WAITS = "worker killed, none free or a suspect"

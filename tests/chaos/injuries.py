@@ -17,7 +17,7 @@ from tests.chaos.schedule import Injury, Kind
 from tests.chaos.world import World
 from tests.support.proxy import Transaction
 from vidan.db.session import Database
-from vidan.domain import RUNNING, Status
+from vidan.domain.status import RUNNING, Status
 from vidan.errors import NotAllowedError, VidanError
 from vidan.services import scenarios, steering
 

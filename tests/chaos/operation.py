@@ -17,7 +17,7 @@ from tests.chaos.watch import Watch
 from tests.chaos.workload import Choice, Expected, Work, create, say, stored
 from tests.chaos.world import World, world
 from vidan.db.session import Database
-from vidan.domain import ENDED, Status
+from vidan.domain.status import ENDED, Status
 from vidan.errors import VidanError
 
 LIVE = 3

@@ -22,11 +22,13 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from tests.support.proxy import Proxy, Transaction
 from vidan.db.session import Database
-from vidan.domain import Detection, Gap, Status
+from vidan.domain.detection import Detection, Gap
+from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios
 from vidan.services.predictions import StoredFrame
-from vidan.services.scenarios import NewScenario
 from vidan.stack.postgres import PostgresServer
 
 SEEN = Detection((1.0, 2.0, 30.0, 40.0), "person", 0.8)
@@ -154,7 +156,7 @@ def test_the_proxy_cuts_the_answer_of_a_commit_that_has_landed(
     proxy, url = proxied
     through = Database(url, application_name=str(uuid.uuid4()))
     with database.begin() as connection:
-        scenario_id = scenarios.create(connection, NewScenario(source="/v.mp4")).id
+        scenario_id = creation.create(connection, NewScenario(source="/v.mp4")).id
     worker = PlayedWorker(through)
     worker.claim()
     for frame in range(8):  # the driver has prepared its statements by then: no SQL is sent again

@@ -16,9 +16,9 @@ from tests.chaos.schedule import DATABASE, KILLS, Kind
 from tests.chaos.workload import Expected
 from tests.support.apps.chaos import THRESHOLD
 from vidan.detection.catalogue import DEFAULT_MIN_SCORE
-from vidan.domain import ALLOWED, ENDED, HELD, Status
+from vidan.domain.status import ALLOWED, ENDED, HELD, Status
+from vidan.domain.worker import LEASE_SECONDS
 from vidan.errors import DatabaseUnavailable
-from vidan.protocol.claims import LEASE_SECONDS
 from vidan.run.committer import COMMIT_SECONDS
 
 DIED = "the worker died"  # how, if it is known, stands behind it

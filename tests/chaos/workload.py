@@ -14,12 +14,13 @@ from typing import Any
 from tests.support import videos
 from tests.support.cluster import SAMPLE
 from vidan.db.session import Database
-from vidan.domain import Gap
+from vidan.domain.detection import Gap
 from vidan.errors import UsageError, VidanError
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
 from vidan.services import predictions, scenarios
 from vidan.services.predictions import StoredFrame
-from vidan.services.scenarios import NewScenario
-from vidan.video.frames import open_source
+from vidan.video.opening import open_source
 
 LONGEST = 300
 """Packets of a longer video that are used: every scenario has to end in good time."""
@@ -220,7 +221,7 @@ class Choice:
 def create(database: Database, work: Work, *, slowly: bool) -> int:
     """Create a scenario of a work."""
     with database.begin() as connection:
-        return scenarios.create(connection, work.new(slowly=slowly)).id
+        return creation.create(connection, work.new(slowly=slowly)).id
 
 
 def stored(database: Database, scenario_id: int) -> Expected:

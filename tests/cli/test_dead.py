@@ -14,11 +14,11 @@ from tests.support.kafka import HostedBroker
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from tests.support.shell import Shell
-from vidan import inbox, replay
+from vidan import inbox
 from vidan.broker import connect
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.services import dead_letters
 from vidan.services.dead_letters import NewLetter
 
@@ -212,7 +212,7 @@ def test_what_can_not_be_used_comes_back_as_a_new_letter(
     try:
         with database.begin() as connection:
             found = dead_letters.get(connection, one)
-        assert replay.send_again(database, producer, [found]) == [found]
+        assert inbox.send_again(database, producer, [found]) == [found]
         assert eventually(lambda: _receives(database, consumer), 30)
     finally:
         producer.close()
@@ -222,7 +222,7 @@ def test_what_can_not_be_used_comes_back_as_a_new_letter(
 
 
 def _receives(database: Database, consumer: object) -> bool:
-    inbox.usable(database, consumer.poll(0.5))  # type: ignore[attr-defined]
+    inbox.scenario_ids(database, consumer.poll(0.5))  # type: ignore[attr-defined]
     return _letters(database) != []
 
 

@@ -8,7 +8,7 @@ import signal
 from tests.cli.terminal.test_terminal import in_terminal
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
-from vidan.domain import Status
+from vidan.domain.status import Status
 
 
 def test_what_is_stored(vidan: Shell, worker: PlayedWorker) -> None:

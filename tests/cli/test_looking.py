@@ -10,11 +10,11 @@ import pytest
 
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
-from vidan.cli.commands.doctor import services
+from vidan.cli.commands.doctor import finding
 from vidan.db.session import Database
 from vidan.detection import catalogue
-from vidan.domain import DesiredState
-from vidan.protocol import tasks
+from vidan.domain.status import DesiredState
+from vidan.protocol import heartbeats, tasks
 from vidan.services import dead_letters, workers
 
 
@@ -150,7 +150,7 @@ def states(vidan: Shell) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits is late at once, and torch need not be loaded."""
-    monkeypatch.setattr(services, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(finding, "PATIENCE", timedelta(0))
     monkeypatch.setattr("vidan.cli.commands.doctor.machine._ASK_TORCH", "print('1.0')")
 
 
@@ -176,9 +176,7 @@ def test_doctor_names_what_a_dead_worker_holds(
     vidan("scenario", "create", "--no-check", "/v/a.mp4")
     worker.claim()
     with database.begin() as connection:
-        from vidan.services import workers
-
-        workers.sign_off(connection, worker.id)
+        heartbeats.sign_off(connection, worker.id)
     found = states(vidan)
     assert (found["workers"], found["running"]) == ("warn", "warn")
 

@@ -16,7 +16,8 @@ from sqlalchemy import text
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
 from vidan.cli import selection
-from vidan.domain import Detection, Status
+from vidan.domain.detection import Detection
+from vidan.domain.status import Status
 from vidan.services.predictions import StoredFrame
 
 

@@ -14,11 +14,11 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from tests.support.shell import Ended, Shell
 from vidan.db.session import Database
-from vidan.domain import Gap, Status
-from vidan.protocol import tasks
+from vidan.domain.detection import Gap
+from vidan.domain.status import Status
+from vidan.protocol import creation, tasks
+from vidan.protocol.creation import NewScenario
 from vidan.protocol.tasks import TaskSpec
-from vidan.services import scenarios
-from vidan.services.scenarios import NewScenario
 
 KEYS = set(
     "id name key labels task source params queue priority status frames_done frames_total pruned"
@@ -190,7 +190,7 @@ def test_list_filters_and_prints_a_line_a_scenario(vidan: Shell) -> None:
 def test_show_has_a_scenarios_own_limits(vidan: Shell, database: Database) -> None:
     with database.begin() as connection:
         new = NewScenario(source="/a.mp4", time_limit=7_200, soft_time_limit=90)
-        scenarios.create(connection, new)
+        creation.create(connection, new)
     record = vidan("scenario", "show", 1, "--json").json()
     assert (record["time_limit"], record["soft_time_limit"]) == (7_200, 90)
     shown = vidan("scenario", "show", 1).out

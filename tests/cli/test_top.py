@@ -10,7 +10,7 @@ import pytest
 from tests.cli.terminal.test_terminal import in_terminal
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
-from vidan.domain import Status
+from vidan.domain.status import Status
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 
 
 class Brightest:

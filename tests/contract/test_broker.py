@@ -19,8 +19,18 @@ from confluent_kafka import Producer as RawProducer
 from confluent_kafka.admin import AdminClient
 
 from tests.support.kafka import EmbeddedSettings, HostedBroker, RealKafka
-from vidan.broker import Broker, Consumer, Producer, Raw, Received, clients, connect, messages
+from vidan.broker import (
+    Broker,
+    Consumer,
+    Producer,
+    Raw,
+    Received,
+    connect,
+    messages,
+)
+from vidan.broker import consumer as consumer_module
 from vidan.config import Settings
+from vidan.domain.bounds import MAX_ID
 from vidan.errors import BrokerUnavailable, UsageError
 
 Join = Callable[..., Consumer]
@@ -110,10 +120,10 @@ def test_every_group_receives_every_message_as_it_was_sent(
     producer: Producer, join: Join, topic: str
 ) -> None:
     before = time.time() * 1000 - 1
-    assert producer.send(topic, [7, messages.MAX_ID]) == []
+    assert producer.send(topic, [7, MAX_ID]) == []
     for consumer in (join("first " + topic), join("second " + topic)):
         received = receive(consumer, 2)
-        assert ids(received) == [7, messages.MAX_ID]
+        assert ids(received) == [7, MAX_ID]
         for message in received:
             assert message.topic == topic
             assert message.key == str(messages.decode(message.value).scenario_id).encode()
@@ -457,7 +467,7 @@ def test_an_absent_broker_raises_nothing_but_from_administration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(clients, "CLOSE_LIMIT", 60.0)  # closing takes none of it
+    monkeypatch.setattr(consumer_module, "CLOSE_LIMIT", 60.0)  # closing takes none of it
     broker = connect(nowhere(broker_kind, tmp_path))
     producer, consumer = broker.producer(), broker.consumer("group", ["topic"])
     started = time.monotonic()

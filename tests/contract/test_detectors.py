@@ -25,13 +25,14 @@ from torchvision.ops import batched_nms
 
 from vidan.detection import catalogue
 from vidan.detection.arrays import nms
-from vidan.detection.building import FactoryDetector
-from vidan.detection.detector import Detector, build_detector
+from vidan.detection.building import build_detector
+from vidan.detection.custom import FactoryDetector
+from vidan.detection.detector import Detector
 from vidan.detection.device import Place
 from vidan.detection.nanodet import NanoDet, input_size
 from vidan.detection.ring import HostCopies, Ring
 from vidan.detection.torchvision_models import TorchvisionDetector
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import DeviceLost, InputRejected, RejectedTask, VidanError
 
 Pixels = NDArray[np.uint8]

@@ -17,7 +17,7 @@ import pytest
 from tests.support import videos
 from tests.support.frames import read
 from vidan.errors import InputRejected, RejectedTask, VidanError
-from vidan.video.frames import check_source, is_local, open_source
+from vidan.video.opening import check_source, is_local, open_source
 
 SLOW_CONSUMER = """
 import resource, sys, time

@@ -22,7 +22,8 @@ from tests.support.frames import read
 from vidan.errors import RejectedTask, VidanError
 from vidan.video import container, decoding, reading, resuming
 from vidan.video.decoding import Item
-from vidan.video.frames import FrameSource, open_source
+from vidan.video.frames import FrameSource
+from vidan.video.opening import open_source
 from vidan.video.timeline import Entry
 
 LONG = 900

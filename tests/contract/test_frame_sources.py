@@ -11,9 +11,9 @@ import pytest
 
 from tests.support import videos
 from tests.support.frames import decodable, digest, read, reference, resumed
-from vidan.domain import Gap
+from vidan.domain.detection import Gap
 from vidan.errors import RejectedTask, UsageError
-from vidan.video.frames import open_source
+from vidan.video.opening import open_source
 
 VP9 = {"deadline": "realtime", "cpu-used": "8", "g": "20"}
 H265 = {"x265-params": "keyint=20:bframes=3:open-gop=1:log-level=none"}

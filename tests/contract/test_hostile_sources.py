@@ -19,7 +19,7 @@ from vidan.video import source
 from vidan.video.container import open_container
 from vidan.video.decoding import Item
 from vidan.video.decord import matroska
-from vidan.video.frames import check_source, open_source
+from vidan.video.opening import check_source, open_source
 from vidan.video.sampling import Sampling
 from vidan.video.timeline import MAX_TIME_MS, Timeline
 

@@ -188,19 +188,19 @@ def test_an_old_or_missing_schema_names_the_command_that_mends_it(
 ) -> None:
     database = Database(empty_database_url)
     with pytest.raises(SchemaMismatch) as missing:
-        database.check_schema()
+        schema.check(database)
     assert missing.value.hint == "run `vidan db upgrade`"
     schema.upgrade(empty_database_url)
-    database.check_schema()
+    schema.check(database)
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0000'")
     with pytest.raises(SchemaMismatch, match="0000") as old:
-        database.check_schema()
+        schema.check(database)
     assert old.value.hint == "run `vidan db upgrade`"
     with psycopg.connect(empty_database_url) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SchemaMismatch, match="9999") as newer:
-        database.check_schema()
+        schema.check(database)
     assert "install" in (newer.value.hint or "")
     database.close()
 

@@ -17,13 +17,14 @@ from tests.support.processes import eventually
 from vidan.db import bounded, session
 from vidan.db.session import Database, DatabaseConflict
 from vidan.errors import DatabaseUnavailable
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios
-from vidan.services.scenarios import NewScenario
 
 
 def test_an_exception_rolls_back(database: Database) -> None:
     with pytest.raises(ZeroDivisionError), database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a"))
+        creation.create(connection, NewScenario(source="/a"))
         _ = 1 / 0
     with database.begin() as connection:
         assert scenarios.find(connection) == []
@@ -150,7 +151,7 @@ def test_an_interruption_between_two_looks_leaves_no_session_in_a_statement(
 def test_deadlocks_are_tried_again(database: Database) -> None:
     with database.begin() as connection:
         news = [NewScenario(source="/a"), NewScenario(source="/b")]
-        ids = [one.id for one in scenarios.create_many(connection, news)]
+        ids = [one.id for one in creation.create_many(connection, news)]
     barrier = threading.Barrier(2)
     tries: list[int] = []
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tests.support.processes import eventually
 from vidan.detection.batcher import FILE_WAIT_S, LIVE_WAIT_S, Batcher, Pending, Seat
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import DeviceLost, HandOver, RejectedTask
 from vidan.processes.slotboard import Call
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidan.domain import ALLOWED, ENDED, HELD, RUNNING, STOPPING, Status
+from vidan.domain.status import ALLOWED, ENDED, HELD, RUNNING, STOPPING, Status
 
 statuses = st.sampled_from(sorted(Status))
 

@@ -10,7 +10,7 @@ import pytest
 from vidan.domain.durations import in_words
 from vidan.domain.time_limits import TimeLimits
 from vidan.errors import InputRejected, RunStopped, TimeLimitExceeded
-from vidan.run.committer import RunControl
+from vidan.run.control import RunControl
 from vidan.run.run import Run
 from vidan.tasks.app import Vidan
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.services import scenarios
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "python_services.py"

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import VidanError
 from vidan.export.annotated_video import AnnotatedVideo, color, draw, render, snapshot
 from vidan.video.frames import FrameBatch

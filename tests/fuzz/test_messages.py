@@ -14,7 +14,7 @@ from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually, is_gone
 from vidan.broker import connect
 from vidan.broker.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, RUNNERS_GROUP, SCENARIOS_TOPIC
-from vidan.domain import Status
+from vidan.domain.status import Status
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 COUNT = int(os.environ.get("FUZZ_MESSAGES", "10000"))

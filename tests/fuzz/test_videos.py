@@ -21,9 +21,9 @@ from tests.fuzz import videos
 from tests.fuzz.videos import Fuzzed
 from tests.support.cluster import Cluster
 from tests.support.folders import new_folder
-from vidan.domain import ENDED, Status
-from vidan.services import scenarios
-from vidan.services.scenarios import NewScenario
+from vidan.domain.status import ENDED, Status
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
 
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 COUNT = int(os.environ.get("FUZZ_VIDEOS", str(4 * len(videos.KINDS))))
@@ -124,7 +124,7 @@ def _run(cluster: Cluster, fuzzed: list[Fuzzed], *, kill: bool = False) -> tuple
         for one, decoder in todo
     ]
     with cluster.database.begin() as connection:
-        ids = [one.id for one in scenarios.create_many(connection, new)]
+        ids = [one.id for one in creation.create_many(connection, new)]
     memory = 0
     deadline = time.monotonic() + 30 + SECONDS_A_VIDEO * len(todo)
     next_kill = time.monotonic() + 3.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tests.model.orchestrators import Expiry
 from tests.model.played import Workers
 from tests.model.world import World
-from vidan.domain import HELD, RUNNING, Status
+from vidan.domain.status import HELD, RUNNING, Status
 
 
 def everybody_dies(world: World, workers: Workers, cameras: Sequence[str]) -> None:

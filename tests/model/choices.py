@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.model.users import Wish
 from tests.model.world import COUNT
-from vidan.domain import Status
+from vidan.domain.status import Status
 
 QUEUES = ("north", "south")
 CAMERAS = ("rtsp://one", "rtsp://two")

@@ -10,9 +10,11 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from vidan.domain import ENDED, HELD, RUNNING, STOPPING, Gap, Status
-from vidan.protocol.claims import Claimant, Fence
-from vidan.services.predictions import Batch, Row
+from vidan.domain.detection import Gap
+from vidan.domain.status import ENDED, HELD, RUNNING, STOPPING, Status
+from vidan.protocol.claims import Claimant
+from vidan.protocol.commits import Batch, Row
+from vidan.protocol.fences import Fence
 
 
 class Announcement(Enum):

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from sqlalchemy import RowMapping
 
-from vidan.domain import ALLOWED, ENDED, HELD, Status
+from vidan.domain.status import ALLOWED, ENDED, HELD, Status
 
 Rows = Mapping[int, RowMapping]
 

@@ -43,8 +43,8 @@ from tests.model.orchestrators import Expiry, Topics
 from tests.model.played import Played, PlayedRun, Workers
 from tests.model.users import Wish
 from tests.model.world import Deed, World
-from vidan.domain import ENDED, HELD, RUNNING, Status
-from vidan.protocol.claims import LEASE_SECONDS
+from vidan.domain.status import ENDED, HELD, RUNNING, Status
+from vidan.domain.worker import LEASE_SECONDS
 
 T = TypeVar("T")
 

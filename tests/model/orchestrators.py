@@ -14,9 +14,9 @@ from tests.model.world import Change, Deed, World
 from vidan import inbox
 from vidan.broker.base import Received
 from vidan.broker.messages import RETRY_TOPIC, SCENARIOS_TOPIC, encode
-from vidan.domain import RUNNING, Status
+from vidan.domain.status import RUNNING, Status
+from vidan.domain.worker import LEASE_SECONDS
 from vidan.protocol import announcements, expiry
-from vidan.protocol.claims import LEASE_SECONDS
 from vidan.protocol.transitions import Moved
 from vidan.services import dead_letters
 
@@ -238,7 +238,7 @@ class Topics:
         place = pick % len(topic)
         scenario_id = topic[place] if again else topic.pop(place)
         name = RETRY_TOPIC if topic is self.retries else SCENARIOS_TOPIC
-        return inbox.usable(
+        return inbox.scenario_ids(
             self.world.database, [self._message(name, encode(scenario_id), scenario_id)]
         )
 
@@ -246,7 +246,7 @@ class Topics:
         """Receive what is no event, twice: it is kept once, and the partition moves on."""
         message = self._message(SCENARIOS_TOPIC, payload, 0)
         before = self._letters()
-        ids = inbox.usable(self.world.database, [message, message])
+        ids = inbox.scenario_ids(self.world.database, [message, message])
         with self.world.database.begin() as connection:
             newest = dead_letters.find(connection, limit=1)
         if ids:  # by chance it was one

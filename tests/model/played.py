@@ -13,10 +13,10 @@ from sqlalchemy import Connection, text
 
 from tests.model.expected import Expected
 from tests.model.world import COUNT, Change, Deed, World
-from vidan.protocol import claims
-from vidan.protocol.claims import Claimed, Fence
-from vidan.services import workers
-from vidan.services.predictions import Batch
+from vidan.protocol import claims, heartbeats
+from vidan.protocol.claims import Claimed
+from vidan.protocol.commits import Batch
+from vidan.protocol.fences import Fence
 
 _numbers = itertools.count(1)
 
@@ -91,9 +91,9 @@ class Workers:
         worker = Played(claimant, slots)
 
         def work(connection: Connection) -> None:
-            workers.register(
+            heartbeats.register(
                 connection,
-                workers.Registration(
+                heartbeats.Registration(
                     worker.id,
                     claimant.name,
                     "test",
@@ -121,19 +121,19 @@ class Workers:
             {"id": worker.id},
         ).scalar_one()
 
-    def beat(self, worker: Played, *, count: bool) -> Deed[workers.Beat | None]:
+    def beat(self, worker: Played, *, count: bool) -> Deed[heartbeats.Beat | None]:
         """A heartbeat: renews only while the lease has not ended, and tells what is held.
 
         What nobody runs is counted in `unknown`: so many beats in a row.
         """
 
-        def work(connection: Connection) -> workers.Beat | None:
-            beat = workers.beat(connection, worker.id, state="busy", fps=1.0, count=count)
+        def work(connection: Connection) -> heartbeats.Beat | None:
+            beat = heartbeats.beat(connection, worker.id, state="busy", fps=1.0, count=count)
             if beat is not None:
                 self._hold_lease(connection, worker)
             return beat
 
-        def judge(beat: workers.Beat | None) -> Change | None:
+        def judge(beat: heartbeats.Beat | None) -> Change | None:
             assert (beat is None) == worker.ended
             if beat is None:
                 return None
@@ -178,7 +178,7 @@ class Workers:
             return change
 
         return self.world.do(
-            Deed("sign off", lambda c: workers.sign_off(c, worker.id), judge, [worker.id])
+            Deed("sign off", lambda c: heartbeats.sign_off(c, worker.id), judge, [worker.id])
         )
 
     def forget(self, worker: Played) -> bool:

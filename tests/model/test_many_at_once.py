@@ -17,13 +17,23 @@ from tests.model.expected import batch_of
 from tests.model.invariants import Invariants
 from tests.model.world import COUNT, LOOK
 from vidan.db.session import Database
-from vidan.domain import STOPPING, Status
+from vidan.domain.status import STOPPING, Status
 from vidan.errors import NotAllowedError, NotFoundError
-from vidan.protocol import announcements, claims, expiry, lifecycle, partitions, tasks
+from vidan.protocol import (
+    announcements,
+    claims,
+    commits,
+    creation,
+    expiry,
+    heartbeats,
+    lifecycle,
+    partitions,
+    tasks,
+)
 from vidan.protocol.claims import Claimant, Claimed
+from vidan.protocol.creation import NewScenario
 from vidan.protocol.lifecycle import Ending
-from vidan.services import predictions, scenarios, steering, workers
-from vidan.services.scenarios import NewScenario
+from vidan.services import steering, workers
 
 SECONDS = 8.0
 QUEUES = ("north", "south")
@@ -81,7 +91,7 @@ class Crowd:
                 NewScenario(task=task, queue=chance.choice(QUEUES))
                 for task in ("detect", COUNT.name) * 10
             ]
-            self.do(lambda c: scenarios.create_many(c, news))
+            self.do(lambda c: creation.create_many(c, news))
         for one in self.some_ids(chance, 10):
             ask = chance.choice(
                 [
@@ -104,7 +114,7 @@ class Crowd:
             NewScenario(source="/a.mp4", key=f"{now}-{number}", status=Status.INACTIVE)
             for number in chance.sample(range(KEYS), KEYS // 2)
         ]
-        created = self.do(lambda c: scenarios.create_many(c, news))
+        created = self.do(lambda c: creation.create_many(c, news))
         assert len({one.id for one in created}) == len(news)
         for one in created[:3]:
             self.do(
@@ -154,9 +164,9 @@ def register(crowd: Crowd) -> Claimant:
     """Enter a worker whose lease lasts."""
     claimant = Claimant(uuid.uuid4(), "w", QUEUES, ("detect", COUNT.name), suspects=True)
     crowd.do(
-        lambda c: workers.register(
+        lambda c: heartbeats.register(
             c,
-            workers.Registration(
+            heartbeats.Registration(
                 claimant.worker_id, "w", "test", 1, "cpu", 8, QUEUES, claimant.tasks
             ),
         )
@@ -174,7 +184,7 @@ class Immortal:
     def __call__(self, chance: random.Random) -> None:
         do, name = self.crowd.do, self.claimant.name
         me = self.claimant.worker_id
-        beat = do(lambda c: workers.beat(c, me, state="busy", fps=1.0, count=True))
+        beat = do(lambda c: heartbeats.beat(c, me, state="busy", fps=1.0, count=True))
         assert beat is not None
         assert beat.held == []
         assert beat.live is not None
@@ -190,7 +200,7 @@ class Immortal:
         chance.shuffle(fences)
         third = len(fences) // 3
         back, failing, ending = fences[:third], fences[third : third + 1], fences[third + 1 :]
-        assert do(lambda c: claims.hand_over(c, back, reason="back", actor=name)) == {
+        assert do(lambda c: lifecycle.hand_over(c, back, reason="back", actor=name)) == {
             fence.scenario_id for fence in back
         }
         for fence in failing:
@@ -210,7 +220,7 @@ class Immortal:
             done += 5
             batch = batch_of(checkpoint, 5, None, {"done": done}, clear=moved > 0)
             status = self.crowd.do(
-                lambda c, batch=batch: predictions.commit(c, one.fence, batch)  # type: ignore[misc]
+                lambda c, batch=batch: commits.commit(c, one.fence, batch)  # type: ignore[misc]
             )
             assert status is Status.ACTIVE or status in STOPPING
             checkpoint += 5

@@ -18,7 +18,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.machine import Protocol
 from tests.model.world import World
 from vidan.db.session import Database
-from vidan.domain import ALLOWED, Status
+from vidan.domain.status import ALLOWED, Status
 
 STEPS = 10_000
 STEPS_AN_EXAMPLE = 50

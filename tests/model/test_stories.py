@@ -12,7 +12,7 @@ from tests.model.played import Played, PlayedRun, Workers
 from tests.model.users import Wish
 from tests.model.world import World
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 
 
 class Story:

@@ -10,10 +10,11 @@ from sqlalchemy import Connection, text
 
 from tests.model.expected import Announcement, Expected, Refused
 from tests.model.world import COUNT, Change, Deed, World
-from vidan.domain import ENDED, Status
+from vidan.domain.status import ENDED, Status
 from vidan.errors import NotAllowedError, NotFoundError
-from vidan.services import scenarios, steering
-from vidan.services.scenarios import Created, NewScenario
+from vidan.protocol import creation
+from vidan.protocol.creation import Created, NewScenario
+from vidan.services import steering
 
 MAX_CRASHES = 2
 
@@ -65,7 +66,7 @@ def create(world: World, wishes: Sequence[Wish]) -> Deed[list[Created]]:
     """Create several in one transaction; a key that exists is answered with who has it."""
 
     def work(connection: Connection) -> list[Created]:
-        created = scenarios.create_many(connection, [wish.new() for wish in wishes])
+        created = creation.create_many(connection, [wish.new() for wish in wishes])
         connection.execute(
             text("UPDATE scenarios SET max_crashes = :max WHERE id = ANY(:ids)"),
             {"max": MAX_CRASHES, "ids": [one.id for one in created if one.new]},

@@ -18,7 +18,7 @@ from tests.model.expected import Announcement, Expected
 from tests.model.invariants import Invariants
 from tests.model.open_transactions import OpenTransaction
 from vidan.db.session import Database
-from vidan.domain import ENDED, Status
+from vidan.domain.status import ENDED, Status
 from vidan.protocol.tasks import TaskSpec, publish
 
 T = TypeVar("T")

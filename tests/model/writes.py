@@ -11,13 +11,12 @@ from sqlalchemy import Connection
 from tests.model.expected import Expected, batch_of
 from tests.model.played import Played, PlayedRun, Workers
 from tests.model.world import Change, Deed, World
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import LeaseLost
-from vidan.protocol import claims, lifecycle
-from vidan.protocol.claims import Fence
+from vidan.protocol import commits, lifecycle
+from vidan.protocol.commits import Batch
+from vidan.protocol.fences import Fence
 from vidan.protocol.lifecycle import Ending, Failed
-from vidan.services import predictions
-from vidan.services.predictions import Batch
 
 
 def _mine(world: World, fences: Sequence[Fence]) -> list[Expected]:
@@ -70,7 +69,7 @@ def commit(
 
     def work(connection: Connection) -> Status | None:
         try:
-            return predictions.commit(connection, fence, batch)
+            return commits.commit(connection, fence, batch)
         except LeaseLost:
             return None
 
@@ -194,7 +193,7 @@ def put_back(world: World, fences: Sequence[Fence]) -> Deed[set[int]]:
         world,
         "hand over",
         fences,
-        lambda c: claims.hand_over(c, fences, reason="handed over", actor="w"),
+        lambda c: lifecycle.hand_over(c, fences, reason="handed over", actor="w"),
         judge,
     )
 

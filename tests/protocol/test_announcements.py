@@ -11,16 +11,16 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.domain import Status
-from vidan.protocol import announcements, lifecycle
-from vidan.services import scenarios, steering
-from vidan.services.scenarios import NewScenario
+from vidan.domain.status import Status
+from vidan.protocol import announcements, creation, lifecycle
+from vidan.protocol.creation import NewScenario
+from vidan.services import steering
 
 
 def create(database: Database, count: int = 1) -> list[int]:
     with database.begin() as connection:
         news = [NewScenario(source=f"/{n}.mp4") for n in range(count)]
-        return [one.id for one in scenarios.create_many(connection, news)]
+        return [one.id for one in creation.create_many(connection, news)]
 
 
 def take(database: Database, limit: int = 1000) -> list[int]:

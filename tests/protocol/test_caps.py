@@ -16,12 +16,11 @@ from sqlalchemy import Connection, event, text
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
-from vidan.domain import Status
-from vidan.protocol import claims, expiry, lifecycle, tasks
+from vidan.domain.status import Status
+from vidan.protocol import claims, creation, expiry, lifecycle, tasks
 from vidan.protocol.claims import Claimed
+from vidan.protocol.creation import NewScenario
 from vidan.protocol.tasks import TaskSpec
-from vidan.services import scenarios
-from vidan.services.scenarios import NewScenario
 
 FREE = TaskSpec("free", {}, needs_source=False)
 PAIR = TaskSpec("pair", {}, needs_source=False, concurrency=2)
@@ -45,7 +44,7 @@ def publish(database: Database, *specs: TaskSpec) -> None:
 def create(database: Database, task: str, count: int = 1, **more: Any) -> list[int]:
     with database.begin() as connection:
         new = [NewScenario(task=task, **more) for _ in range(count)]
-        return [one.id for one in scenarios.create_many(connection, new)]
+        return [one.id for one in creation.create_many(connection, new)]
 
 
 def execute(database: Database, sql: str, **parameters: object) -> None:
@@ -318,7 +317,7 @@ def test_a_start_counts_again_when_a_scenario_is_tried_again(published: Database
     worker = worker_of(published)
     (claimed,) = claim(worker, 9)
     with published.begin() as connection:
-        claims.hand_over(connection, [claimed.fence], reason="test", actor="test")
+        lifecycle.hand_over(connection, [claimed.fence], reason="test", actor="test")
     assert claim(worker, 9) == []
     let_pass(published, seconds=360)
     assert len(claim(worker, 9)) == 1

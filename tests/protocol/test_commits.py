@@ -12,20 +12,21 @@ from sqlalchemy import text
 
 from tests.support.played_worker import LABELS, PlayedWorker
 from vidan.db.session import Database
-from vidan.domain import Detection, Gap, Status
+from vidan.domain.detection import Detection, Gap
+from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable, LeaseLost
-from vidan.protocol import expiry, lifecycle
-from vidan.protocol.claims import Fence
-from vidan.services import predictions, scenarios, steering, workers
-from vidan.services.predictions import Batch, Row
-from vidan.services.scenarios import NewScenario
+from vidan.protocol import commits, creation, expiry, heartbeats, lifecycle
+from vidan.protocol.commits import Batch, Row
+from vidan.protocol.creation import NewScenario
+from vidan.protocol.fences import Fence
+from vidan.services import predictions, scenarios, steering
 
 
 @pytest.fixture
 def worker(database: Database) -> PlayedWorker:
     """A worker that has an active scenario."""
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a.mp4"))
+        creation.create(connection, NewScenario(source="/a.mp4"))
     played = PlayedWorker(database)
     played.claim()
     return played
@@ -46,7 +47,7 @@ def batch(start: int, end: int) -> Batch:
 
 def commit(worker: PlayedWorker, one: Batch, fence: Fence | None = None) -> Status:
     with worker.database.begin() as connection:
-        return predictions.commit(connection, fence or fence_of(worker), one)
+        return commits.commit(connection, fence or fence_of(worker), one)
 
 
 def stored(worker: PlayedWorker) -> list[int]:
@@ -151,7 +152,7 @@ def test_nothing_is_stored_after_the_end(worker: PlayedWorker, status: Status) -
 
 def test_nothing_is_stored_before_the_start(database: Database) -> None:
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a.mp4"))
+        creation.create(connection, NewScenario(source="/a.mp4"))
     played = PlayedWorker(database)
     (claimed,) = played.take()
     with pytest.raises(LeaseLost):
@@ -199,9 +200,7 @@ def test_a_time_out_in_the_middle_of_copy_is_an_absent_database(
 
     with pytest.raises(DatabaseUnavailable), worker.database.begin() as connection:
         connection.execute(text("SET LOCAL statement_timeout = 200"))
-        predictions.commit(
-            connection, fence_of(worker), replace(batch(0, 1), rows=Waiting(rows([0])))
-        )
+        commits.commit(connection, fence_of(worker), replace(batch(0, 1), rows=Waiting(rows([0]))))
     commit(worker, batch(0, 3))
 
 
@@ -287,7 +286,7 @@ def test_all_updates_of_commits_and_heartbeats_are_hot(worker: PlayedWorker) -> 
     for frame in range(200):
         commit(worker, replace(batch(frame, frame + 1), clear_budgets=frame > 0))
         with worker.database.begin() as connection:
-            assert workers.beat(
+            assert heartbeats.beat(
                 connection,
                 worker.id,
                 state="busy",

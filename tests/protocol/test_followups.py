@@ -13,11 +13,12 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import InputRejected, NotFoundError
-from vidan.protocol import claims, expiry, followups, groups, lifecycle, tasks
+from vidan.protocol import creation, expiry, followups, groups, lifecycle, tasks
+from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, steering
-from vidan.services.scenarios import NewScenario, Scenario
+from vidan.services.scenarios import Scenario
 
 FIRST = tasks.TaskSpec("first", {}, needs_source=False)
 LATER = tasks.TaskSpec("later", {}, needs_source=False)
@@ -40,7 +41,7 @@ def worker(database: Database) -> PlayedWorker:
 
 def create(database: Database, **more: Any) -> int:
     with database.begin() as connection:
-        return scenarios.create(connection, NewScenario(task="first", **more)).id
+        return creation.create(connection, NewScenario(task="first", **more)).id
 
 
 def of_task(database: Database, task: str) -> list[Scenario]:
@@ -149,7 +150,7 @@ def test_a_transaction_that_rolls_back_has_created_nothing(
     ending = lifecycle.Ending(worker.fence, Status.COMPLETED)
     with pytest.raises(ZeroDivisionError), database.begin() as connection:
         lifecycle.finish(connection, [ending], actor="test")
-        assert followups.former(connection, former + 1) is not None
+        assert followups.predecessor(connection, former + 1) is not None
         raise ZeroDivisionError
 
     assert of_task(database, "later") == []
@@ -196,7 +197,7 @@ def test_a_spent_budget_of_crashes_is_a_failure(database: Database, worker: Play
 def test_a_key_that_is_taken_creates_none(database: Database, worker: PlayedWorker) -> None:
     create(database, then=[then(key="one"), then(key="two")], priority=1)
     with database.begin() as connection:
-        scenarios.create(connection, then(key="one"))
+        creation.create(connection, then(key="one"))
     worker.claim()
     worker.end(Status.COMPLETED)
 
@@ -214,11 +215,11 @@ def test_the_former_is_seen_as_it_stands_and_may_go(
         lifecycle.finish(connection, [ending], actor="test")
     (later,) = of_task(database, "later")
     with database.begin() as connection:
-        assert followups.former(connection, former) is None
-        seen = followups.former(connection, later.id)
-        assert seen == followups.Former(former, "first", Status.COMPLETED, {"people": 3})
+        assert followups.predecessor(connection, former) is None
+        seen = followups.predecessor(connection, later.id)
+        assert seen == followups.Predecessor(former, "first", Status.COMPLETED, {"people": 3})
         steering.delete(connection, former)
-        assert followups.former(connection, later.id) == followups.Former(former)
+        assert followups.predecessor(connection, later.id) == followups.Predecessor(former)
 
 
 def test_a_deleted_scenario_leaves_no_follow_ups(database: Database) -> None:
@@ -289,10 +290,10 @@ def test_a_member_that_is_deleted_while_the_group_is_made_is_made_anew(
     database: Database, worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     former = create(database, key="k", status=Status.INACTIVE)
-    create_many = scenarios.create_many
+    create_many = creation.create_many
     found: list[int] = []
 
-    def and_then_deleted(*arguments: Any, **more: Any) -> list[scenarios.Created]:
+    def and_then_deleted(*arguments: Any, **more: Any) -> list[creation.Created]:
         created = create_many(*arguments, **more)
         if not found:
             with database.begin() as other:
@@ -300,7 +301,7 @@ def test_a_member_that_is_deleted_while_the_group_is_made_is_made_anew(
         found.extend(one.id for one in created)
         return created
 
-    monkeypatch.setattr(scenarios, "create_many", and_then_deleted)
+    monkeypatch.setattr(creation, "create_many", and_then_deleted)
     member = NewScenario(task="first", key="k")
     made = database.retrying(lambda c: groups.create(c, [member], then("last")))
     assert [found[0], made.members[0].new] == [former, True]
@@ -383,5 +384,5 @@ def test_nothing_follows_on_a_scenario_that_is_put_back(
     worker.claim()
     assert worker.fence is not None
     with database.begin() as connection:
-        assert claims.hand_over(connection, [worker.fence], reason="test", actor="test")
+        assert lifecycle.hand_over(connection, [worker.fence], reason="test", actor="test")
     assert of_task(database, "later") == []

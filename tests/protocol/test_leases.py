@@ -17,19 +17,19 @@ from sqlalchemy import Row, text
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
-from vidan.domain import Status
-from vidan.protocol import claims, expiry, lifecycle, partitions, tasks
-from vidan.protocol.claims import Fence
+from vidan.domain.status import Status
+from vidan.protocol import claims, creation, expiry, heartbeats, lifecycle, partitions, tasks
+from vidan.protocol.creation import NewScenario
+from vidan.protocol.fences import Fence
 from vidan.protocol.transitions import Moved
 from vidan.services import predictions, scenarios, steering
-from vidan.services.scenarios import NewScenario
 
 SHORT = tasks.TaskSpec("short", {}, needs_source=False)
 
 
 def create(database: Database, *news: NewScenario) -> list[int]:
     with database.begin() as connection:
-        created = scenarios.create_many(connection, news or [NewScenario(source="/a.mp4")])
+        created = creation.create_many(connection, news or [NewScenario(source="/a.mp4")])
     return [one.id for one in created]
 
 
@@ -254,7 +254,7 @@ def test_a_scenario_without_a_source_is_bound_by_its_first_claim(database: Datab
     (claimed,) = camera.take()
     assert (claimed.fence.scenario_id, claimed.source) == (scenario_id, "rtsp://1")
     with database.begin() as connection:
-        claims.hand_over(connection, [claimed.fence], reason="leaving", actor="camera")
+        lifecycle.hand_over(connection, [claimed.fence], reason="leaving", actor="camera")
     assert row(database, scenario_id).source_bound
     assert anyone.take() == other.take() == []
     assert ids(camera.take()) == [scenario_id]
@@ -327,7 +327,7 @@ def writes_of(database: Database, fence: Fence) -> dict[str, object]:
         return {
             "start": lifecycle.start(connection, [fence], actor="w"),
             "shutting_down": lifecycle.shutting_down(connection, fence, actor="w"),
-            "hand_over": claims.hand_over(connection, [fence], reason="r", actor="w"),
+            "hand_over": lifecycle.hand_over(connection, [fence], reason="r", actor="w"),
             "fail": lifecycle.fail(connection, fence, "e", actor="w"),
             "finish": lifecycle.finish(
                 connection, [lifecycle.Ending(fence, Status.COMPLETED)], actor="w"
@@ -362,7 +362,7 @@ def test_a_scenario_claimed_again_by_the_same_worker_has_another_epoch(
     worker.claim()
     old = fence_of(worker)
     with database.begin() as connection:
-        claims.hand_over(connection, [old], reason="r", actor="w")
+        lifecycle.hand_over(connection, [old], reason="r", actor="w")
     worker.claim()
     assert fence_of(worker).epoch == old.epoch + 1
     assert writes_of(database, old) == NOTHING
@@ -380,7 +380,7 @@ def test_of_several_fences_only_the_lost_ones_are_missing(database: Database) ->
         assert lifecycle.finish(connection, endings, actor="w") == kept
         assert lifecycle.start(connection, [], actor="w") == {}
         assert lifecycle.finish(connection, [], actor="w") == set()
-        assert claims.hand_over(connection, [], reason="r", actor="w") == set()
+        assert lifecycle.hand_over(connection, [], reason="r", actor="w") == set()
 
 
 # --- start, finish, fail, hand over
@@ -535,7 +535,7 @@ def test_a_hand_over_spends_nothing_and_is_announced(database: Database) -> None
     worker.claim()
     worker.store(range(3))
     with database.begin() as connection:
-        assert claims.hand_over(connection, [fence_of(worker)], reason="leaving", actor="w") == {
+        assert lifecycle.hand_over(connection, [fence_of(worker)], reason="leaving", actor="w") == {
             scenario_id
         }
     found = row(database, scenario_id)
@@ -552,7 +552,7 @@ def test_a_hand_over_may_be_for_later(database: Database) -> None:
     worker = PlayedWorker(database)
     worker.claim()
     with database.begin() as connection:
-        claims.hand_over(connection, [fence_of(worker)], reason="away", actor="w", delay=60)
+        lifecycle.hand_over(connection, [fence_of(worker)], reason="away", actor="w", delay=60)
     found = row(database, scenario_id)
     assert (found.status, found.due) == ("init_startup", False)
     assert found.announce_at == found.not_before
@@ -564,7 +564,7 @@ def test_a_hand_over_never_undoes_a_stop(database: Database) -> None:
     worker.claim()
     stop(database, scenario_id)
     with database.begin() as connection:
-        claims.hand_over(connection, [fence_of(worker)], reason="leaving", actor="w")
+        lifecycle.hand_over(connection, [fence_of(worker)], reason="leaving", actor="w")
     found = row(database, scenario_id)
     assert (found.status, found.announce_at) == ("inactive", None)
     assert found.ended_at is not None
@@ -675,7 +675,7 @@ def test_a_release_of_very_many_charges_whatever_its_process_executed(database: 
         lifecycle.start(connection, [fences[many[-1]]], actor="w")
     with database.begin() as connection:
         assert expiry.release_worker(connection, worker.id, actor="s", executing=[many[-1]])
-        assert claims.held(connection, worker.id) == []
+        assert heartbeats.held(connection, worker.id) == []
     assert row(database, many[-1]).crashes == 1
     assert row(database, many[0]).crashes == 0
 
@@ -898,8 +898,8 @@ def test_held_tells_what_a_worker_holds(database: Database) -> None:
     worker.take(2)
     stop(database, second)
     with database.begin() as connection:
-        assert claims.held(connection, worker.id) == [
-            claims.Held(first, 1, Status.INIT_STARTUP_PROCESSING),
-            claims.Held(second, 1, Status.INIT_SHUTDOWN),
+        assert heartbeats.held(connection, worker.id) == [
+            heartbeats.Held(first, 1, Status.INIT_STARTUP_PROCESSING),
+            heartbeats.Held(second, 1, Status.INIT_SHUTDOWN),
         ]
-        assert claims.held(connection, PlayedWorker(database).id) == []
+        assert heartbeats.held(connection, PlayedWorker(database).id) == []

@@ -10,9 +10,9 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.protocol import partitions
-from vidan.services import predictions, scenarios
-from vidan.services.scenarios import NewScenario
+from vidan.protocol import creation, partitions
+from vidan.protocol.creation import NewScenario
+from vidan.services import predictions
 
 WEEK = date(2024, 1, 1)
 
@@ -67,7 +67,7 @@ def test_what_was_rolled_back_is_made_by_the_next(database: Database) -> None:
 
 def test_neither_readers_nor_a_copy_hold_it_up(database: Database, database_url: str) -> None:
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a.mp4"))
+        creation.create(connection, NewScenario(source="/a.mp4"))
         week = partitions.this_week(connection)
     with psycopg.connect(database_url) as reader, psycopg.connect(database_url) as writer:
         reader.execute("SELECT count(*) FROM predictions")
@@ -132,7 +132,7 @@ def test_a_partition_has_the_primary_key(database: Database) -> None:
 
 def test_a_scenario_of_an_older_week_keeps_its_partition(database: Database) -> None:
     with database.begin() as connection:
-        scenario_id = scenarios.create(connection, NewScenario(source="/a.mp4")).id
+        scenario_id = creation.create(connection, NewScenario(source="/a.mp4")).id
         partitions.ensure_week(connection, WEEK)
         connection.execute(text("UPDATE scenarios SET week = :week"), {"week": WEEK})
     worker = PlayedWorker(database)

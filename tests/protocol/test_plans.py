@@ -13,12 +13,22 @@ from sqlalchemy import Connection, event, text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.domain import Status
-from vidan.protocol import announcements, caps, claims, due, expiry, lifecycle, tasks
-from vidan.protocol.claims import Claimant, Fence
+from vidan.domain.status import Status
+from vidan.protocol import (
+    announcements,
+    caps,
+    claims,
+    creation,
+    expiry,
+    heartbeats,
+    lifecycle,
+    tasks,
+)
+from vidan.protocol.claims import Claimant
+from vidan.protocol.creation import NewScenario
+from vidan.protocol.fences import Fence
 from vidan.protocol.tasks import TaskSpec
-from vidan.services import events, overview, scenarios, workers
-from vidan.services.scenarios import NewScenario
+from vidan.services import events, overview, scenarios
 
 ENDED = 20_000
 WORKER = uuid.uuid4()
@@ -31,7 +41,7 @@ def grow(database: Database, knowledge: str) -> list[Fence]:
     Returns the fences of those that a worker holds.
     """
     with database.begin() as connection:
-        scenarios.create_many(connection, [NewScenario(source="/a.mp4")] * 20)
+        creation.create_many(connection, [NewScenario(source="/a.mp4")] * 20)
     held = [one.fence for one in PlayedWorker(database).take(10)]
     with database.begin() as connection:
         announcements.take_due(connection)
@@ -75,7 +85,7 @@ def claim(connection: Connection, held: Sequence[Fence]) -> bool:
 
 
 def beat(connection: Connection, held: Sequence[Fence]) -> bool:
-    found = workers.beat(connection, held[0].worker_id, state="busy", fps=0, count=True)
+    found = heartbeats.beat(connection, held[0].worker_id, state="busy", fps=0, count=True)
     return found is not None and len(found.held) == len(held)
 
 
@@ -87,7 +97,7 @@ def finish(connection: Connection, held: Sequence[Fence]) -> bool:
 # each tells whether it found what it is to find
 STEPS: dict[str, Callable[[Connection, Sequence[Fence]], object]] = {
     "claim": claim,
-    "any due": lambda c, _: due.any_due(c, ("default", "night"), ("detect",)),
+    "any due": lambda c, _: claims.any_due(c, ("default", "night"), ("detect",)),
     "announcement": lambda c, _: announcements.take_due(c) == [],
     "next due": lambda c, _: announcements.next_due(c) is None,
     "expiry": lambda c, _: expiry.expire(c, actor="test") == [],
@@ -95,12 +105,12 @@ STEPS: dict[str, Callable[[Connection, Sequence[Fence]], object]] = {
     "suspects": lambda c, held: not claims.suspects_due(c, [held[0].worker_id]),
     "overview": lambda c, held: len(overview.look(c).running) == len(held),
     "events": lambda c, _: events.read(c, events.now(c), events.Wanted(task="detect")),
-    "held": lambda c, held: len(claims.held(c, held[0].worker_id)) == len(held),
+    "held": lambda c, held: len(heartbeats.held(c, held[0].worker_id)) == len(held),
     "beat": beat,
     "start": lambda c, held: len(lifecycle.start(c, held, actor="w")) == len(held),
     "finish": finish,
     "failure": lambda c, held: lifecycle.fail(c, held[0], "broken", actor="w"),
-    "hand over": lambda c, held: claims.hand_over(c, held, reason="leaves", actor="w"),
+    "hand over": lambda c, held: lifecycle.hand_over(c, held, reason="leaves", actor="w"),
 }
 
 
@@ -165,7 +175,7 @@ def stand_behind(database: Database, knowledge: str, task: str) -> None:
     with database.begin() as connection:
         tasks.publish(connection, SMALL)
         few = [NewScenario(task=name, queue=q) for name in ("small", "capped") for q in QUEUES]
-        scenarios.create_many(connection, few * 5)
+        creation.create_many(connection, few * 5)
     PlayedWorker(database, tasks=("small",)).take(5)
     with database.begin() as connection:
         if knowledge == "from before it grew":
@@ -228,7 +238,7 @@ def test_what_is_held_of_a_task_is_counted_without_the_rows_of_others(
 ) -> None:
     with database.begin() as connection:
         tasks.publish(connection, SMALL)
-        scenarios.create_many(connection, [NewScenario(task="capped")] * 5)
+        creation.create_many(connection, [NewScenario(task="capped")] * 5)
     PlayedWorker(database, tasks=("capped",)).take(2)
     grow(database, knowledge)
     with database.begin() as connection:
@@ -283,8 +293,8 @@ def burst(database: Database) -> PlayedWorker:
             {"ended": ENDED},
         )
         connection.execute(text("ANALYZE"))
-        scenarios.create_many(connection, [NewScenario(task="small")] * MANY)
-        scenarios.create_many(connection, [NewScenario(source="/a.mp4")] * MANY)
+        creation.create_many(connection, [NewScenario(task="small")] * MANY)
+        creation.create_many(connection, [NewScenario(source="/a.mp4")] * MANY)
     return PlayedWorker(database, tasks=("small", "capped"))
 
 
@@ -315,5 +325,5 @@ def test_whether_any_is_due_reads_none_of_another_task(
     burst: PlayedWorker, guarded: Database
 ) -> None:
     with guarded.begin() as connection:
-        assert not due.any_due(connection, QUEUES, ("capped",))
+        assert not claims.any_due(connection, QUEUES, ("capped",))
         assert rows_read(connection) < 100

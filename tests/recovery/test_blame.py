@@ -14,13 +14,14 @@ from sqlalchemy.exc import DBAPIError
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import DatabaseUnavailable
+from vidan.protocol import commits, creation
 from vidan.protocol.claims import Claimed
-from vidan.run import committer as commits
-from vidan.run.committer import Committer, Done, RunControl
-from vidan.services import predictions, scenarios
-from vidan.services.scenarios import NewScenario
+from vidan.protocol.creation import NewScenario
+from vidan.run import committer as committer_module
+from vidan.run.committer import Committer, Done
+from vidan.run.control import RunControl
 
 AWAY = (
     "08000", "08006", "25006", "25P03", "25P04", "40001", "40P01", "53000", "53100", "53200",
@@ -77,7 +78,7 @@ def test_a_server_that_became_a_standby_is_left(database: Database) -> None:
 @pytest.fixture
 def worker(database: Database) -> PlayedWorker:
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a.mp4"))
+        creation.create(connection, NewScenario(source="/a.mp4"))
     return PlayedWorker(database)
 
 
@@ -146,7 +147,7 @@ def test_a_process_that_was_stopped_within_its_commit_commits_again(
     committer: Committer, database: Database, control: RunControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped between UPDATE and COPY for longer than a transaction may lie idle."""
-    copy, stops = predictions._copy, [0.3]
+    copy, stops = commits._copy, [0.3]
 
     def stopped(connection: object, *rest: object) -> None:
         if stops:
@@ -154,7 +155,7 @@ def test_a_process_that_was_stopped_within_its_commit_commits_again(
             time.sleep(stops.pop())
         copy(connection, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(predictions, "_copy", stopped)
+    monkeypatch.setattr(commits, "_copy", stopped)
     store(committer, 0)
     committer.flush()
     assert (stored(database), control.interruption) == (1, None)
@@ -171,8 +172,8 @@ def test_what_waits_is_bounded_by_its_size_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Few frames may hold very many detections: neither memory nor one commit takes them all."""
-    monkeypatch.setattr(commits, "BUFFER_BYTES", 600_000)
-    monkeypatch.setattr(commits, "COMMIT_BYTES", 250_000)
+    monkeypatch.setattr(committer_module, "BUFFER_BYTES", 600_000)
+    monkeypatch.setattr(committer_module, "COMMIT_BYTES", 250_000)
     crowd = [Detection((1.0, 2.0, 3.0, 4.0), "person", 0.5)] * 1000
     added: list[int] = []
 
@@ -201,15 +202,15 @@ def test_after_an_outage_no_commit_is_larger_than_a_statement_may_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What had come together would take longer than the time-out, again and again."""
-    monkeypatch.setattr(commits, "COMMIT_FRAMES", 50)
+    monkeypatch.setattr(committer_module, "COMMIT_FRAMES", 50)
     sizes: list[int] = []
-    commit = predictions.commit
+    commit = commits.commit
 
-    def noting(connection: object, fence: object, batch: predictions.Batch) -> object:
+    def noting(connection: object, fence: object, batch: commits.Batch) -> object:
         sizes.append(len(batch.rows))
         return commit(connection, fence, batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(predictions, "commit", noting)
+    monkeypatch.setattr(commits, "commit", noting)
     with database.begin() as connection:
         connection.execute(text("SELECT 1 FROM scenarios FOR UPDATE"))
         for frame in range(500):

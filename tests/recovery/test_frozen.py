@@ -17,7 +17,7 @@ from sqlalchemy import Connection, text
 from tests.support import recovery
 from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.services import scenarios, steering
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import recovery
 from tests.support.cluster import Cluster
-from vidan.domain import Status
+from vidan.domain.status import Status
 
 BUSY = 5.0
 """Seconds that a busy machine may need at worst; to wait for the end of a lease takes 10 s."""

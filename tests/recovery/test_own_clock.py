@@ -17,7 +17,7 @@ from tests.support.processes import eventually
 from tests.support.silent_proxy import SilentProxy
 from vidan.db.session import Database
 from vidan.domain.worker import WorkerOptions
-from vidan.services import workers
+from vidan.protocol import heartbeats
 from vidan.worker import lease as lease_module
 from vidan.worker.lease import Lease, Measured
 
@@ -38,7 +38,7 @@ def lease(
     proxy: SilentProxy, ended: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Lease]:
     """A short lease that is renewed every half second, over the proxy."""
-    for module in (lease_module, workers):
+    for module in (lease_module, heartbeats):
         monkeypatch.setattr(module, "LEASE_SECONDS", LEASE_SECONDS)
     monkeypatch.setattr(lease_module, "MARGIN_SECONDS", MARGIN_SECONDS)
     monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.5)

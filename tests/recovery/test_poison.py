@@ -16,14 +16,15 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
 from vidan.orchestrator import Orchestrator
-from vidan.protocol import announcements
+from vidan.protocol import announcements, creation
+from vidan.protocol.creation import NewScenario
 from vidan.run.run import Run
 from vidan.services import scenarios
-from vidan.services.scenarios import NewScenario
-from vidan.supervisor.supervisor import Post, Release, Supervisor
+from vidan.supervisor.post import Post, Release
+from vidan.supervisor.supervisor import Supervisor
 from vidan.tasks.app import Vidan
 from vidan.worker.lease import Lease
 from vidan.worker.worker import Worker
@@ -62,7 +63,7 @@ def worker(settings: Settings) -> Iterator[Worker]:
 def create(database: Database, count: int = 1) -> list[int]:
     news = [NewScenario(task="echo", params={"value": n}) for n in range(count)]
     with database.begin() as connection:
-        return [one.id for one in scenarios.create_many(connection, news)]
+        return [one.id for one in creation.create_many(connection, news)]
 
 
 def get(database: Database, scenario_id: int) -> scenarios.Scenario:
@@ -195,7 +196,7 @@ def test_a_release_that_is_refused_ends_no_supervisor(
 def create_sourced(database: Database, count: int = 1) -> list[int]:
     with database.begin() as connection:
         news = [NewScenario(source=f"/{n}.mp4") for n in range(count)]
-        return [one.id for one in scenarios.create_many(connection, news)]
+        return [one.id for one in creation.create_many(connection, news)]
 
 
 def test_what_another_is_about_to_announce_makes_nobody_spin(

@@ -24,11 +24,11 @@ from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.played_worker import PlayedWorker
 from tests.support.ports import free_port
 from tests.support.processes import eventually
-from vidan import outages
+from vidan import backoff
 from vidan.cli import following
 from vidan.cli.terminal.output import Output
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable
 
 PROMISE = 5.0
@@ -204,7 +204,7 @@ def test_a_wait_does_not_wait_for_ever(
     embedded_cluster: Cluster, postgres: DurablePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An outage that lasts ends it in one line, though half a minute is not waited for here."""
-    monkeypatch.setattr(outages, "OUTAGE_SECONDS", 1.0)
+    monkeypatch.setattr(backoff, "OUTAGE_SECONDS", 1.0)
     scenario_id = embedded_cluster.create()
     database = Database(embedded_cluster.database.url, guarded=True)
     going = threading.Timer(0.5, postgres.go)

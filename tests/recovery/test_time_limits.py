@@ -21,8 +21,9 @@ from vidan.db import session
 from vidan.db.bounded import SILENCE_SECONDS
 from vidan.db.session import Database
 from vidan.errors import DatabaseUnavailable
-from vidan.services import predictions, scenarios
-from vidan.services.scenarios import NewScenario
+from vidan.protocol import commits, creation
+from vidan.protocol.creation import NewScenario
+from vidan.services import scenarios
 
 HEADROOM = 15.0
 """For a machine that stands still for a while. Without an end they wait for 30 s at least."""
@@ -48,7 +49,7 @@ def test_each_wait_has_an_end(
 ) -> None:
     monkeypatch.setattr(session, "IDLE_SECONDS", 0.0)  # as if each connection had lain for a while
     with Database(database_url).begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a.mp4"))
+        creation.create(connection, NewScenario(source="/a.mp4"))
     deaf = socket.create_server(("127.0.0.1", 0))  # it takes connections and never answers
     guarded = Database(database_url, guarded=True)
     through = Database(proxy.url, guarded=True)
@@ -137,7 +138,7 @@ def test_a_commit_that_falls_silent_in_its_copy_is_tried_again(
     """Its first session still holds the row's lock, and waits for the rest of the COPY for ever."""
     database = Database(database_url)
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a.mp4"))
+        creation.create(connection, NewScenario(source="/a.mp4"))
     worker = PlayedWorker(database)
     scenario_id = worker.claim()
     fence = worker.fence
@@ -145,8 +146,8 @@ def test_a_commit_that_falls_silent_in_its_copy_is_tried_again(
     guarded = Database(proxy.url, guarded=True, application_name=str(worker.id))
     silenced: list[int] = []
 
-    class Rows(list[predictions.Row]):
-        def __iter__(self) -> Iterator[predictions.Row]:
+    class Rows(list[commits.Row]):
+        def __iter__(self) -> Iterator[commits.Row]:
             for number, row in enumerate(super().__iter__()):
                 if number == len(self) - 1 and not silenced:
                     silenced.append(proxy.silence())
@@ -154,14 +155,14 @@ def test_a_commit_that_falls_silent_in_its_copy_is_tried_again(
 
     boxes = [float(edge) for edge in range(40)]
     rows = Rows(
-        predictions.Row(frame, frame * 40, [0] * 10, [0.5] * 10, boxes) for frame in range(2_000)
+        commits.Row(frame, frame * 40, [0] * 10, [0.5] * 10, boxes) for frame in range(2_000)
     )
-    batch = predictions.Batch(0, 2_000, None, "{}", ("person",), rows)
+    batch = commits.Batch(0, 2_000, None, "{}", ("person",), rows)
     started = time.monotonic()
     with pytest.raises(DatabaseUnavailable):
-        guarded.retrying(lambda connection: predictions.commit(connection, fence, batch))
+        guarded.retrying(lambda connection: commits.commit(connection, fence, batch))
     assert database_sessions(database, worker) == ["active"]  # in the COPY, its lock held
-    guarded.retrying(lambda connection: predictions.commit(connection, fence, batch))
+    guarded.retrying(lambda connection: commits.commit(connection, fence, batch))
     assert time.monotonic() - started < SILENCE_SECONDS + HEADROOM
     assert silenced == [1]
     with database.begin() as connection:

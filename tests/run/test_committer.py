@@ -14,7 +14,8 @@ from sqlalchemy import Connection, text
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
-from vidan.domain import Detection, Gap, Status
+from vidan.domain.detection import Detection, Gap
+from vidan.domain.status import Status
 from vidan.errors import (
     CommitFailed,
     HandOver,
@@ -23,19 +24,20 @@ from vidan.errors import (
     RunInterrupted,
     RunStopped,
 )
-from vidan.protocol import claims, lifecycle
+from vidan.protocol import creation, lifecycle
 from vidan.protocol.claims import Claimed
+from vidan.protocol.creation import NewScenario
 from vidan.run import committer as commits
-from vidan.run.committer import Committer, Done, LabelNames, RunControl
+from vidan.run.committer import Committer, Done, LabelNames
+from vidan.run.control import RunControl
 from vidan.services import predictions, scenarios, steering
-from vidan.services.scenarios import NewScenario
 
 
 @pytest.fixture
 def worker(database: Database) -> PlayedWorker:
     """A worker; `claimed` is the active scenario that it has."""
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a.mp4"))
+        creation.create(connection, NewScenario(source="/a.mp4"))
     return PlayedWorker(database)
 
 
@@ -184,7 +186,7 @@ def test_a_lost_lease_ends_the_run_and_stores_nothing(
     worker: PlayedWorker,
 ) -> None:
     with database.begin() as connection:
-        claims.hand_over(connection, [claimed.fence], reason="r", actor="w")
+        lifecycle.hand_over(connection, [claimed.fence], reason="r", actor="w")
     committer.add(done(committer, [0]))
     with pytest.raises(LeaseLost):
         committer.flush()

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import RejectedTask
 from vidan.run.own_predictions import OwnPredictions
 

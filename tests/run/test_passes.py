@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.videos import encode
 from vidan import Run, Vidan
-from vidan.domain import Status
-from vidan.testing.stack import Stack
+from vidan.domain.status import Status
+from vidan.tasks.app import Stack
 
 FRAMES = 20
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from tests.support.processes import eventually
 from vidan.detection.batcher import Batcher, Seat
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import HandOver, TimeLimitExceeded, VidanError
-from vidan.run.committer import Committer, Done, LabelNames, RunControl
+from vidan.run.committer import Committer, Done, LabelNames
+from vidan.run.control import RunControl
 from vidan.run.pipeline import Pipeline
 from vidan.video.frames import FrameBatch
 

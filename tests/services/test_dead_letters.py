@@ -9,7 +9,7 @@ import pytest
 from vidan.broker.base import Received
 from vidan.db.session import Database
 from vidan.errors import NotFoundError
-from vidan.inbox import usable
+from vidan.inbox import scenario_ids
 from vidan.services import dead_letters
 from vidan.services.dead_letters import NewLetter
 
@@ -104,8 +104,8 @@ def test_poison_is_put_aside_and_the_rest_is_used(database: Database) -> None:
         Received("scenarios", 0, offset, 1_700_000_000_000, None, payload)
         for offset, payload in enumerate([*POISON, b'{"v": 1, "scenario_id": 42, "new": 1}'])
     ]
-    assert usable(database, received) == [42]
-    assert usable(database, received) == [42]  # received again: nothing is kept twice
+    assert scenario_ids(database, received) == [42]
+    assert scenario_ids(database, received) == [42]  # received again: nothing is kept twice
     with database.begin() as connection:
         kept = dead_letters.find(connection, limit=100)
     assert [one.payload for one in kept] == POISON[::-1]

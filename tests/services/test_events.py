@@ -12,10 +12,11 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.domain import Status
-from vidan.services import events, scenarios, steering
+from vidan.domain.status import Status
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
+from vidan.services import events, steering
 from vidan.services.events import Event, Position, Wanted
-from vidan.services.scenarios import NewScenario
 
 ALL = Wanted()
 
@@ -54,7 +55,7 @@ def create(database: Database) -> Create:
     def made(count: int = 1) -> list[int]:
         with database.begin() as connection:
             new = [NewScenario(source="/a.mp4")] * count
-            return [one.id for one in scenarios.create_many(connection, new)]
+            return [one.id for one in creation.create_many(connection, new)]
 
     return made
 
@@ -72,7 +73,7 @@ class Late:
         self.open.append(transaction)
         new = [NewScenario(source="/late.mp4")] * count
         with connection.begin_nested() if nested else ExitStack():
-            return transaction, [one.id for one in scenarios.create_many(connection, new)]
+            return transaction, [one.id for one in creation.create_many(connection, new)]
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_one_that_ends_after_many_pages_were_skipped_is_not_missed(
 ) -> None:
     create(1)
     with pytest.raises(RuntimeError), database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/never.mp4"))
+        creation.create(connection, NewScenario(source="/never.mp4"))
         raise RuntimeError
     create(1)
     monkeypatch.setattr(events, "SKIPPED_AT_ONCE", 2)
@@ -181,9 +182,9 @@ def test_one_that_ends_after_many_pages_were_skipped_is_not_missed(
         looks.append([])
         if len(looks) == 2:
             with database.begin() as connection:
-                scenarios.create(connection, NewScenario(source="/b.mp4"))
+                creation.create(connection, NewScenario(source="/b.mp4"))
                 looks[1] = late.create()[1]
-                scenarios.create(connection, NewScenario(source="/b.mp4"))
+                creation.create(connection, NewScenario(source="/b.mp4"))
         return look(*arguments)
 
     monkeypatch.setattr(events, "_look", meanwhile)
@@ -197,7 +198,7 @@ def test_one_that_ends_after_many_pages_were_skipped_is_not_missed(
 def test_what_was_rolled_back_is_forgotten(database: Database, create: Create) -> None:
     reader = Reader(database).from_now_on()
     with pytest.raises(RuntimeError), database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/never.mp4"))
+        creation.create(connection, NewScenario(source="/never.mp4"))
         raise RuntimeError
     kept = create()
     assert reader.ids() == kept

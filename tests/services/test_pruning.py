@@ -16,11 +16,12 @@ from sqlalchemy import text
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
-from vidan.domain import Gap, Status
+from vidan.domain.detection import Gap
+from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable, NotAllowedError, Pruned
-from vidan.protocol import partitions
+from vidan.protocol import creation, partitions
+from vidan.protocol.creation import NewScenario
 from vidan.services import predictions, pruning, scenarios, steering
-from vidan.services.scenarios import NewScenario
 
 OLD = date(2024, 1, 1)
 NEWER = date(2024, 1, 8)
@@ -32,7 +33,7 @@ def created(database: Database, week: date, *, status: Status) -> int:
     with database.begin() as connection:
         partitions.ensure_week(connection, week)
         new = NewScenario(source="/a.mp4", status=status)
-        scenario_id = scenarios.create(connection, new).id
+        scenario_id = creation.create(connection, new).id
         connection.execute(
             text("UPDATE scenarios SET week = :week WHERE id = :id"),
             {"week": week, "id": scenario_id},
@@ -211,7 +212,7 @@ def test_a_run_of_another_week_commits_meanwhile(database: Database) -> None:
     stored(database, NEWER, ends=None)
     worker = PlayedWorker(database, "other")
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/b.mp4"))
+        creation.create(connection, NewScenario(source="/b.mp4"))
     running = worker.claim()
     stop = threading.Event()
     commits: list[int] = []

@@ -17,12 +17,14 @@ from sqlalchemy import Connection, text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.domain import ENDED, HELD, RUNNING, STOPPING, Gap, Status
+from vidan.domain.bounds import MAX_ID
+from vidan.domain.detection import Gap
+from vidan.domain.status import ENDED, HELD, RUNNING, STOPPING, Status
 from vidan.errors import InputRejected, NotAllowedError, NotFoundError
-from vidan.protocol import lifecycle, partitions, tasks
+from vidan.protocol import creation, lifecycle, partitions, tasks
+from vidan.protocol.creation import NewScenario
 from vidan.run.run import Run
 from vidan.services import predictions, scenarios, steering
-from vidan.services.scenarios import MAX_ID, NewScenario
 from vidan.tasks.app import Vidan
 
 VIDEO = NewScenario(source="/videos/clip.mp4")
@@ -30,7 +32,7 @@ VIDEO = NewScenario(source="/videos/clip.mp4")
 
 def create(database: Database, new: NewScenario = VIDEO) -> int:
     with database.begin() as connection:
-        return scenarios.create(connection, new).id
+        return creation.create(connection, new).id
 
 
 def get(database: Database, scenario_id: int) -> scenarios.Scenario:
@@ -139,39 +141,39 @@ def test_many_are_created_in_their_order(database: Database) -> None:
         for n in range(2000)
     ]
     with database.begin() as connection:
-        created = scenarios.create_many(connection, news)
+        created = creation.create_many(connection, news)
         assert all(one.new for one in created)
         ids = [one.id for one in created]
         assert ids == sorted(ids)
         found = scenarios.find(connection, ids=ids, limit=5000, newest_first=False)
         assert [one.source for one in found] == [new.source for new in news]
-        assert scenarios.create_many(connection, []) == []
+        assert creation.create_many(connection, []) == []
 
 
 def test_a_repeated_key_returns_the_scenario_that_has_it(database: Database) -> None:
     first = create(database, replace(VIDEO, key="k"))
     with database.begin() as connection:
         news = [replace(VIDEO, key=key) for key in ("k", "l", None, "l")]
-        again = scenarios.create_many(connection, news)
-        assert again[0] == scenarios.Created(first, new=False)
+        again = creation.create_many(connection, news)
+        assert again[0] == creation.Created(first, new=False)
         assert [one.new for one in again] == [False, True, True, False]
         assert again[1].id == again[3].id
         assert len(scenarios.history(connection, first)) == 1
 
 
 def test_a_key_that_two_create_at_once_is_one_scenario(database: Database) -> None:
-    created: list[scenarios.Created] = []
+    created: list[creation.Created] = []
     barrier = threading.Barrier(2)
 
     def second() -> None:
         barrier.wait()
         with database.begin() as connection:
-            created.append(scenarios.create(connection, replace(VIDEO, key="k")))
+            created.append(creation.create(connection, replace(VIDEO, key="k")))
 
     thread = threading.Thread(target=second)
     thread.start()
     with database.begin() as connection:
-        created.append(scenarios.create(connection, replace(VIDEO, key="k")))
+        created.append(creation.create(connection, replace(VIDEO, key="k")))
         barrier.wait()
         threading.Event().wait(0.1)  # the second waits for this transaction by now
     thread.join()
@@ -185,7 +187,7 @@ def test_a_key_whose_scenario_is_deleted_meanwhile_makes_a_new_one(
 ) -> None:
     first = create(database, replace(VIDEO, key="k", status=Status.INACTIVE))
     looked: list[int] = []
-    look = scenarios._ids_of_keys
+    look = creation._ids_of_keys
 
     def deleted_after_a_look(connection: Connection, keys: Collection[str]) -> dict[str, int]:
         if not looked:  # another has created it since, so that the insert meets its key
@@ -197,8 +199,8 @@ def test_a_key_whose_scenario_is_deleted_meanwhile_makes_a_new_one(
                 steering.delete(other, first)
         return look(connection, keys)
 
-    monkeypatch.setattr(scenarios, "_ids_of_keys", deleted_after_a_look)
-    created = database.retrying(lambda c: scenarios.create(c, replace(VIDEO, key="k")))
+    monkeypatch.setattr(creation, "_ids_of_keys", deleted_after_a_look)
+    created = database.retrying(lambda c: creation.create(c, replace(VIDEO, key="k")))
     assert created.new
     assert created.id > first
 
@@ -206,7 +208,7 @@ def test_a_key_whose_scenario_is_deleted_meanwhile_makes_a_new_one(
 def test_ids_follow_the_order_given_whatever_the_keys(database: Database) -> None:
     with database.begin() as connection:
         news = [replace(VIDEO, key=key) for key in ("c", None, "a", None, "b")]
-        found = [one.id for one in scenarios.create_many(connection, news)]
+        found = [one.id for one in creation.create_many(connection, news)]
     assert found == sorted(found)
 
 
@@ -249,7 +251,7 @@ def test_what_can_not_be_is_refused_before_a_row_is_written(
     database: Database, new: NewScenario
 ) -> None:
     with pytest.raises(InputRejected), database.begin() as connection:
-        scenarios.create_many(connection, [VIDEO, new])
+        creation.create_many(connection, [VIDEO, new])
     with database.begin() as connection:
         assert scenarios.find(connection) == []
 
@@ -275,7 +277,7 @@ def test_params_that_jsonb_does_not_take_are_refused(
     with database.begin() as connection:
         tasks.publish(connection, [ANYTHING])
         with pytest.raises(InputRejected):
-            scenarios.create(connection, NewScenario(task="anything", params=params))
+            creation.create(connection, NewScenario(task="anything", params=params))
 
 
 DATED: dict[str, tuple[object, object]] = {
@@ -303,9 +305,9 @@ def test_dates_and_durations_are_checked_as_the_worker_will(database: Database, 
     right, wrong = DATED[param]
     with database.begin() as connection:
         tasks.publish(connection, [app.tasks["dated"].spec])
-        scenarios.create(connection, NewScenario(task="dated", params={param: right}))
+        creation.create(connection, NewScenario(task="dated", params={param: right}))
         with pytest.raises(InputRejected):
-            scenarios.create(connection, NewScenario(task="dated", params={param: wrong}))
+            creation.create(connection, NewScenario(task="dated", params={param: wrong}))
 
 
 Capitalised = Annotated[str, Field(pattern=r"^\p{Lu}\p{L}+$")]
@@ -335,23 +337,23 @@ def test_patterns_that_only_pydantic_knows_are_left_to_the_worker(database: Data
     ]
     with database.begin() as connection:
         tasks.publish(connection, [app.tasks["named"].spec])
-        scenarios.create(connection, NewScenario(task="named", params=given))
+        creation.create(connection, NewScenario(task="named", params=given))
         for one in wrong:
             with pytest.raises(InputRejected, match=next(iter(one))):
-                scenarios.create(connection, NewScenario(task="named", params=given | one))
+                creation.create(connection, NewScenario(task="named", params=given | one))
 
 
 def test_a_published_task_gives_its_own_defaults(database: Database) -> None:
     with database.begin() as connection:
         tasks.publish(connection, [ANYTHING])
         large = {"x": "y" * 1_000_000, "n": 2**70, "none": None}
-        scenario_id = scenarios.create(connection, NewScenario(task="anything", params=large)).id
+        scenario_id = creation.create(connection, NewScenario(task="anything", params=large)).id
         found = scenarios.get(connection, scenario_id)
         assert (found.params, found.max_attempts) == (large, 1)
         with pytest.raises(InputRejected, match="takes no source"):
-            scenarios.create(connection, NewScenario(task="anything", source="/a.mp4"))
+            creation.create(connection, NewScenario(task="anything", source="/a.mp4"))
         with pytest.raises(NotFoundError, match="no task 'no-such'") as refused:
-            scenarios.create(connection, NewScenario(task="no-such"))
+            creation.create(connection, NewScenario(task="no-such"))
         assert "there are anything, detect." in (refused.value.hint or "")
 
 
@@ -399,7 +401,7 @@ def test_find_filters_and_pages(database: Database) -> None:
     with database.begin() as connection:
         ids = [
             one.id
-            for one in scenarios.create_many(
+            for one in creation.create_many(
                 connection,
                 [
                     NewScenario(
@@ -684,4 +686,4 @@ def test_a_required_param_is_asked_for_when_none_is_given(database: Database) ->
     with database.begin() as connection:
         tasks.publish(connection, [tasks.TaskSpec("needy", schema, needs_source=False)])
     with pytest.raises(InputRejected, match="x"), database.begin() as connection:
-        scenarios.create(connection, NewScenario(task="needy"))
+        creation.create(connection, NewScenario(task="needy"))

@@ -9,11 +9,12 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.domain import DesiredState, Status
+from vidan.domain.status import DesiredState, Status
+from vidan.domain.worker import LEASE_SECONDS
 from vidan.errors import NotFoundError
-from vidan.protocol import claims
+from vidan.protocol import creation, heartbeats
+from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, workers
-from vidan.services.scenarios import NewScenario
 
 
 def seconds_left(database: Database, worker: PlayedWorker) -> float:
@@ -25,14 +26,16 @@ def seconds_left(database: Database, worker: PlayedWorker) -> float:
         return float(found.scalar_one())
 
 
-def beat(database: Database, worker: PlayedWorker, *, count: bool = False) -> workers.Beat | None:
+def beat(
+    database: Database, worker: PlayedWorker, *, count: bool = False
+) -> heartbeats.Beat | None:
     with database.begin() as connection:
-        return workers.beat(connection, worker.id, state="busy", fps=12.25, count=count)
+        return heartbeats.beat(connection, worker.id, state="busy", fps=12.25, count=count)
 
 
 def test_a_registration_has_a_lease(database: Database) -> None:
     worker = PlayedWorker(database, queues=("a", "b"), tasks=("t",), source="rtsp://1")
-    assert 0 < seconds_left(database, worker) <= claims.LEASE_SECONDS
+    assert 0 < seconds_left(database, worker) <= LEASE_SECONDS
     with database.begin() as connection:
         (found,) = workers.find(connection)
     assert (found.id, found.name, found.state) == (worker.id, "cpu-0@test", "idle")
@@ -45,21 +48,21 @@ def test_a_lease_is_renewed_only_while_it_has_not_ended(database: Database) -> N
     worker = PlayedWorker(database)
     worker.let_lease_end(-2)
     assert beat(database, worker)
-    assert seconds_left(database, worker) > claims.LEASE_SECONDS - 1
+    assert seconds_left(database, worker) > LEASE_SECONDS - 1
     worker.let_lease_end(0)
     assert beat(database, worker) is None
     worker.let_lease_end(-2)
     with database.begin() as connection:
-        workers.sign_off(connection, worker.id)
+        heartbeats.sign_off(connection, worker.id)
     assert beat(database, worker) is None
     with database.begin() as connection:
         nobody = uuid.uuid4()
-        assert workers.beat(connection, nobody, state="idle", fps=0, count=False) is None
+        assert heartbeats.beat(connection, nobody, state="idle", fps=0, count=False) is None
 
 
 def test_a_worker_shows_what_it_holds(database: Database) -> None:
     with database.begin() as connection:
-        created = scenarios.create_many(
+        created = creation.create_many(
             connection, [NewScenario(source="/a"), NewScenario(source="/b")]
         )
     worker = PlayedWorker(database)
@@ -91,7 +94,7 @@ def test_who_is_gone_is_shown_only_if_asked_for(database: Database) -> None:
     ended, signed_off, alive = (PlayedWorker(database, name) for name in "abc")
     ended.let_lease_end()
     with database.begin() as connection:
-        workers.sign_off(connection, signed_off.id)
+        heartbeats.sign_off(connection, signed_off.id)
         assert [one.id for one in workers.find(connection)] == [alive.id]
         everyone = workers.find(connection, alive_only=False)
         assert [(one.name, one.state, one.alive) for one in everyone] == [
@@ -124,12 +127,12 @@ def test_a_worker_that_is_not_there_is_not_found(database: Database, wanted: str
 
 def test_who_is_long_gone_and_holds_nothing_is_forgotten(database: Database) -> None:
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a"))
+        creation.create(connection, NewScenario(source="/a"))
     holding, gone, recent, alive = (PlayedWorker(database, name) for name in "abcd")
     holding.take()
     with database.begin() as connection:
         for one in (holding, gone, recent):
-            workers.sign_off(connection, one.id)
+            heartbeats.sign_off(connection, one.id)
         connection.execute(
             text("UPDATE workers SET seen_at = now() - interval '8 d' WHERE name <> 'c'")
         )
@@ -142,9 +145,9 @@ def test_a_heartbeat_renews_and_reads_what_is_held(database: Database) -> None:
     PlayedWorker(database, "another")
     worker = PlayedWorker(database)
 
-    assert beat(database, worker) == workers.Beat(DesiredState.RUNNING, [], None)
+    assert beat(database, worker) == heartbeats.Beat(DesiredState.RUNNING, [], None)
     with database.begin() as connection:
-        scenarios.create_many(connection, [NewScenario(source="/a.mp4")] * 3)
+        creation.create_many(connection, [NewScenario(source="/a.mp4")] * 3)
     taken = [one.fence for one in worker.take(2)]
     worker.let_lease_end(-2)
     found = beat(database, worker, count=True)
@@ -154,6 +157,6 @@ def test_a_heartbeat_renews_and_reads_what_is_held(database: Database) -> None:
     ]
     assert {one.status for one in found.held} == {Status.INIT_STARTUP_PROCESSING}
     assert found.live == 2
-    assert seconds_left(database, worker) > claims.LEASE_SECONDS - 1
+    assert seconds_left(database, worker) > LEASE_SECONDS - 1
     worker.let_lease_end(0)
     assert beat(database, worker, count=True) is None

@@ -12,8 +12,8 @@ import torch
 
 from vidan.detection import cache as detectors
 from vidan.detection import device as device_module
+from vidan.detection.building import device_lost
 from vidan.detection.cache import DetectorCache
-from vidan.detection.detector import device_lost
 from vidan.detection.device import find, require, works
 from vidan.errors import DeviceLost, VidanError
 from vidan.supervisor import devices

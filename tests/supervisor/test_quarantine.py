@@ -15,7 +15,7 @@ from tests.support import videos
 from tests.support.cluster import APPS, SAMPLE, SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually
 from tests.support.supervising import running
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
 from vidan.supervisor import supervisor as supervisor_module
 from vidan.supervisor.supervisor import Supervisor

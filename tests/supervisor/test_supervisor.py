@@ -22,7 +22,8 @@ from tests.support.supervising import running
 from vidan.config import Settings
 from vidan.detection.batcher import Batcher
 from vidan.detection.cache import DetectorCache
-from vidan.domain import Detection, Status
+from vidan.domain.detection import Detection
+from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import DatabaseUnavailable, InputRejected, SchemaMismatch
 from vidan.processes import lifeline
@@ -32,7 +33,8 @@ from vidan.protocol import claims
 from vidan.supervisor import devices
 from vidan.supervisor import supervisor as supervisor_module
 from vidan.supervisor.devices import posts
-from vidan.supervisor.supervisor import Post, Supervisor, supervise
+from vidan.supervisor.post import Post
+from vidan.supervisor.supervisor import Supervisor, supervise
 from vidan.worker.lease import Lease, Measured
 
 

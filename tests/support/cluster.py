@@ -18,13 +18,15 @@ from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.processes import eventually
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.domain import ENDED, Status
+from vidan.domain.status import ENDED, Status
 from vidan.domain.worker import WorkerOptions
 from vidan.processes import lifeline
 from vidan.processes.lifeline import Child
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
 from vidan.services import predictions, scenarios
 from vidan.services.predictions import StoredFrame
-from vidan.services.scenarios import NewScenario, Scenario
+from vidan.services.scenarios import Scenario
 
 APPS = Path(__file__).parent / "apps"
 SAMPLE = Path(__file__).parents[2] / "vidan" / "samples" / "pedestrians.mp4"
@@ -79,7 +81,7 @@ class Cluster:
         if new.get("task") not in ("add", "sleep", "die", "reject", "deaf", "pair", "paced"):
             new.setdefault("source", str(SAMPLE))
         with self.database.begin() as connection:
-            return scenarios.create(connection, NewScenario(**new)).id
+            return creation.create(connection, NewScenario(**new)).id
 
     def get(self, scenario_id: int) -> Scenario:
         """Return a scenario."""

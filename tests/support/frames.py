@@ -11,8 +11,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vidan.domain import Gap
-from vidan.video.frames import open_source
+from vidan.domain.detection import Gap
+from vidan.video.opening import open_source
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from sqlalchemy import text
 
 from vidan.db.session import Database
-from vidan.domain import Gap, Status
-from vidan.protocol import claims, lifecycle
-from vidan.services import predictions, workers
+from vidan.domain.detection import Gap
+from vidan.domain.status import Status
+from vidan.protocol import claims, commits, fences, heartbeats, lifecycle
 
 LABELS = ("person", "car")
 
@@ -37,13 +37,13 @@ class PlayedWorker:
             self.id, name, queues, tasks, source, suspects, only_suspects
         )
         with database.begin() as connection:
-            workers.register(
+            heartbeats.register(
                 connection,
-                workers.Registration(
+                heartbeats.Registration(
                     self.id, name, "test", os.getpid(), "cpu", 1, queues, tasks, source
                 ),
             )
-        self.fence: claims.Fence | None = None
+        self.fence: fences.Fence | None = None
         self.checkpoint = 0
 
     def take(
@@ -84,7 +84,7 @@ class PlayedWorker:
         """Store frames with `found` detections each; odd ones are cars."""
         assert self.fence is not None
         rows = [
-            predictions.Row(
+            commits.Row(
                 frame,
                 frame * 40,
                 [one % 2 for one in range(found)],
@@ -94,11 +94,11 @@ class PlayedWorker:
             for frame in frames
         ]
         to = frames[-1] + 1
-        batch = predictions.Batch(
+        batch = commits.Batch(
             self.checkpoint, to, None, "{}", LABELS, rows, gaps, frames_total=total
         )
         with self.database.begin() as connection:
-            predictions.commit(connection, self.fence, batch)
+            commits.commit(connection, self.fence, batch)
         self.checkpoint = to
 
     def end(self, status: Status, error: str | None = None) -> None:

@@ -23,7 +23,7 @@ from tests.support.durable_postgres import DurablePostgres
 from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.processes import eventually
 from vidan.broker.messages import SCENARIOS_TOPIC
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable
 from vidan.processes.lifeline import Child
 from vidan.services import steering

@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
 from vidan.errors import DatabaseUnavailable
-from vidan.protocol import announcements
-from vidan.services import predictions
+from vidan.protocol import announcements, commits
 
 
 def stop() -> None:
@@ -24,10 +23,10 @@ def stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-class _Rows(list[predictions.Row]):
+class _Rows(list[commits.Row]):
     """Rows of which the last is not sent before the process is woken."""
 
-    def __iter__(self) -> Iterator[predictions.Row]:
+    def __iter__(self) -> Iterator[commits.Row]:
         for number, row in enumerate(super().__iter__()):
             if number == len(self) - 1:
                 stop()
@@ -43,12 +42,12 @@ def worker(url: str) -> None:
     sys.stdout.flush()
     boxes = [float(edge) for edge in range(40)]
     rows = _Rows(
-        predictions.Row(frame, frame * 40, [0] * 10, [0.5] * 10, boxes) for frame in range(2_000)
+        commits.Row(frame, frame * 40, [0] * 10, [0.5] * 10, boxes) for frame in range(2_000)
     )
-    batch = predictions.Batch(0, 2_000, None, "{}", ("person",), rows)
+    batch = commits.Batch(0, 2_000, None, "{}", ("person",), rows)
     guarded = Database(url, application_name=str(played.id), guarded=True)
     with guarded.begin() as connection:
-        predictions.commit(connection, played.fence, batch)
+        commits.commit(connection, played.fence, batch)
 
 
 def orchestrator(url: str) -> None:

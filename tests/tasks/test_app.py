@@ -23,7 +23,9 @@ from vidan.domain.schedule import Schedule
 from vidan.errors import InputRejected, RejectedTask
 from vidan.protocol.storable import MAX_JSON_BYTES
 from vidan.run.run import Run
-from vidan.tasks.app import Task, Vidan, load_tasks
+from vidan.tasks.app import Vidan
+from vidan.tasks.loading import load_tasks
+from vidan.tasks.task import Task
 
 RUN = cast("Run", None)  # none of these tasks looks at it
 

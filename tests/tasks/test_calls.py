@@ -17,13 +17,13 @@ from tests.support.played_worker import PlayedWorker
 from vidan import Run, Vidan
 from vidan.db.session import Database
 from vidan.detection.catalogue import sample_video
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import InputRejected, NotAllowedError, NotCompleted, TimedOut
 from vidan.protocol import tasks
 from vidan.protocol.tasks import TaskSpec
 from vidan.services import scenarios
 from vidan.services.scenarios import Scenario
-from vidan.tasks.app import Task
+from vidan.tasks.task import Task
 
 
 @dataclass

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -21,16 +21,17 @@ from tests.support.documents import blocks
 from tests.support.processes import eventually
 from vidan import Reject, Retry, Run, Signature, TimeLimitExceeded, Vidan
 from vidan.detection import catalogue
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable, InputRejected
-from vidan.protocol import groups
+from vidan.protocol import creation, groups
+from vidan.protocol.creation import NewScenario
 from vidan.protocol.tasks import TaskSpec, publish
 from vidan.services import scenarios
-from vidan.services.scenarios import NewScenario
 from vidan.tasks import flow
+from vidan.tasks.app import Stack
 from vidan.tasks.calls import ScenarioHandle
 from vidan.testing import postgres
-from vidan.testing.stack import Stack
+from vidan.testing.stack import Stack as RealStack
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -310,7 +311,8 @@ def test_ctrl_c_ends_the_run_and_charges_nothing(stack: Stack) -> None:
 def test_a_run_whose_lease_a_debugger_let_end_begins_again(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "freeze", stack._worker._lease._end)
+    worker = cast(RealStack, stack)._worker
+    monkeypatch.setattr(sys.modules[__name__], "freeze", worker._lease._end)
     scenario = frozen.delay()
 
     ended = scenario.wait()
@@ -350,7 +352,7 @@ def test_what_nobody_here_can_run_is_said_at_once(stack: Stack) -> None:
 
     with stack.database.begin() as connection:
         publish(connection, [TaskSpec("other.task", {}, needs_source=False)])
-        other = scenarios.create(connection, NewScenario(task="other.task")).id
+        other = creation.create(connection, NewScenario(task="other.task")).id
     with pytest.raises(InputRejected, match="the app has no task 'other"):
         app.scenario(other).wait()
 

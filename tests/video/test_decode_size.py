@@ -13,11 +13,14 @@ from tests.support import videos
 from tests.support.processes import eventually
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.domain import Detection, Status
+from vidan.domain.detection import Detection
+from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
 from vidan.run.run import Run
 from vidan.services import predictions, scenarios
-from vidan.services.scenarios import NewScenario, Scenario
+from vidan.services.scenarios import Scenario
 from vidan.tasks.app import Vidan
 from vidan.worker.worker import Worker
 
@@ -76,7 +79,7 @@ def worker(database_url: str, tmp_path: Path) -> Iterator[Worker]:
 
 def run_to_its_end(worker: Worker, database: Database, new: NewScenario) -> Scenario:
     with database.begin() as connection:
-        scenario_id = scenarios.create(connection, new).id
+        scenario_id = creation.create(connection, new).id
 
     def ended() -> bool:
         worker.run_once()

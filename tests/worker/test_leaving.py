@@ -15,14 +15,15 @@ from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.db.session import Database
-from vidan.domain import DesiredState, Status
+from vidan.domain.status import DesiredState, Status
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import RETIRED_EXIT_CODE, HandOver, NotAllowedError, NotFoundError
 from vidan.processes.lifeline import Child
-from vidan.services import scenarios, workers
-from vidan.services.scenarios import NewScenario
-from vidan.worker.leaving import Departure
-from vidan.worker.slots import Engagement
+from vidan.protocol import creation, heartbeats
+from vidan.protocol.creation import NewScenario
+from vidan.services import workers
+from vidan.worker.leaving import Leaving
+from vidan.worker.slots import ClaimedRun
 
 DRAINED, STOPPED = DesiredState.DRAINED, DesiredState.STOPPED
 
@@ -84,12 +85,12 @@ def test_who_is_gone_or_unknown_is_refused(database: Database) -> None:
 def test_the_heartbeat_tells_what_is_asked(database: Database) -> None:
     worker = PlayedWorker(database, "w")
     with database.begin() as connection:
-        beat = workers.beat(connection, worker.id, state="idle", fps=0, count=False)
+        beat = heartbeats.beat(connection, worker.id, state="idle", fps=0, count=False)
         assert beat is not None
         assert beat.desired is DesiredState.RUNNING
     retire(database, "w", to=DRAINED)
     with database.begin() as connection:
-        beat = workers.beat(connection, worker.id, state="busy", fps=0, count=False)
+        beat = heartbeats.beat(connection, worker.id, state="busy", fps=0, count=False)
         assert beat is not None
         assert beat.desired is DRAINED
         (shown,) = workers.find(connection)
@@ -102,11 +103,11 @@ def test_a_registration_that_follows_another_forgets_no_drain(database: Database
     former.let_lease_end()
 
     def register(before: uuid.UUID | None) -> DesiredState:
-        new = workers.Registration(
+        new = heartbeats.Registration(
             uuid.uuid4(), "w", "test", 1, "cpu", 1, ("default",), ("detect",), former=before
         )
         with database.begin() as connection:
-            return workers.register(connection, new).state
+            return heartbeats.register(connection, new).state
 
     assert register(former.id) is DRAINED
     assert register(None) is DesiredState.RUNNING
@@ -119,13 +120,13 @@ def test_who_is_still_there_is_told_by_the_process(database: Database) -> None:
     again = PlayedWorker(database, "w")  # the same process under another id
     with database.begin() as connection:
         assert [row.id for row in workers.still_there(connection, [one.id])] == [again.id]
-        workers.sign_off(connection, again.id)
+        heartbeats.sign_off(connection, again.id)
         assert workers.still_there(connection, [one.id]) == []
 
 
 def test_a_drained_worker_claims_nothing(database: Database) -> None:
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a.mp4"))
+        creation.create(connection, NewScenario(source="/a.mp4"))
     worker = PlayedWorker(database, "w")
     retire(database, "w", to=DRAINED)
     assert worker.take() == []
@@ -269,10 +270,10 @@ def test_each_run_gets_on_before_its_process_goes(database: Database) -> None:
     """Frames are counted over all slots: a quick video must not send a slow one back for ever."""
     for number in range(3):
         with database.begin() as connection:
-            scenarios.create(connection, NewScenario(source=f"/{number}.mp4"))
+            creation.create(connection, NewScenario(source=f"/{number}.mp4"))
     quick, slow, _ = (_engagement(database) for _ in range(3))
     slots: Any = _Slots([quick, slow])
-    departure = Departure(8)
+    departure = Leaving(8)
     departure.count(quick, 4)
     assert not departure.look(DesiredState.RUNNING)
     departure.count(quick, 4)
@@ -292,9 +293,9 @@ def test_what_has_no_frames_is_waited_for_so_long_and_no_longer(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with database.begin() as connection:
-        scenarios.create(connection, NewScenario(source="/a.mp4"))
+        creation.create(connection, NewScenario(source="/a.mp4"))
     slots: Any = _Slots([_engagement(database)])
-    departure = Departure(0)
+    departure = Leaving(0)
     assert departure.look(DesiredState.RUNNING)
     assert not departure.hand_over(DesiredState.RUNNING, slots)
     monkeypatch.setattr("vidan.worker.leaving.RECYCLE_SECONDS", 0.0)
@@ -302,16 +303,16 @@ def test_what_has_no_frames_is_waited_for_so_long_and_no_longer(
 
 
 class _Slots:
-    def __init__(self, runs: list[Engagement]) -> None:
+    def __init__(self, runs: list[ClaimedRun]) -> None:
         self.runs = runs
 
-    def engaged(self) -> list[Engagement]:
+    def engaged(self) -> list[ClaimedRun]:
         return self.runs
 
 
-def _engagement(database: Database) -> Engagement:
+def _engagement(database: Database) -> ClaimedRun:
     (claimed,) = PlayedWorker(database).take()
-    return Engagement(claimed)
+    return ClaimedRun(claimed)
 
 
 def test_the_exit_code_is_its_own() -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from vidan.worker import outcomes
-from vidan.worker.outcomes import MissingSources
+from vidan.worker.missing_sources import MissingSources
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.processes import eventually
-from vidan.domain import ENDED, Status
+from vidan.domain.status import ENDED, Status
 from vidan.services.scenarios import Scenario
 
 

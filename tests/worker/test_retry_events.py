@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.processes import eventually
 from vidan.errors import UsageError
-from vidan.worker.outcomes import RetryEvents
+from vidan.worker.retry_events import RetryEvents
 
 
 class Sends:

@@ -17,14 +17,15 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.domain import DesiredState, Status
+from vidan.domain.status import DesiredState, Status
 from vidan.domain.worker import MAX_SLOTS, WorkerOptions
 from vidan.errors import NotAllowedError, NotFoundError, UsageError
 from vidan.processes.slotboard import SlotBoard
-from vidan.protocol import claims
+from vidan.protocol import claims, creation, heartbeats
+from vidan.protocol.creation import NewScenario
 from vidan.services import scaling, scenarios, steering, workers
-from vidan.services.scenarios import NewScenario
-from vidan.supervisor.supervisor import Post, Supervisor
+from vidan.supervisor.post import Post
+from vidan.supervisor.supervisor import Supervisor
 from vidan.worker.claiming import AHEAD_PER_SLOT
 from vidan.worker.worker import Worker
 
@@ -73,9 +74,9 @@ def test_what_is_refused(database: Database) -> None:
 def test_the_heartbeat_tells_how_many_are_asked_for_and_are_there(database: Database) -> None:
     worker = PlayedWorker(database, "w")
 
-    def beat(slots: int | None) -> workers.Beat:
+    def beat(slots: int | None) -> heartbeats.Beat:
         with database.begin() as connection:
-            found = workers.beat(
+            found = heartbeats.beat(
                 connection, worker.id, state="idle", fps=0, count=False, slots=slots
             )
         assert found is not None
@@ -96,11 +97,11 @@ def test_a_registration_that_follows_another_keeps_the_number(database: Database
     scale(database, "w", 7)
 
     def register(before: uuid.UUID | None) -> tuple[int | None, int]:
-        new = workers.Registration(
+        new = heartbeats.Registration(
             uuid.uuid4(), "w", "test", 1, "cpu", 2, ("default",), ("detect",), former=before
         )
         with database.begin() as connection:
-            asked = workers.register(connection, new).slots
+            asked = heartbeats.register(connection, new).slots
             return asked, workers.get(connection, str(new.worker_id)).slots
 
     assert register(former.id) == (7, 7)
@@ -127,7 +128,7 @@ class Stepped:
             mark = str(self.marks / uuid.uuid4().hex)
             rows.append(NewScenario(task="attend", params={"mark": mark}, **new))
         with self.database.begin() as connection:
-            return [one.id for one in scenarios.create_many(connection, rows)]
+            return [one.id for one in creation.create_many(connection, rows)]
 
     def finish(self, scenario_id: int) -> None:
         Path(self.get(scenario_id).params["mark"]).touch()

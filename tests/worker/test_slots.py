@@ -16,16 +16,18 @@ from tests.support.processes import eventually
 from vidan.db.session import Database
 from vidan.detection.cache import DetectorCache
 from vidan.processes.slotboard import SlotBoard
-from vidan.protocol.claims import Claimed, Fence
-from vidan.run.run import Run, Surroundings
+from vidan.protocol.claims import Claimed
+from vidan.protocol.fences import Fence
+from vidan.run.context import RunContext
+from vidan.run.run import Run
 from vidan.tasks.app import Vidan
 from vidan.worker.execution import End, Outcome, run_scenario
-from vidan.worker.slots import Engagement, Slots
+from vidan.worker.slots import ClaimedRun, Slots
 
 WORKER = uuid.uuid4()
 
 
-def engagement(scenario_id: int) -> Engagement:
+def engagement(scenario_id: int) -> ClaimedRun:
     claimed = Claimed(
         fence=Fence(scenario_id, 1, WORKER),
         task="t",
@@ -38,7 +40,7 @@ def engagement(scenario_id: int) -> Engagement:
         label_names=(),
         crashes=0,
     )
-    return Engagement(claimed)
+    return ClaimedRun(claimed)
 
 
 class Runs:
@@ -51,7 +53,7 @@ class Runs:
         self._go: dict[int, threading.Event] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, engagement: Engagement, slot: int) -> Outcome:
+    def __call__(self, engagement: ClaimedRun, slot: int) -> Outcome:
         with self._lock:
             self.running[engagement.id] = slot
             self.used.add(slot)
@@ -156,8 +158,8 @@ def test_one_that_is_looked_at_by_who_withdraws_is_not_lost_to_a_slot(
 ) -> None:
     """A slot becomes free while it is not among those that wait."""
 
-    class Slow(deque[Engagement]):
-        def appendleft(self, one: Engagement) -> None:
+    class Slow(deque[ClaimedRun]):
+        def appendleft(self, one: ClaimedRun) -> None:
             runs.end(1)
             assert runs.are()
             time.sleep(0.1)
@@ -205,7 +207,7 @@ def test_under_load_each_runs_once_and_never_too_many(board: SlotBoard) -> None:
     too_many: list[int] = []
     allowed = 8
 
-    def run(one: Engagement, slot: int) -> Outcome:
+    def run(one: ClaimedRun, slot: int) -> Outcome:
         nonlocal running
         with lock:
             running += 1
@@ -237,9 +239,9 @@ def test_short_tasks_in_many_slots_wait_for_no_lock_of_each_other(board: SlotBoa
     def task(run: Run) -> float:
         return 1.5
 
-    around = Surroundings(cast("Database", None), cast("DetectorCache", None), lambda: None)
+    around = RunContext(cast("Database", None), cast("DetectorCache", None), lambda: None)
 
-    def run(engagement: Engagement, slot: int) -> Outcome:
+    def run(engagement: ClaimedRun, slot: int) -> Outcome:
         with engagement.about():
             return run_scenario(engagement.claimed, app.tasks, engagement.control, around)
 

@@ -19,14 +19,17 @@ from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.detection import cache as detectors
 from vidan.detection import catalogue
+from vidan.detection.building import build_detector
 from vidan.detection.cache import DetectorCache
-from vidan.detection.detector import Detector, build_detector
-from vidan.domain import Detection, Status
+from vidan.detection.detector import Detector
+from vidan.domain.detection import Detection
+from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import DeviceLost, RejectedTask, VidanError
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
 from vidan.run.run import Run
 from vidan.services import predictions, scenarios
-from vidan.services.scenarios import NewScenario
 from vidan.tasks.app import Vidan
 from vidan.worker.worker import Worker
 
@@ -79,7 +82,7 @@ def test_one_bad_scenario_fails_alone(worker: Worker, database: Database, tmp_pa
         for n, kind in enumerate(kinds)
     ]
     with database.begin() as connection:
-        ids = [one.id for one in scenarios.create_many(connection, new)]
+        ids = [one.id for one in creation.create_many(connection, new)]
 
     def ended() -> bool:
         worker.run_once()

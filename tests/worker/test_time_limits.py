@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually, is_gone
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import InputRejected
 
 APP = "unsteady:app"

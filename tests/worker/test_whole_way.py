@@ -17,7 +17,7 @@ from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually, is_gone
 from vidan.broker import connect
 from vidan.broker.messages import ORCHESTRATORS_GROUP, RUNNERS_GROUP
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.services import steering
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "nanodet_reference.json"

@@ -19,22 +19,22 @@ from tests.support.processes import eventually
 from tests.support.videos import encode
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import BrokerUnavailable, DatabaseUnavailable, HandOver, RejectedTask
 from vidan.processes.slotboard import SlotBoard
-from vidan.protocol import expiry, lifecycle, tasks
+from vidan.protocol import creation, expiry, lifecycle, tasks
 from vidan.protocol.claims import Claimed
+from vidan.protocol.creation import NewScenario
 from vidan.protocol.tasks import TaskSpec
 from vidan.run.run import Run
 from vidan.services import scenarios, steering
-from vidan.services.scenarios import NewScenario
 from vidan.tasks.app import Vidan
 from vidan.worker import claiming, execution, polling
 from vidan.worker import outcomes as concluding
 from vidan.worker import worker as worker_module
 from vidan.worker.execution import Outcome
-from vidan.worker.outcomes import Conclusions
+from vidan.worker.outcomes import OutcomeWriter
 from vidan.worker.worker import Worker
 
 app = Vidan()
@@ -155,20 +155,20 @@ def worker(database_url: str, tmp_path: Path) -> Iterator[Worker]:
 @pytest.fixture
 def may_write(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Ends are written once it is set."""
-    write = Conclusions.write
+    write = OutcomeWriter.write
     may = threading.Event()
 
-    def later(self: Conclusions, where: Database, outcomes: Sequence[Outcome]) -> None:
+    def later(self: OutcomeWriter, where: Database, outcomes: Sequence[Outcome]) -> None:
         assert may.wait(30)
         write(self, where, outcomes)
 
-    monkeypatch.setattr(Conclusions, "write", later)
+    monkeypatch.setattr(OutcomeWriter, "write", later)
     return may
 
 
 def create(database: Database, task: str, **params: Any) -> int:
     with database.begin() as connection:
-        return scenarios.create(connection, NewScenario(task=task, params=params)).id
+        return creation.create(connection, NewScenario(task=task, params=params)).id
 
 
 def get(database: Database, scenario_id: int) -> scenarios.Scenario:
@@ -315,15 +315,15 @@ def test_what_can_not_be_written_keeps_more_from_being_claimed(
 def test_claims_go_on_while_ends_are_written(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Conclusions.write
+    write = OutcomeWriter.write
     begun, go = threading.Event(), threading.Event()
 
-    def slowly(self: Conclusions, where: Database, outcomes: Sequence[Outcome]) -> None:
+    def slowly(self: OutcomeWriter, where: Database, outcomes: Sequence[Outcome]) -> None:
         begun.set()
         assert go.wait(30)
         write(self, where, outcomes)
 
-    monkeypatch.setattr(Conclusions, "write", slowly)
+    monkeypatch.setattr(OutcomeWriter, "write", slowly)
     first = create(database, "echo", value=1)
     step_until(worker, database, first, Status.ACTIVE)
     assert begun.wait(10)
@@ -337,15 +337,15 @@ def test_claims_go_on_while_ends_are_written(
 def test_an_error_that_nobody_foresaw_only_delays_what_is_written(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Conclusions.write
+    write = OutcomeWriter.write
     errors = [RuntimeError("for a test"), DatabaseUnavailable("for a test")]
 
-    def failing(self: Conclusions, where: Database, outcomes: Sequence[Outcome]) -> None:
+    def failing(self: OutcomeWriter, where: Database, outcomes: Sequence[Outcome]) -> None:
         if errors:
             raise errors.pop()
         write(self, where, outcomes)
 
-    monkeypatch.setattr(Conclusions, "write", failing)
+    monkeypatch.setattr(OutcomeWriter, "write", failing)
     step_until(worker, database, create(database, "echo", value=1), Status.COMPLETED)
     assert not errors
     assert worker._slots.free == 2
@@ -441,7 +441,7 @@ def test_who_could_not_begin_without_the_database_goes_on_when_it_is_back(
     monkeypatch.setattr(lifecycle, "start", away)
     new = NewScenario(str(encode(tmp_path / "a.mp4", 10)), "sees")
     with database.begin() as connection:
-        scenario_id = scenarios.create(connection, new).id
+        scenario_id = creation.create(connection, new).id
     ended = step_until(worker, database, scenario_id, *ENDED)
     assert (ended.status, ended.result, ended.epoch) == (Status.COMPLETED, 10, 2)
 
@@ -450,13 +450,13 @@ def test_a_capped_task_goes_on_as_soon_as_its_end_is_written(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its next one is claimed when the database knows that there is room, not a sweep later."""
-    write = Conclusions.write
+    write = OutcomeWriter.write
 
-    def slowly(self: Conclusions, where: Database, outcomes: Sequence[Outcome]) -> None:
+    def slowly(self: OutcomeWriter, where: Database, outcomes: Sequence[Outcome]) -> None:
         time.sleep(0.2)
         write(self, where, outcomes)
 
-    monkeypatch.setattr(Conclusions, "write", slowly)
+    monkeypatch.setattr(OutcomeWriter, "write", slowly)
     monkeypatch.setattr(polling, "SWEEP_SECONDS", 60.0)
     ids = [create(database, "one by one") for _ in range(5)]
     worker._intake.soon = True
@@ -491,11 +491,11 @@ def test_a_lost_answer_of_a_hand_over_does_not_take_the_next_run_of_it(
     """Written, answer lost, claimed again by the same worker, and then written a second time."""
     scenario_id = create(database, "waits")
     step_until(worker, database, scenario_id, Status.ACTIVE)
-    write = Conclusions.write
+    write = OutcomeWriter.write
     lost: list[int] = []
     again = threading.Event()
 
-    def losing(self: Conclusions, where: Database, outcomes: Sequence[Outcome]) -> None:
+    def losing(self: OutcomeWriter, where: Database, outcomes: Sequence[Outcome]) -> None:
         if lost:
             assert again.wait(30)
         write(self, where, outcomes)
@@ -503,7 +503,7 @@ def test_a_lost_answer_of_a_hand_over_does_not_take_the_next_run_of_it(
             lost.append(1)
             raise DatabaseUnavailable("the answer was lost")
 
-    monkeypatch.setattr(Conclusions, "write", losing)
+    monkeypatch.setattr(OutcomeWriter, "write", losing)
     worker._slots.engaged()[0].control.interrupt(HandOver("for a test"))
     assert eventually(lambda: get(database, scenario_id).status is Status.INIT_STARTUP)
     worker._intake.soon = True
@@ -628,7 +628,7 @@ def test_leaving_outlasts_runs_that_could_not_be_put_back(
         raise RuntimeError("for a test")
 
     step_until(worker, database, create(database, "lingers"), Status.ACTIVE)
-    monkeypatch.setattr(Conclusions, "write", fail)
+    monkeypatch.setattr(OutcomeWriter, "write", fail)
     worker.stopping = True
     worker._leave()
     assert worker._slots.engaged() == []

@@ -14,7 +14,7 @@ from typing import Any
 
 from vidan.detection import catalogue
 from vidan.errors import InputRejected
-from vidan.video.frames import check_source
+from vidan.video.opening import check_source
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _VARIABLE = "VIDAN_SOURCE_ROOTS"

@@ -15,6 +15,7 @@ from vidan import __version__
 from vidan.api.guard import Guard, token_of
 from vidan.api.routes import router
 from vidan.config import Settings
+from vidan.db import schema
 from vidan.db.session import Database
 from vidan.errors import (
     DatabaseUnavailable,
@@ -53,7 +54,7 @@ def open_database(settings: Settings) -> Database:
         pool_size=_CONNECTIONS,
     )
     try:
-        database.check_schema()
+        schema.check(database)
     except BaseException:
         database.close()
         raise

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from vidan.domain import Status
+from vidan.domain.status import Status
 
 
 class Creation(BaseModel):

@@ -19,10 +19,13 @@ from vidan.api.bodies import (
     Updated,
 )
 from vidan.config import Settings
+from vidan.db import schema
 from vidan.db.session import Database
+from vidan.domain.bounds import MAX_ID
 from vidan.errors import InputRejected, NotFoundError
+from vidan.protocol import creation
+from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, steering
-from vidan.services.scenarios import MAX_ID, NewScenario
 
 ACTOR = "http"
 """Whose doing it is, in `vidan scenario history`."""
@@ -77,7 +80,7 @@ def create(
     )
     try:
         created = database.retrying(
-            lambda connection: scenarios.create(connection, new, actor=ACTOR)
+            lambda connection: creation.create(connection, new, actor=ACTOR)
         )
     except NotFoundError as error:  # of the task: it is the body that is wrong, not the address
         raise InputRejected(str(error), hint=error.hint) from None
@@ -152,5 +155,5 @@ def read(
 @router.get("/health", summary="Whether it can work")
 def health(database: Opened) -> dict[str, str]:
     """Look at the database and its schema."""
-    database.check_schema()
+    schema.check(database)
     return {"status": "ok"}

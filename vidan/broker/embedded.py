@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING, Any
 from confluent_kafka import KafkaException, Producer
 
 from vidan.broker import messages
-from vidan.broker.clients import KafkaConsumer, KafkaProducer
 from vidan.broker.connection import Address
+from vidan.broker.consumer import KafkaConsumer
 from vidan.broker.kafka import Administration, require_positive
+from vidan.broker.producer import KafkaProducer
 from vidan.processes import lifeline
 
 if TYPE_CHECKING:

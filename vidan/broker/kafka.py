@@ -12,8 +12,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from vidan.broker import messages, options
-from vidan.broker.clients import KafkaConsumer, KafkaProducer
 from vidan.broker.connection import Address, Health, build
+from vidan.broker.consumer import KafkaConsumer
+from vidan.broker.producer import KafkaProducer
 from vidan.errors import BrokerUnavailable, UsageError
 
 if TYPE_CHECKING:

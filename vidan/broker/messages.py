@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from vidan.domain.bounds import MAX_ID
+
 SCENARIOS_TOPIC = "scenarios"
 """Announcements: there is a scenario to run. Read by the workers."""
 
@@ -20,9 +22,6 @@ TOPICS = (SCENARIOS_TOPIC, RETRY_TOPIC)
 
 RUNNERS_GROUP = "runners_group"
 ORCHESTRATORS_GROUP = "orchestrators_group"
-
-MAX_ID = 2**63 - 1
-"""The largest id that a PostgreSQL bigint holds."""
 
 
 class ScenarioEvent(BaseModel):

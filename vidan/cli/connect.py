@@ -25,6 +25,8 @@ def database(
     one and it doesn't run. One that `follows` asks little and often: a server that says nothing is
     given up. Raises DatabaseUnavailable or SchemaMismatch.
     """
+    from vidan.db import schema
+
     with ExitStack() as stack:
         if reads and settings.database_url is None and embedded_exists(settings):
             from vidan import stack as embedded
@@ -34,7 +36,7 @@ def database(
         tell(settings, out)
         opened = open_database(settings, guarded=follows, reads=reads)
         stack.callback(opened.close)
-        opened.check_schema()
+        schema.check(opened)
         yield opened
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from vidan.cli.terminal.output import coloured, printable, to_json
+from vidan.cli.terminal.text import coloured, printable, to_json
 from vidan.errors import MissingExtra, VidanError
 
 INTERRUPTED = 130

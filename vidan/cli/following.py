@@ -6,16 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from vidan import outages
+from vidan import backoff
 from vidan.cli import failures
 from vidan.cli.terminal.output import Output
-from vidan.domain import ENDED, Status
+from vidan.domain.status import ENDED, Status
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from vidan.db.session import Database
-    from vidan.domain import Gap
+    from vidan.domain.detection import Gap
     from vidan.services.scenarios import Scenario
 
 T = TypeVar("T")
@@ -45,10 +45,10 @@ def worst(statuses: Sequence[Status]) -> int:
 
 def patiently(work: Callable[[], T], out: Output) -> T:
     """Do some reading, again while the database is away, for half a minute at most."""
-    return outages.patiently(
+    return backoff.patiently(
         work,
         pause=1,
-        tell=lambda error: out.warn(f"{error}; trying again for {outages.OUTAGE_SECONDS:.0f} s"),
+        tell=lambda error: out.warn(f"{error}; trying again for {backoff.OUTAGE_SECONDS:.0f} s"),
     )
 
 

@@ -105,9 +105,9 @@ class Commands(Group):
             name = "workers"
         command = self.get_command(ctx, name)
         if command is None:
-            from vidan.suggestions import near
+            from vidan.suggestions import close_names
 
-            close = near(name, COMMANDS)
+            close = close_names(name, COMMANDS)
             guess = f"; did you mean {close[0]!r}?" if close else ""
             ctx.fail(f"no such command {name!r}{guess}")
         return name, command, rest

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from vidan.cli.terminal.output import plain
+from vidan.cli.terminal.text import plain
 
 if TYPE_CHECKING:
     from vidan.db.session import Database
-    from vidan.domain import Detection
+    from vidan.domain.detection import Detection
     from vidan.services.predictions import StoredFrame
 
 _STORED_SCORE = struct.Struct("f")

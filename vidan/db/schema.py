@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import ProgrammingError
 
+from vidan.db.session import Database
 from vidan.errors import SchemaMismatch, UsageError
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ def current(url: str) -> str | None:
 
     Raises DatabaseUnavailable.
     """
-    from vidan.db.session import Database
-
     database = Database(url)
     try:
         with database.begin() as connection:
@@ -53,9 +52,10 @@ def current(url: str) -> str | None:
         database.close()
 
 
-def check(connection: Connection) -> None:
+def check(database: Database) -> None:
     """Raise SchemaMismatch, naming the command that mends it, unless the schema is at HEAD."""
-    found = _revision(connection)
+    with database.begin() as connection:
+        found = _revision(connection)
     if found is None:
         raise SchemaMismatch("the database has no vidan schema", hint="run `vidan db upgrade`")
     if found != HEAD:

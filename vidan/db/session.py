@@ -16,7 +16,6 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from vidan.config import sqlalchemy_url
-from vidan.db import schema
 from vidan.db.bounded import BoundedConnection
 from vidan.errors import DatabaseUnavailable
 
@@ -221,11 +220,6 @@ class Database:
             {"silent": silent, "name": self._name},
         )
         self._silent.difference_update(silent)
-
-    def check_schema(self) -> None:
-        """Raise SchemaMismatch unless the schema is the one that this version expects."""
-        with self.begin() as connection:
-            schema.check(connection)
 
     def close(self) -> None:
         """Close the pooled connections."""

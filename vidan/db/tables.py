@@ -30,8 +30,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, REAL
 
-from vidan.db.weeks import THIS_WEEK
-from vidan.domain import EARLIEST, LATEST, Status
+from vidan.domain.bounds import EARLIEST, LATEST
+from vidan.domain.status import Status
+
+THIS_WEEK = "date_trunc('week', now() AT TIME ZONE 'UTC')::date"
+"""SQL: the Monday (UTC) of the current week."""
 
 metadata = MetaData(
     naming_convention={

@@ -21,7 +21,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from vidan.detection.detector import Detector
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import DeviceLost, RejectedTask
 from vidan.processes.slotboard import Call
 

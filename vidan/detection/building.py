@@ -1,182 +1,98 @@
-"""A detector of the user's own, named `module:factory`. No torch, unless theirs loads it."""
+"""TODO: say what this module is for."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from vidan.detection import catalogue
-from vidan.detection.arrays import check_pixels
-from vidan.domain import Detection
-from vidan.errors import InputRejected, RejectedTask, VidanError
+from vidan.errors import DeviceLost, InputRejected, MissingExtra, RejectedTask
+
+if TYPE_CHECKING:
+    pass
+from vidan.detection.detector import Detector
 
 
-class FactoryDetector:
-    """What the user's factory gave, held to what a Detector promises.
+def build_detector(
+    model: str = catalogue.DEFAULT_MODEL,
+    *,
+    weights: str | None = None,
+    min_score: float = catalogue.DEFAULT_MIN_SCORE,
+    labels: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Detector:
+    """Load `model`: nanodet-g, torchvision/<name> or module:factory.
 
-    The factory is called with those of the keywords device, min_score, labels, size and weights
-    that its signature accepts, the last three only if they were asked for. It gives an object
-    with `labels` and `detect(pixels, width, height)`; `batch_size` and `decode_size` are optional.
-    `detect` is called by one thread at a time, not always the one that called the factory;
-    `decode_size` by any, also while another one is inside `detect` or `decode_size`. What it leaves
-    to us is done here: `min_score` and `labels` are applied to what it finds, and boxes are cut at
-    the frame's edge. Raises RejectedTask if it breaks the promise.
+    Detections keep to `labels` (None: all) and have at least `min_score`. `size` is the input's
+    (H, W), None for the model's own. `device` is cpu, cuda or cuda:N. `threads` is set for the
+    whole process. Raises RejectedTask for what no retry can mend, InputRejected for what is no
+    device, DeviceLost for one that is not there, VidanError if weights can't be downloaded.
     """
-
-    lanes = 1
-    spread = False
-    mixes = False  # it may go by the size that a box has in its source
-
-    def __init__(
-        self,
-        model: str,
-        *,
-        device: str,
-        min_score: float,
-        labels: Sequence[str] | None,
-        size: tuple[int, int] | None,
-        weights: str | None,
-    ) -> None:
-        self._model = model
-        factory = _find(model)
-        wanted = {"labels": labels, "size": size, "weights": weights}
-        asked = {key: value for key, value in wanted.items() if value is not None}
-        self._detector = _call(model, factory, {"device": device, "min_score": min_score, **asked})
-        known = _labels(model, self._detector)
-        try:
-            catalogue.check_labels(labels or (), known)
-        except InputRejected as error:
-            raise RejectedTask(str(error), hint=error.hint) from None
-        self.labels = tuple(name for name in known if labels is None or name in labels)
-        self.batch_size = int(getattr(self._detector, "batch_size", 1))
-        self._known = frozenset(known)
-        self._kept = frozenset(self.labels)
-        self._min_score = min_score
-
-    def share(self, lane: int, lanes: int) -> None:
-        """There is only one lane."""
-
-    def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) as the user's object says, else the source's own size."""
-        own = getattr(self._detector, "decode_size", None)
-        if own is None:
-            return height, width
-        rows, columns = map(int, own(height, width))
-        if rows < 1 or columns < 1:
-            raise RejectedTask(
-                f"{self._model} asks for frames of {rows} x {columns}",
-                hint="decode_size returns height and width, at least 1",
-            )
-        return rows, columns
-
-    def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
-        """Detections of each frame, the best first; see Detector."""
-        check_pixels(pixels)
-        if len(pixels) == 0:
-            return []
-        results = self._detector.detect(pixels, width, height)
-        if not isinstance(results, Sequence) or len(results) != len(pixels):
-            got = len(results) if isinstance(results, Sequence) else type(results).__name__
-            raise RejectedTask(
-                f"{self._model} gave {got} for {len(pixels)} frames",
-                hint="detect returns one list of Detection a frame",
-            )
-        return [self._keep(detections, width, height) for detections in results]
-
-    def _keep(self, detections: Iterable[Any], width: int, height: int) -> list[Detection]:
-        kept = []
-        for detection in detections:
-            if not isinstance(detection, Detection):
-                raise RejectedTask(
-                    f"{self._model} gave a {type(detection).__name__} in place of a Detection",
-                    hint="from vidan.domain import Detection",
-                )
-            if detection.label not in self._known:
-                raise RejectedTask(
-                    f"{self._model} gave a label that is not in its labels: {detection.label}",
-                    hint="labels names everything that detect may find",
-                )
-            if detection.score >= self._min_score and detection.label in self._kept:
-                kept.append(_inside(detection, width, height))
-        return sorted(kept, key=lambda detection: -detection.score)
+    try:
+        catalogue.check_model(model, weights=weights, labels=labels, size=size, min_score=min_score)
+    except InputRejected as error:
+        raise RejectedTask(str(error), hint=error.hint) from None
+    try:
+        return _load(model, weights, min_score, labels, size, device, threads)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"detecting objects needs {error.name}", hint="pip install 'vidan[worker]'"
+        ) from error
 
 
-def _inside(detection: Detection, width: int, height: int) -> Detection:
-    """The same with its box cut at the frame's edge, and plain floats."""
-    x1, y1, x2, y2 = (float(side) for side in detection.box)
-    box = (
-        min(max(x1, 0.0), width),
-        min(max(y1, 0.0), height),
-        min(max(x2, 0.0), width),
-        min(max(y2, 0.0), height),
+def device_lost(error: BaseException, device: str) -> DeviceLost | None:
+    """What an error on a device says of it; None if the device is still of use to this process."""
+    if isinstance(error, DeviceLost):
+        return error
+    if device == "cpu" or "torch" not in sys.modules:
+        return None
+    from vidan.detection.device import works
+
+    if works(device):
+        return None
+    lost = DeviceLost(f"{device} is lost to this process: {error}")
+    lost.__cause__ = error
+    return lost
+
+
+def _load(
+    model: str,
+    weights: str | None,
+    min_score: float,
+    labels: Sequence[str] | None,
+    size: tuple[int, int] | None,
+    device: str,
+    threads: int | None,
+) -> Detector:
+    from vidan.detection.device import Place, set_threads
+
+    if threads is not None:
+        set_threads(threads)
+    place = Place.of(device)
+    if catalogue.is_factory(model):
+        from vidan.detection.custom import FactoryDetector
+
+        return FactoryDetector(
+            model, weights=weights, min_score=min_score, labels=labels, size=size, device=device
+        )
+    if model == catalogue.DEFAULT_MODEL:
+        from vidan.detection.nanodet import NanoDet
+
+        return NanoDet(
+            Path(weights) if weights else catalogue.NANODET_WEIGHTS,
+            sha256=None if weights else catalogue.NANODET_SHA256,
+            labels=labels or catalogue.COCO_LABELS,
+            min_score=min_score,
+            size=size,
+            place=place,
+            autocast=place.device.type == "cuda",
+        )
+    from vidan.detection.torchvision_models import TorchvisionDetector
+
+    return TorchvisionDetector(
+        model, weights=weights, min_score=min_score, labels=labels, size=size, place=place
     )
-    return Detection(box, detection.label, float(detection.score), detection.track_id)
-
-
-def _find(model: str) -> Callable[..., Any]:
-    """Import the module, the current directory's too, and take the factory from it."""
-    module_name, _, name = model.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        factory = getattr(importlib.import_module(module_name), name, None)
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise RejectedTask(
-            f"{module_name} can't be imported: {type(error).__name__}: {_line(error)}",
-            hint="the worker looks in its current directory and in what is installed",
-        ) from error
-    if not callable(factory):
-        raise RejectedTask(
-            f"{module_name} has no factory {name}", hint=f"def {name}(device, min_score): …"
-        )
-    return factory  # type: ignore[no-any-return]  # callable() tells no more
-
-
-def _call(model: str, factory: Callable[..., Any], keywords: dict[str, Any]) -> Any:
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # built-in callables may hide theirs
-        accepted = keywords
-    else:
-        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        accepted = {k: v for k, v in keywords.items() if takes_all or k in names}
-    # device, min_score and labels are no loss; the rest would be ignored in silence
-    for key in {"size", "weights"} & (keywords.keys() - accepted.keys()):
-        raise RejectedTask(
-            f"{model} takes no {key}", hint=f"leave {key} out, or let the factory accept it"
-        )
-    try:
-        return factory(**accepted)
-    except VidanError:
-        raise
-    except Exception as error:
-        raise RejectedTask(
-            f"{model} failed: {type(error).__name__}: {_line(error)}",
-            hint=f"it was called with {', '.join(accepted) or 'nothing'}",
-        ) from error
-
-
-def _labels(model: str, detector: Any) -> tuple[str, ...]:
-    labels = getattr(detector, "labels", None)
-    if not callable(getattr(detector, "detect", None)) or not isinstance(labels, Iterable):
-        raise RejectedTask(
-            f"{model} gave a {type(detector).__name__}, which is no detector",
-            hint="it needs labels and detect(pixels, width, height)",
-        )
-    names = () if isinstance(labels, str) else tuple(labels)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise RejectedTask(f"the labels of {model} are not names", hint='labels = ("car", "bus")')
-    return names
-
-
-def _line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from vidan.detection.batcher import Batcher, Clock, Seat
-from vidan.detection.detector import build_detector, device_lost
+from vidan.detection.building import build_detector, device_lost
 from vidan.errors import DeviceLost, RejectedTask, VidanError
 
 _Stamp = tuple[int, int, int]

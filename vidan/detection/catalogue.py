@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vidan.domain.bounds import DECODERS
 from vidan.errors import InputRejected, NotFoundError
-from vidan.suggestions import meant
+from vidan.suggestions import did_you_mean
 
 _PACKAGE = Path(__file__).parents[1]
 
 DEFAULT_MODEL = "nanodet-g"
 DEFAULT_MIN_SCORE = 0.35
-DECODERS = ("pyav", "decord")
 NANODET_WEIGHTS = _PACKAGE / "weights" / "nanodet_g_coco.safetensors"
 NANODET_SHA256 = "cfcfde5c3355ba0e39ed7022c31b1ff4dc38a48c53e1eaee0eb6508866251091"
 MIN_SIDE, MAX_SIDE = 32, 4096  # pixels, of a model's input
@@ -148,7 +148,7 @@ def find_model(name: str) -> Model:
     known = [model.name for model in _MODELS]
     raise NotFoundError(
         f"no such model: {name}",
-        hint=f"{meant(name, known)} `vidan models list` has them all;"
+        hint=f"{did_you_mean(name, known)} `vidan models list` has them all;"
         " a factory of your own is named module:factory",
     )
 
@@ -219,7 +219,7 @@ def check_labels(labels: Iterable[str], known: Sequence[str], *, unnamed: bool =
     """
     for label in labels:
         if label not in known and not (unnamed and re.fullmatch(r"class_[1-9]\d*", label)):
-            raise InputRejected(f"no such label: {label}", hint=meant(label, known))
+            raise InputRejected(f"no such label: {label}", hint=did_you_mean(label, known))
 
 
 def _check_file(path: Path) -> None:
@@ -284,3 +284,17 @@ def _tensor_shapes(path: Path) -> dict[str, list[int]]:
         raise InputRejected(
             f"not a safetensors file: {path}", hint="save the tensors with safetensors.torch"
         ) from None
+
+
+def detect_params(params: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
+    """Return params of the built-in task, the weights' path absolute, and looked at if `check`.
+
+    Raises InputRejected for a missing weight file or an unknown model; the service checks the rest.
+    """
+    found = dict(params)
+    model, weights = found.get("model", DEFAULT_MODEL), found.get("weights")
+    if isinstance(weights, str) and weights:
+        found["weights"] = str(Path(weights).expanduser().absolute())
+        if check and isinstance(model, str):
+            check_model(model, weights=found["weights"])
+    return found

@@ -27,7 +27,7 @@ from vidan.detection import catalogue
 from vidan.detection.arrays import check_pixels, nms
 from vidan.detection.device import Place
 from vidan.detection.nanodet_network import BINS, STRIDES, Network
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import RejectedTask
 
 SHORT_SIDE = 416

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from vidan.detection import catalogue
 from vidan.detection.arrays import check_pixels
 from vidan.detection.device import Place, works
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import InputRejected, RejectedTask, VidanError
 
 _COCO_CLASSES = 91  # category ids from 0, which is the background, to 90

@@ -42,3 +42,11 @@ class WorkerOptions:
         if "queues" in found:
             found["queues"] = tuple(found["queues"])
         return cls(**found)
+
+
+LEASE_SECONDS = 15.0
+"""How long a worker's lease lasts unless it is renewed."""
+
+
+RENEW_SECONDS = 5.0
+"""How often a worker renews its lease."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import MissingExtra, VidanError
 
 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from vidan.domain import ENDED
+from vidan.domain.status import ENDED
 from vidan.errors import InputRejected
 from vidan.export import targets
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from vidan.db.session import Database
-    from vidan.domain import Detection
+    from vidan.domain.detection import Detection
 
 PAGE = 500
 
@@ -28,7 +28,7 @@ def render_scenario(
     """
     from vidan.protocol import tasks
     from vidan.services import scenarios
-    from vidan.video.frames import is_local, open_source
+    from vidan.video.opening import is_local, open_source
 
     with database.begin() as connection:
         scenario = scenarios.get(connection, scenario_id)

@@ -14,7 +14,7 @@ from vidan.errors import InputRejected
 def spare(file: str | Path, source: str | None) -> None:
     """See that a file to be written is not the source that was read. Raises InputRejected."""
     from vidan.video.container import local_path
-    from vidan.video.frames import is_local
+    from vidan.video.opening import is_local
 
     if source is None or not is_local(source):
         return

@@ -1,4 +1,4 @@
-"""Who works on what: claims, releases, expiry.
+"""Claims: which due scenarios a worker takes, and that it has them from then on.
 
 A lease decides who works, an epoch fences the rest.
 """
@@ -12,23 +12,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import HELD, Status
-from vidan.protocol import caps, due
-from vidan.protocol.transitions import ENDS, LET_GO, PUT_BACK, Moved, move, sql_list, status_literal
-
-LEASE_SECONDS = 15.0
-"""How long a worker's lease lasts unless it is renewed."""
-
-RENEW_SECONDS = 5.0
-"""How often a worker renews its lease."""
-
-
-class Fence(NamedTuple):
-    """What every write of a running scenario names: who claimed it, and under which epoch."""
-
-    scenario_id: int
-    epoch: int
-    worker_id: UUID
+from vidan.domain.status import Status
+from vidan.protocol import caps
+from vidan.protocol.fences import Fence
+from vidan.protocol.transitions import Moved, move, status_literal
 
 
 class Claimed(NamedTuple):
@@ -93,7 +80,7 @@ def claim(
             return []
     moved = move(
         connection,
-        rows=due.claim_rows(claimant, free, ahead, in_rooms=bool(rooms)),
+        rows=claim_rows(claimant, free, ahead, in_rooms=bool(rooms)),
         to=f"CASE WHEN r.needs_source THEN {_CLAIMED} ELSE 'active' END",
         via=f"CASE WHEN NOT r.needs_source THEN {_CLAIMED} END",
         reason="CAST('claimed' AS text)",
@@ -169,86 +156,125 @@ def suspects_due(connection: Connection, workers: Collection[UUID], *, within: f
     return bool(found.scalar())
 
 
-# mine: the rows of these fences that still belong to them, locked in the order of their ids. Each
-# is looked up by its id: planned as a join, all rows of a status were read, dead ones too; with an
-# equality of workers, after statistics of when nobody held any, all that the worker holds for each
-MINE = """
-    SELECT s.*, f.* FROM (
-        SELECT * FROM jsonb_to_recordset(CAST(:fences AS jsonb)) AS r
-        (scenario_id bigint, fence_epoch bigint, fence_worker uuid{columns})
-        ORDER BY scenario_id
-    ) f CROSS JOIN LATERAL (
-        SELECT s.id, s.status, s.crashes, s.max_crashes, s.attempts, s.max_attempts
-        FROM scenarios s
-        WHERE s.id = f.scenario_id AND s.epoch = f.fence_epoch
-          AND s.worker_id IS NOT DISTINCT FROM f.fence_worker
-          AND s.status IN ({statuses})
-        FOR NO KEY UPDATE
-    ) s
+# one index scan for each queue and task, ended by its limit: neither the rows of tasks that this
+# worker lacks, nor those of a task that has no room, are read
+_OF_ONE_PAIR = """
+    unnest(CAST(:queues AS text[])) AS q (queue)
+    CROSS JOIN {tasks} CROSS JOIN LATERAL (
+        SELECT s.id, s.status, s.needs_source, s.priority, s.not_before, s.task FROM scenarios s
+        WHERE s.status = 'init_startup' AND s.queue = q.queue AND s.task = t.task
+          AND s.not_before <= now() AND s.id <> ALL(CAST(:skip AS bigint[])) AND {can_run}
+        ORDER BY s.priority DESC, s.not_before
+        LIMIT {each} FOR NO KEY UPDATE SKIP LOCKED
+    ) due
+    WHERE EXISTS (SELECT 1 FROM workers w WHERE w.id = :worker AND w.lease_until > now()
+                  AND w.desired_state = 'running')
 """
 
 
-def fence_rows(fences: Sequence[Fence], *extra: str) -> str:
-    """Return fences as the JSON that MINE reads; `extra` are each one's own members, as JSON."""
-    members = [f", {more}" for more in extra] or [""] * len(fences)
-    names = {fence.worker_id: str(fence.worker_id) for fence in fences}  # mostly one
-    rows = (
-        f'{{"scenario_id": {fence.scenario_id}, "fence_epoch": {fence.epoch},'
-        f' "fence_worker": "{names[fence.worker_id]}"{more}}}'
-        for fence, more in zip(fences, members, strict=True)
-    )
-    return f"[{', '.join(rows)}]"
+_DUE = """
+    SELECT due.* FROM {pairs}
+    ORDER BY due.priority DESC, due.not_before LIMIT {limit}
+"""
 
 
-_DELAYED = "now() + make_interval(secs => CAST(:delay AS double precision))"
+_TASKS = "unnest(CAST(:tasks AS text[])) AS t (task)"
 
 
-def hand_over(
-    connection: Connection,
-    fences: Sequence[Fence],
-    *,
-    reason: str,
-    actor: str,
-    delay: float = 0.0,
-) -> set[int]:
-    """Put scenarios back for others, no budget spent; those asked to stop become `inactive`.
+# the room of a task is one over all queues
+_DUE_IN_ROOMS = """
+    SELECT id, status, needs_source, priority, not_before, task FROM (
+        SELECT due.*, t.room, row_number() OVER (
+            PARTITION BY due.task ORDER BY due.priority DESC, due.not_before
+        ) AS place
+        FROM {pairs}
+    ) one WHERE place <= room
+    ORDER BY priority DESC, not_before LIMIT {limit}
+"""
 
-    They are due, and announced, after `delay` seconds. Returns the ids that were still the
-    worker's.
+
+_ROOMS = "unnest(CAST(:tasks AS text[]), CAST(:rooms AS integer[])) AS t (task, room)"
+
+
+_ROOMS_LEFT = f"""(
+    SELECT t.task, t.room - (SELECT count(*) FROM due_now d WHERE d.task = t.task) AS room
+    FROM {_ROOMS}
+) AS t"""
+
+
+# those for the free slots first: what waits for its turn is chosen among the rest
+_DUE_AND_AHEAD = """
+    WITH due_now AS ({now}), due_ahead AS ({ahead})
+    SELECT * FROM due_now UNION ALL SELECT * FROM due_ahead
+"""
+
+
+def any_due(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> bool:
+    """Tell whether a claim might find something: a sweep mostly finds nothing, and asks this first.
+
+    The claim's own statement takes longer to plan than to run.
     """
-    if not fences:
-        return set()
-    moved = move(
-        connection,
-        rows=MINE.format(columns="", statuses=sql_list(HELD)),
-        to=PUT_BACK,
-        reason="CAST(:reason AS text)",
-        actor=actor,
-        assign=(
-            *LET_GO,
-            f"not_before = {_DELAYED}",
-            f"announce_at = CASE WHEN r.to_status = 'init_startup' THEN {_DELAYED} END",
-            *ENDS,
-        ),
-        parameters={"fences": fence_rows(fences), "reason": reason, "delay": delay},
-    )
-    return {put_back.id for put_back in moved}
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A row that a worker holds."""
-
-    scenario_id: int
-    epoch: int
-    status: Status
-
-
-def held(connection: Connection, worker_id: UUID) -> list[Held]:
-    """Return the scenarios that a worker holds."""
     found = connection.execute(
-        text("SELECT id, epoch, status FROM scenarios WHERE worker_id = :worker"),
-        {"worker": worker_id},
+        text(
+            "SELECT EXISTS (SELECT 1 FROM unnest(CAST(:queues AS text[])) AS q (queue)"
+            " CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task) CROSS JOIN LATERAL ("
+            "SELECT 1 FROM scenarios s WHERE s.status = 'init_startup' AND s.queue = q.queue"
+            " AND s.task = t.task AND s.not_before <= now() LIMIT 1) due)"
+        ),
+        {"queues": list(queues), "tasks": list(tasks)},
     )
-    # sorted here: a planner with old statistics would walk through all ids for it
-    return [Held(row.id, row.epoch, Status(row.status)) for row in sorted(found)]
+    return bool(found.scalar())
+
+
+def lacking(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> set[str]:
+    """Return the tasks of due scenarios that are not among `tasks`, looking at some of them."""
+    found = connection.execute(
+        text(
+            "SELECT DISTINCT task FROM (SELECT task FROM scenarios WHERE status = 'init_startup'"
+            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now() LIMIT 1000) due"
+            " WHERE task <> ALL(CAST(:tasks AS text[]))"
+        ),
+        {"queues": list(queues), "tasks": list(tasks)},
+    )
+    return set(found.scalars())
+
+
+def claim_rows(claimant: Claimant, free: int, ahead: int, *, in_rooms: bool) -> str:
+    """Return the SQL of the rows that a claim takes: `free` of all, then `ahead` more.
+
+    Its parameters: queues, tasks, skip, worker, source, free, ahead, and with `in_rooms` the room
+    of each task.
+    """
+    if ahead <= 0:
+        return _due(_can_run(claimant, without_source=False), ":free", in_rooms)
+    conditions = _can_run(claimant, without_source=True)
+    if free <= 0:
+        return _due(conditions, ":ahead", in_rooms)
+    now = _due(_can_run(claimant, without_source=False), ":free", in_rooms)
+    conditions.append("s.id NOT IN (SELECT id FROM due_now)")
+    further = _due(conditions, ":ahead", in_rooms, rooms=_ROOMS_LEFT)
+    return _DUE_AND_AHEAD.format(now=now, ahead=further)
+
+
+def _due(conditions: Sequence[str], limit: str, in_rooms: bool, rooms: str = _ROOMS) -> str:
+    pairs = _OF_ONE_PAIR.format(
+        tasks=rooms if in_rooms else _TASKS,
+        can_run=" AND ".join(conditions),
+        each=f"least({limit}, t.room)" if in_rooms else limit,
+    )
+    return (_DUE_IN_ROOMS if in_rooms else _DUE).format(pairs=pairs, limit=limit)
+
+
+def _can_run(claimant: Claimant, without_source: bool) -> list[str]:
+    conditions = []
+    if without_source:
+        conditions.append("NOT s.needs_source")
+    elif claimant.source is None:
+        conditions.append("(NOT s.needs_source OR (s.source IS NOT NULL AND NOT s.source_bound))")
+    else:
+        conditions.append("(NOT s.needs_source OR s.source IS NULL OR s.source = :source)")
+    if claimant.only_suspects:
+        conditions.append("s.crashes > 1")
+    if without_source or not (claimant.suspects or claimant.only_suspects):
+        conditions.append("s.crashes <= 1")
+    return conditions

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from vidan.protocol.claims import LEASE_SECONDS, held
+from vidan.domain.worker import LEASE_SECONDS
+from vidan.protocol.heartbeats import held
 from vidan.protocol.transitions import BACK_OFF, ENDS, LET_GO, PUT_BACK, Moved, move
 
 _ENDED = """s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())

@@ -13,9 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import Status
-from vidan.protocol import announcements, groups
-from vidan.services import scenarios
+from vidan.domain.status import Status
+from vidan.protocol import announcements, creation, groups
 
 _ENDS = (Status.COMPLETED, Status.FAILED)
 """An `inactive` scenario may be started again: nothing follows on a stop."""
@@ -47,7 +46,7 @@ def create_after(
         text(_TAKE),
         {"ids": [one[0] for one in ended], "statuses": [str(one[1]) for one in ended]},
     )
-    scenarios.insert(connection, list(rows.scalars()), actor=actor)
+    creation.insert(connection, list(rows.scalars()), actor=actor)
     groups.count_ended(connection, [one[0] for one in ended], actor=actor)
     announcements.wake(connection)
 
@@ -59,7 +58,7 @@ def forget(connection: Connection, scenario_id: int, *, actor: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Former:
+class Predecessor:
     """A scenario that another follows on, as it stands. Only `id` is left of a deleted one."""
 
     id: int
@@ -69,7 +68,7 @@ class Former:
     error: str | None = None
 
 
-def former(connection: Connection, scenario_id: int) -> Former | None:
+def predecessor(connection: Connection, scenario_id: int) -> Predecessor | None:
     """Return the scenario whose follow-up this one is, None if it is nobody's."""
     found = connection.execute(
         text(
@@ -81,13 +80,13 @@ def former(connection: Connection, scenario_id: int) -> Former | None:
     if found is None or found.parent_id is None:
         return None
     if found.id is None:
-        return Former(found.parent_id)
-    return Former(found.id, found.task, Status(found.status), found.result, found.error)
+        return Predecessor(found.parent_id)
+    return Predecessor(found.id, found.task, Status(found.status), found.result, found.error)
 
 
 def members(
     connection: Connection, callback_id: int, *, after: int = -1, limit: int = 500
-) -> list[tuple[int, Former]]:
+) -> list[tuple[int, Predecessor]]:
     """Return a page of the members of the group whose callback this scenario is, with their places.
 
     In the order in which they were given; `after` is the last place of the page before.
@@ -101,6 +100,6 @@ def members(
         {"id": callback_id, "after": after, "limit": limit},
     )
     return [
-        (row.place, Former(row.id, row.task, Status(row.status), row.result, row.error))
+        (row.place, Predecessor(row.id, row.task, Status(row.status), row.result, row.error))
         for row in found
     ]

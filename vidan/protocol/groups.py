@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from vidan.db.session import DatabaseConflict
-from vidan.protocol import announcements
-from vidan.services import scenarios
-from vidan.services.scenarios import Created, NewScenario
+from vidan.protocol import announcements, creation
+from vidan.protocol.creation import Created, NewScenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +38,8 @@ def create(
     A member whose key exists is the scenario that has it; if that has ended, it counts as ended.
     Raises as `scenarios.create_many` does; the callback is checked now.
     """
-    waiting = scenarios.row_of(connection, callback)
-    created = scenarios.create_many(connection, members, actor=actor, followed=True)
+    waiting = creation.row_of(connection, callback)
+    created = creation.create_many(connection, members, actor=actor, followed=True)
     ended = _mark_existing(connection, [one.id for one in created if not one.new])
     ids = list(dict.fromkeys(one.id for one in created))
     group_id: int = connection.execute(
@@ -127,7 +126,7 @@ def count_ended(connection: Connection, ids: Sequence[int], *, actor: str) -> No
 
 def _call_back(connection: Connection, group_id: int, callback: str, actor: str) -> None:
     """Create a group's callback. One whose key exists is not created again."""
-    for row in scenarios.insert(connection, [callback], actor=actor):
+    for row in creation.insert(connection, [callback], actor=actor):
         connection.execute(
             text("UPDATE groups SET callback_id = :callback WHERE id = :id"),
             {"callback": row.id, "id": group_id},

@@ -8,9 +8,17 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import HELD, STOPPING, Status
-from vidan.protocol.claims import MINE, Fence, fence_rows
-from vidan.protocol.transitions import BACK_OFF, LET_GO, move, sql_list, status_literal
+from vidan.domain.status import HELD, STOPPING, Status
+from vidan.protocol.fences import MINE, Fence, fence_rows
+from vidan.protocol.transitions import (
+    BACK_OFF,
+    ENDS,
+    LET_GO,
+    PUT_BACK,
+    move,
+    sql_list,
+    status_literal,
+)
 
 
 def start(connection: Connection, fences: Sequence[Fence], *, actor: str) -> dict[int, Status]:
@@ -180,3 +188,38 @@ def _still_mine(connection: Connection, fences: Sequence[Fence]) -> dict[int, St
         {"fences": fence_rows(fences)},
     )
     return {row.id: Status(row.status) for row in found}
+
+
+_DELAYED = "now() + make_interval(secs => CAST(:delay AS double precision))"
+
+
+def hand_over(
+    connection: Connection,
+    fences: Sequence[Fence],
+    *,
+    reason: str,
+    actor: str,
+    delay: float = 0.0,
+) -> set[int]:
+    """Put scenarios back for others, no budget spent; those asked to stop become `inactive`.
+
+    They are due, and announced, after `delay` seconds. Returns the ids that were still the
+    worker's.
+    """
+    if not fences:
+        return set()
+    moved = move(
+        connection,
+        rows=MINE.format(columns="", statuses=sql_list(HELD)),
+        to=PUT_BACK,
+        reason="CAST(:reason AS text)",
+        actor=actor,
+        assign=(
+            *LET_GO,
+            f"not_before = {_DELAYED}",
+            f"announce_at = CASE WHEN r.to_status = 'init_startup' THEN {_DELAYED} END",
+            *ENDS,
+        ),
+        parameters={"fences": fence_rows(fences), "reason": reason, "delay": delay},
+    )
+    return {put_back.id for put_back in moved}

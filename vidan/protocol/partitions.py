@@ -6,7 +6,7 @@ from datetime import date, timedelta
 
 from sqlalchemy import Connection, text
 
-from vidan.db.weeks import THIS_WEEK
+from vidan.db.tables import THIS_WEEK
 
 _LOCK = 7_305_804_401
 """The advisory transaction lock under which partitions are made (any constant of vidan's own)."""

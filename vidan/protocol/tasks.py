@@ -15,7 +15,7 @@ from sqlalchemy import Connection, text
 
 from vidan.detection import catalogue
 from vidan.errors import InputRejected, NotFoundError
-from vidan.suggestions import meant, near
+from vidan.suggestions import close_names, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def known(connection: Connection, names: Collection[str]) -> dict[str, TaskSpec]
         if name not in specs:
             raise NotFoundError(
                 f"no task {name!r}",
-                hint=f"{meant(name, specs)} A worker started with --app publishes its tasks",
+                hint=f"{did_you_mean(name, specs)} A worker started with --app publishes its tasks",
             )
     return specs
 
@@ -152,7 +152,7 @@ def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
     allowed = ", ".join(known) or "none"
     if error.validator == "additionalProperties" and not error.absolute_path:
         wrong = next(name for name in params if name not in known)
-        close = near(wrong, known)
+        close = close_names(wrong, known)
         raise InputRejected(
             f"task {spec.name} has no param {wrong}",
             hint=f"did you mean {' or '.join(close)}?" if close else f"its params: {allowed}",

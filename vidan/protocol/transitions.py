@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, TextClause, text
 
-from vidan.domain import ALLOWED, RUNNING, Status
+from vidan.domain.status import ALLOWED, RUNNING, Status
 from vidan.protocol import followups
 
 # `rows` finds and locks the rows (id, status, what `assign` reads as r.…), ordered by id

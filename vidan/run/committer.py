@@ -12,19 +12,18 @@ from dataclasses import dataclass
 from vidan import logs
 from vidan.backoff import BackOff
 from vidan.db.session import Database
-from vidan.domain import STOPPING, Detection, Gap, Status
-from vidan.domain.durations import in_words
+from vidan.domain.detection import Detection, Gap
+from vidan.domain.status import STOPPING, Status
 from vidan.errors import (
     CommitFailed,
     DatabaseUnavailable,
     LeaseLost,
     RejectedTask,
-    RunInterrupted,
     RunStopped,
-    TimeLimitExceeded,
 )
+from vidan.protocol import commits
 from vidan.protocol.claims import Claimed
-from vidan.services import predictions
+from vidan.run.control import RunControl
 
 log = logging.getLogger("vidan.commits")
 
@@ -46,70 +45,11 @@ LIVE_PROGRESS_SECONDS = 600.0
 """A live source proves progress by running this long."""
 
 
-class RunControl:
-    """What tells a run, from any thread, that it has to end. A lost lease outweighs the rest.
-
-    The soft time limit is told by it too, but once, and the run may go on.
-    """
-
-    def __init__(self) -> None:
-        self._time_is_up: float | None = None  # by the monotonic clock
-        self._soft_limit = 0.0
-        self._interruption: RunInterrupted | None = None
-        self._lock = threading.Lock()
-        self._told = False
-
-    def interrupt(self, interruption: RunInterrupted) -> None:
-        """Ask the run to end at its next step; the first reason stands, but for a lost lease."""
-        with self._lock:
-            if self._interruption is None or isinstance(interruption, LeaseLost | CommitFailed):
-                self._interruption = interruption
-
-    @property
-    def interruption(self) -> RunInterrupted | None:
-        """Why the run has to end, None while it may go on."""
-        return self._interruption
-
-    def check(self) -> None:
-        """Raise what the run was interrupted with, if anything."""
-        if self._interruption is not None:
-            self._told = True
-            raise self._interruption
-
-    def limit(self, seconds: float) -> None:
-        """Let the time of the run, by its soft limit, be up in so many seconds."""
-        self._soft_limit = seconds
-        self._time_is_up = time.monotonic() + seconds
-
-    def check_time(self) -> None:
-        """Raise what `check` raises, and TimeLimitExceeded once the run's time is up.
-
-        Called where the task waits for something and its code can be told.
-        """
-        self.check()
-        if self._time_is_up is not None and time.monotonic() > self._time_is_up:
-            self._time_is_up = None
-            raise TimeLimitExceeded(f"over its soft time limit of {in_words(self._soft_limit)}")
-
-    def ask(self) -> bool:
-        """Tell the task's code whether the run has to end."""
-        self._told = self._told or self._interruption is not None
-        return self._told
-
-    def check_told(self) -> None:
-        """Raise the interruption that the task was told of, though it returned all the same.
-
-        What it returned is no result then: it left off, or it swallowed the exception.
-        """
-        if self._told:
-            self.check()
-
-
 @dataclass(frozen=True, slots=True)
 class Done:
     """Frames that the task has done with, as a commit will store them."""
 
-    rows: Sequence[predictions.Row]
+    rows: Sequence[commits.Row]
     gaps: Sequence[Gap]
     next_frame: int
     next_pts: int | None
@@ -137,7 +77,7 @@ class LabelNames:
         time_ms: int,
         detections: Sequence[Detection],
         extra: str | None = None,
-    ) -> predictions.Row:
+    ) -> commits.Row:
         """Return a frame's detections as they are stored; `extra` is JSON text of an object.
 
         Raises RejectedTask for what the columns can't hold: psycopg would store it truncated.
@@ -145,7 +85,7 @@ class LabelNames:
         for found in detections:
             if found.track_id is not None and not -MAX_TRACK <= found.track_id <= MAX_TRACK:
                 raise RejectedTask(f"track id {found.track_id} is out of range")
-        return predictions.Row(
+        return commits.Row(
             frame=frame,
             time_ms=time_ms,
             label_ids=[self._id(found.label) for found in detections],
@@ -259,7 +199,7 @@ class Committer:
             if self._lost():
                 return
 
-    def _next(self) -> predictions.Batch | None:
+    def _next(self) -> commits.Batch | None:
         """Wait for the next commit to be due, and cut its batch; None at the end."""
         with self._changed:
             while not self._due():
@@ -275,7 +215,7 @@ class Committer:
             self._proved |= time.monotonic() - self._started > LIVE_PROGRESS_SECONDS
         else:
             self._proved |= self._moved >= 1 and to_checkpoint > self._checkpoint
-        return predictions.Batch(
+        return commits.Batch(
             from_checkpoint=self._checkpoint,
             to_checkpoint=to_checkpoint,
             checkpoint_pts=done[-1].next_pts,
@@ -312,13 +252,13 @@ class Committer:
             or time.monotonic() - self._last >= COMMIT_SECONDS
         )
 
-    def _store(self, batch: predictions.Batch) -> Status:
+    def _store(self, batch: commits.Batch) -> Status:
         """Commit, again after a lost connection, until it has landed or the lease has ended."""
         back_off = BackOff()
         while True:
             try:
                 return self._database.retrying(
-                    lambda connection: predictions.commit(connection, self._fence, batch)
+                    lambda connection: commits.commit(connection, self._fence, batch)
                 )
             except DatabaseUnavailable as error:
                 log.warning("scenario %d: %s", self._fence.scenario_id, error)
@@ -326,7 +266,7 @@ class Committer:
                 raise LeaseLost(f"scenario {self._fence.scenario_id}: the lease ended")
             time.sleep(back_off.pause())
 
-    def _stored(self, batch: predictions.Batch, status: Status) -> None:
+    def _stored(self, batch: commits.Batch, status: Status) -> None:
         if batch.to_checkpoint > batch.from_checkpoint:
             self._moved += 1
         self._checkpoint = batch.to_checkpoint

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import RejectedTask
 from vidan.protocol import storable
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from vidan import logs
 from vidan.detection.batcher import Pending, Seat
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.processes.slotboard import Call
-from vidan.run.committer import Committer, Done, RunControl
+from vidan.run.committer import Committer, Done
+from vidan.run.control import RunControl
 from vidan.run.own_predictions import OwnPredictions
 from vidan.video.frames import FrameBatch, FrameSource
 

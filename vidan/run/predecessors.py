@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from vidan.db.session import Database
 from vidan.protocol import followups
-from vidan.protocol.followups import Former
+from vidan.protocol.followups import Predecessor
 
 PAGE = 500
 
 
-def parent(database: Database, scenario_id: int) -> Former | None:
+def parent(database: Database, scenario_id: int) -> Predecessor | None:
     """Return the scenario whose follow-up this one is, as it stands now."""
     with database.begin() as connection:
-        return followups.former(connection, scenario_id)
+        return followups.predecessor(connection, scenario_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Members:
     database: Database
     scenario_id: int
 
-    def __iter__(self) -> Iterator[Former]:
+    def __iter__(self) -> Iterator[Predecessor]:
         """Read the members, a page at a time."""
         after = -1
         while True:

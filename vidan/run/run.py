@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from vidan.db.session import Database
 from vidan.detection.batcher import Seat
-from vidan.detection.cache import DetectorCache
-from vidan.domain import Detection
+from vidan.domain.detection import Detection
 from vidan.errors import RejectedTask, SourceMissing
-from vidan.processes.slotboard import Call, SlotBoard
+from vidan.processes.slotboard import Call
 from vidan.protocol import storable
 from vidan.protocol.claims import Claimed
-from vidan.protocol.followups import Former
+from vidan.protocol.followups import Predecessor
 from vidan.run import predecessors
-from vidan.run.committer import Committer, RunControl
+from vidan.run.committer import Committer
+from vidan.run.context import RunContext
+from vidan.run.control import RunControl
 from vidan.run.own_predictions import OwnPredictions
 from vidan.run.pipeline import Pipeline, unguarded
-from vidan.video import frames as vision_frames
+from vidan.video import opening
 from vidan.video.container import local_path
 from vidan.video.frames import FrameBatch, FrameSource, Size
 
@@ -33,29 +33,6 @@ MIN_REDUCTION = 2.0
 To scale takes the decoder 1 ms a frame more, and saves the detector 7 ms at 720p and 14 at 1080p.
 With fewer pixels less than a hundredth is won, and the detector's own way is more exact.
 """
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What a worker gives to a run: its database, its detectors, its slot."""
-
-    database: Database
-    detectors: DetectorCache
-    on_active: Callable[[], None]
-    """Called before the first frame: sets the scenario `active`, or raises what came between."""
-    on_progress: Callable[[], None] = lambda: None
-    on_frames: Callable[[int], None] = lambda _: None
-    board: SlotBoard | None = None
-    slot: int = 0
-
-    def limit(self, seconds: float) -> None:
-        """Let the supervisor end the process if the run still goes on in so many seconds."""
-        if self.board is not None:
-            self.board.limit(self.slot, seconds)
-
-    def guard(self, call: Call) -> AbstractContextManager[None]:
-        """Run the stall clock of a call while the block lasts."""
-        return nullcontext() if self.board is None else self.board.inside(self.slot, call)
 
 
 @dataclass(slots=True)
@@ -72,7 +49,7 @@ class Run:
     log: logging.LoggerAdapter[logging.Logger]
     _claimed: Claimed = field(repr=False)
     _control: RunControl = field(repr=False)
-    _around: Surroundings = field(repr=False)
+    _around: RunContext = field(repr=False)
     _position: tuple[int, int | None] = field(init=False, repr=False)
     _pipeline: Pipeline | None = field(default=None, init=False, repr=False)
     _stream: Iterator[Frames] | None = field(default=None, init=False, repr=False)
@@ -83,7 +60,7 @@ class Run:
         self._position = (self._claimed.checkpoint, self._claimed.checkpoint_pts)
 
     @property
-    def parent(self) -> Former | None:
+    def parent(self) -> Predecessor | None:
         """The scenario that this one follows on (`then`, `on_failure`), read now; None without."""
         return predecessors.parent(self._around.database, self.scenario_id)
 
@@ -199,7 +176,7 @@ class Run:
             raise
         assert self._committer is not None
         # a camera's silence ends with its read time-out; a pipe has none
-        timed = source.live and not vision_frames.is_local(self.source or "")
+        timed = source.live and not opening.is_local(self.source or "")
         if detector is not None:
             detector.live = source.live
         pipeline = Pipeline(
@@ -223,14 +200,12 @@ class Run:
     def _open(self, sampling: Mapping[str, Any], size: Size | None) -> FrameSource:
         if self.source is None:
             raise RejectedTask("this task has no source: it was registered with source=False")
-        local = vision_frames.is_local(self.source)
+        local = opening.is_local(self.source)
         if local and not local_path(self.source).exists():
             raise SourceMissing(f"no such file on this host: {self.source}")
         frame, pts = self._position
         with self._around.guard(Call.DECODER) if local else nullcontext():
-            return vision_frames.open_source(
-                self.source, frame=frame, pts=pts, size=size, **sampling
-            )
+            return opening.open_source(self.source, frame=frame, pts=pts, size=size, **sampling)
 
     def _begin(self, source: FrameSource) -> None:
         if not self._active:

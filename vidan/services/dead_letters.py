@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from vidan.domain.bounds import MAX_ID
 from vidan.errors import NotFoundError
 from vidan.protocol import storable
-from vidan.services.scenarios import MAX_ID
 
 
 @dataclass(frozen=True, slots=True)

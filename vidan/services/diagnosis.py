@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import DesiredState
+from vidan.domain.status import DesiredState
 from vidan.services.workers import WorkerRow
 
 SAMPLE = 2_000

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.protocol import storable
 
 PAGE = 1_000

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import HELD, Status
+from vidan.domain.status import HELD, Status
 from vidan.services import workers
 
 MANY = 10_000

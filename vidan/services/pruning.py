@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from vidan.domain import ENDED, Status
+from vidan.domain.status import ENDED, Status
 from vidan.errors import DatabaseUnavailable
 from vidan.protocol import partitions
 from vidan.protocol.transitions import sql_list

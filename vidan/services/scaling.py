@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import DesiredState
+from vidan.domain.status import DesiredState
 from vidan.domain.worker import MAX_SLOTS
 from vidan.errors import NotAllowedError, UsageError
 from vidan.services import workers

@@ -13,10 +13,9 @@ from sqlalchemy import Connection, text
 
 from vidan.domain.schedule import Schedule, due, next_after
 from vidan.errors import InputRejected, NotFoundError
-from vidan.protocol import announcements, storable
+from vidan.protocol import announcements, creation, storable
+from vidan.protocol.creation import NewScenario
 from vidan.protocol.tasks import TaskSpec
-from vidan.services import scenarios
-from vidan.services.scenarios import NewScenario
 
 MAX_NAME_BYTES = 900
 """Of a name: it is part of the keys of scenarios."""
@@ -31,7 +30,7 @@ def check(spec: TaskSpec, schedule: Schedule) -> None:
     if not 0 < size <= MAX_NAME_BYTES or not storable.is_text(schedule.name or ""):
         raise InputRejected(f"a schedule's name has 1 to {MAX_NAME_BYTES} bytes")
     with named_in_errors(schedule):
-        scenarios.check(_new(spec.name, schedule, datetime.now(UTC)), spec)
+        creation.check(_new(spec.name, schedule, datetime.now(UTC)), spec)
 
 
 @contextmanager
@@ -147,7 +146,7 @@ def _fire(connection: Connection, row: Any, actor: str) -> Fired:
     try:
         times, next_at = due(row.cron, row.timezone, row.catch_up, row.next_at, row.now)
         news = [_new(row.task, row, time) for time in times]
-        ids = tuple(one.id for one in scenarios.create_many(connection, news, actor=actor))
+        ids = tuple(one.id for one in creation.create_many(connection, news, actor=actor))
     except (InputRejected, NotFoundError) as refused:  # before any row is written
         error = storable.line(refused)
     connection.execute(

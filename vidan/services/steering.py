@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from vidan.domain import ENDED, HELD, RUNNING, STOPPING, Status
+from vidan.domain.bounds import MAX_ID
+from vidan.domain.status import ENDED, HELD, RUNNING, STOPPING, Status
 from vidan.errors import NotAllowedError
 from vidan.protocol import announcements, followups, partitions
 from vidan.protocol.transitions import move, status_literal
-from vidan.services.scenarios import MAX_ID, no_such_scenario
+from vidan.services.scenarios import no_such_scenario
 
 _START = frozenset({Status.ACTIVE, Status.INIT_STARTUP})
 _STOP = frozenset({Status.INACTIVE, Status.INIT_SHUTDOWN})

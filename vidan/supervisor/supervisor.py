@@ -11,7 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import FrameType
 from uuid import UUID
 
@@ -19,9 +19,10 @@ from sqlalchemy import Connection
 
 from vidan import config, logs
 from vidan.config import Settings
+from vidan.db import schema
 from vidan.db.session import Database
-from vidan.domain import DesiredState
 from vidan.domain.durations import in_words
+from vidan.domain.status import DesiredState
 from vidan.domain.worker import MAX_SLOTS, WorkerOptions
 from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, DatabaseUnavailable, VidanError
 from vidan.processes import lifeline
@@ -29,6 +30,7 @@ from vidan.processes.lifeline import Child
 from vidan.processes.slotboard import Call, SlotBoard
 from vidan.protocol import claims, expiry
 from vidan.services import workers
+from vidan.supervisor.post import EndedFor, Post, Release
 
 log = logging.getLogger("vidan.supervisor")
 
@@ -66,54 +68,6 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "2000000000",
     "MALLOC_ARENA_MAX": "1",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class EndedFor:
-    """The scenario that a process was ended for, and why."""
-
-    scenario_id: int
-    cause: str
-
-
-@dataclass(slots=True)
-class Post:
-    """A place for a worker process: its options, and who fills it now."""
-
-    options: WorkerOptions
-    child: Child | None = None
-    board: SlotBoard | None = None
-    asked: bool = False  # the child has been asked to end
-    ended_for: EndedFor | None = None  # the child has been killed for it
-    started: float = 0.0
-    deaths: int = 0  # in a row, each soon after its start
-    given_up: bool = False  # the last ones could not even register
-    not_before: float = 0.0
-    former: UUID | None = None  # the last registration of the process before
-    retired: bool = False  # its worker was drained or stopped
-    slots: int = 0  # how many the process before had at last
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether it was given up, and who fills it now has not registered either."""
-        return self.given_up and (self.board is None or self.board.worker_id is None)
-
-    def count(self) -> int:
-        """Return how many slots its worker has: as it was scaled, else as it was started."""
-        before = self.slots or self.options.slots
-        if self.board is None or self.board.worker_id is None:
-            return before  # a new process learns of its number when it registers
-        return self.board.in_use or before
-
-
-@dataclass(slots=True)
-class Release:
-    """A lease to be given up for a process that was reaped, and whom to charge."""
-
-    post: Post
-    worker_id: UUID
-    executing: list[int]
-    cause: str
 
 
 class Supervisor:
@@ -404,7 +358,7 @@ def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
     """
     database = Database(settings.require_database(), guarded=True)
     try:
-        database.check_schema()
+        schema.check(database)
     finally:
         database.close()
     supervisor = Supervisor(settings, wanted)

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidan import config, outages
-from vidan.domain import ENDED, Status, durations
+from vidan import backoff, config
+from vidan.db import schema
+from vidan.domain import durations
 from vidan.domain.durations import Duration
+from vidan.domain.status import ENDED, Status
 from vidan.errors import InputRejected, NotCompleted, NotFoundError, TimedOut
-from vidan.protocol import tasks
+from vidan.protocol import creation, tasks
 from vidan.services import predictions, scenarios, steering
 from vidan.video.sources import source_for
 
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from vidan.db.session import Database
+    from vidan.protocol.creation import NewScenario
     from vidan.protocol.tasks import TaskSpec
     from vidan.services.predictions import StoredFrame
-    from vidan.services.scenarios import NewScenario, Scenario
+    from vidan.services.scenarios import Scenario
 
 T = TypeVar("T")
 FIRST_POLL_SECONDS, POLL_SECONDS = 0.02, 0.5
@@ -77,7 +80,7 @@ class Caller:
 
                 settings = config.load(database_url=self._url)
                 opened = Database(settings.require_database())
-                opened.check_schema()
+                schema.check(opened)
                 # one that a fork brought along belongs to the parent: it is not closed
                 self._database, self._process = opened, os.getpid()
             return self._database
@@ -91,12 +94,12 @@ class Caller:
         if self._instead is not None:
             return self._instead.create(news)
 
-        def work(connection: Connection) -> list[scenarios.Created]:
+        def work(connection: Connection) -> list[creation.Created]:
             try:
-                return scenarios.create_many(connection, news)
+                return creation.create_many(connection, news)
             except NotFoundError:  # nothing was written: the task is not known yet
                 tasks.introduce(connection, self._specs())
-                return scenarios.create_many(connection, news)
+                return creation.create_many(connection, news)
 
         created = self.database.retrying(work)
         return [ScenarioHandle(self, one.id, new=one.new) for one in created]
@@ -145,7 +148,7 @@ class ScenarioHandle:
         pause = FIRST_POLL_SECONDS
         while True:
             self._caller.work_on(self.id)
-            found = outages.patiently(self.look, pause=POLL_SECONDS, until=until)
+            found = backoff.patiently(self.look, pause=POLL_SECONDS, until=until)
             if found.status in ENDED:
                 break
             left = until - time.monotonic()

@@ -12,8 +12,7 @@ from sqlalchemy import Connection
 
 from vidan import config
 from vidan.db.session import Database
-from vidan.protocol import groups
-from vidan.services import scenarios
+from vidan.protocol import creation, groups
 from vidan.tasks.signature import Signature
 
 T = TypeVar("T")
@@ -24,7 +23,7 @@ def start(signature: Signature) -> int:
 
     Raises InputRejected, NotFoundError (no such task) or DatabaseUnavailable.
     """
-    return _retrying(lambda c: scenarios.create(c, signature.new())).id
+    return _retrying(lambda c: creation.create(c, signature.new())).id
 
 
 def group(members: Sequence[Signature], *, then: Signature) -> list[int]:

@@ -136,7 +136,7 @@ def module_of(function: Callable[..., Any]) -> str:
     )
 
 
-def like(
+def same_parameters_as(
     of: Callable[Concatenate[Any, Call], Any],
 ) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, Call], R]]:
     """Let a method take what another takes, for type checkers and `help` too."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vidan.services.scenarios import NewScenario
+from vidan.protocol.creation import NewScenario
 from vidan.tasks.calls import stored_source
 
 

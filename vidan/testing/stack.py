@@ -13,11 +13,13 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vidan.db import schema
-from vidan.domain import ENDED, Status
+from vidan.domain.status import ENDED, Status
 from vidan.errors import InputRejected
 from vidan.services import scenarios
-from vidan.tasks.app import Task, Vidan, load_tasks
+from vidan.tasks.app import Vidan
 from vidan.tasks.calls import Caller
+from vidan.tasks.loading import load_tasks
+from vidan.tasks.task import Task
 from vidan.testing import postgres, queries
 from vidan.testing.worker import InProcess
 

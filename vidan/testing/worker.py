@@ -16,16 +16,20 @@ from vidan.detection.cache import DetectorCache
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import HandOver, LeaseLost
 from vidan.protocol import claims, tasks
-from vidan.protocol.claims import Claimant, Claimed, Fence, Held
-from vidan.run.run import Surroundings
-from vidan.tasks.app import Task
+from vidan.protocol.claims import Claimant, Claimed
+from vidan.protocol.fences import Fence
+from vidan.protocol.heartbeats import Held
+from vidan.run.context import RunContext
+from vidan.tasks.task import Task
 from vidan.testing import queries
 from vidan.worker.claiming import activate
 from vidan.worker.execution import Outcome, run_scenario
 from vidan.worker.lease import Lease, Measured
-from vidan.worker.outcomes import Conclusions, MissingSources, RetryEvents
-from vidan.worker.reconciliation import Comparison
-from vidan.worker.slots import Engagement
+from vidan.worker.missing_sources import MissingSources
+from vidan.worker.outcomes import OutcomeWriter
+from vidan.worker.reconciliation import Reconciliation
+from vidan.worker.retry_events import RetryEvents
+from vidan.worker.slots import ClaimedRun
 
 log = logging.getLogger("vidan.worker")
 
@@ -47,9 +51,9 @@ class InProcess:
         self._detectors = DetectorCache(device)
         self._retries = RetryEvents(_NoBroker())
         missing = MissingSources(patience=0)  # there is no other host
-        self._conclusions = Conclusions(self._options.name, self._retries, missing)
-        self._comparison = Comparison()
-        self._engaged: list[Engagement] = []
+        self._conclusions = OutcomeWriter(self._options.name, self._retries, missing)
+        self._comparison = Reconciliation()
+        self._engaged: list[ClaimedRun] = []
         self._lease = self._begin()
 
     def step(self) -> bool:
@@ -108,8 +112,8 @@ class InProcess:
         return self._lease
 
     def _run(self, lease: Lease, claimed: Claimed) -> Sequence[Outcome]:
-        engagement = Engagement(claimed)
-        around = Surroundings(
+        engagement = ClaimedRun(claimed)
+        around = RunContext(
             database=lease.database,
             detectors=self._detectors,
             on_active=lambda: activate(lease.database, claimed.fence, actor=self._options.name),

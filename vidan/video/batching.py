@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidan.domain import Gap
+from vidan.domain.detection import Gap
 from vidan.video.frames import FrameBatch
 
 if TYPE_CHECKING:

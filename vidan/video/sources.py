@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from vidan.detection import catalogue
 from vidan.errors import InputRejected
-from vidan.video.frames import check_source, is_local
+from vidan.video.opening import check_source, is_local
 
 
 def source_for(place: str, *, check: bool) -> str:
@@ -33,17 +30,3 @@ def source_for(place: str, *, check: bool) -> str:
     if check:
         check_source(source)
     return source
-
-
-def detect_params(params: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
-    """Return params of the built-in task, the weights' path absolute, and looked at if `check`.
-
-    Raises InputRejected for a missing weight file or an unknown model; the service checks the rest.
-    """
-    found = dict(params)
-    model, weights = found.get("model", catalogue.DEFAULT_MODEL), found.get("weights")
-    if isinstance(weights, str) and weights:
-        found["weights"] = str(Path(weights).expanduser().absolute())
-        if check and isinstance(model, str):
-            catalogue.check_model(model, weights=found["weights"])
-    return found

@@ -9,16 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vidan.db.session import Database
-from vidan.domain import STOPPING
+from vidan.domain.status import STOPPING
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import DatabaseUnavailable, HandOver, LeaseLost, RunStopped
-from vidan.protocol import claims, due, lifecycle
-from vidan.protocol.claims import Claimant, Claimed, Fence
-from vidan.tasks.app import Task
+from vidan.protocol import claims, lifecycle
+from vidan.protocol.claims import Claimant, Claimed
+from vidan.protocol.fences import Fence
+from vidan.tasks.task import Task
 from vidan.worker.execution import Outcome
 from vidan.worker.lease import Lease
-from vidan.worker.outcomes import MissingSources
-from vidan.worker.slots import Engagement, Slots
+from vidan.worker.missing_sources import MissingSources
+from vidan.worker.slots import ClaimedRun, Slots
 
 log = logging.getLogger("vidan.worker")
 
@@ -83,7 +84,7 @@ class Claims:
             return False  # soon it will be worth a statement
         if not told:
             with lease.database.autocommit() as connection:
-                found = due.any_due(connection, self._options.queues, self._tasks)
+                found = claims.any_due(connection, self._options.queues, self._tasks)
             if not found:
                 self._tell_of_others_tasks(lease)
                 return False
@@ -111,7 +112,7 @@ class Claims:
             return
         self._next_look = now + LOOK_SECONDS
         with lease.database.autocommit() as connection:
-            waiting = due.lacking(connection, self._options.queues, self._tasks)
+            waiting = claims.lacking(connection, self._options.queues, self._tasks)
         for task in sorted(waiting - self._left):
             self._left.add(task)
             log.warning("task %s is left to others: this worker does not have it", task)
@@ -131,7 +132,7 @@ class Claims:
         return sum(ended > limit for ended in self._ended.copy())
 
     def _engage(self, claimed: list[Claimed]) -> None:
-        engagements = [Engagement(one) for one in claimed]
+        engagements = [ClaimedRun(one) for one in claimed]
         for engagement in engagements:
             level = logging.INFO if engagement.claimed.needs_source else logging.DEBUG
             if log.isEnabledFor(level):

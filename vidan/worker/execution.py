@@ -26,9 +26,10 @@ from vidan.errors import (
 )
 from vidan.protocol import storable
 from vidan.protocol.claims import Claimed
-from vidan.run.committer import RunControl
-from vidan.run.run import Run, Surroundings
-from vidan.tasks.app import Task
+from vidan.run.context import RunContext
+from vidan.run.control import RunControl
+from vidan.run.run import Run
+from vidan.tasks.task import Task
 
 log = logging.getLogger("vidan.runner")
 
@@ -67,7 +68,7 @@ class Outcome(NamedTuple):
 
 
 def run_scenario(
-    claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, around: Surroundings
+    claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, around: RunContext
 ) -> Outcome:
     """Run a claimed scenario to its end. Never raises: the outcome says what to do next."""
     started = time.monotonic()

@@ -16,12 +16,12 @@ from sqlalchemy import text
 
 from vidan import logs
 from vidan.db.session import Database
-from vidan.domain import DesiredState
-from vidan.domain.worker import MAX_SLOTS, WorkerOptions
+from vidan.domain.status import DesiredState
+from vidan.domain.worker import LEASE_SECONDS, MAX_SLOTS, RENEW_SECONDS, WorkerOptions
 from vidan.errors import VidanError
 from vidan.processes.slotboard import SlotBoard
-from vidan.protocol.claims import LEASE_SECONDS, RENEW_SECONDS, Held
-from vidan.services import workers
+from vidan.protocol import heartbeats
+from vidan.protocol.heartbeats import Held
 
 log = logging.getLogger("vidan.lease")
 
@@ -122,7 +122,7 @@ class Lease:
     def begin(self) -> None:
         """Register, and renew from now on. Raises DatabaseUnavailable."""
         sent = clock()
-        registration = workers.Registration(
+        registration = heartbeats.Registration(
             worker_id=self.worker_id,
             name=self._options.name,
             host=socket.gethostname(),
@@ -141,7 +141,7 @@ class Lease:
         try:
             with self._pulse.begin() as connection:
                 connection.execute(text("SET LOCAL synchronous_commit = on"))
-                asked = workers.register(connection, registration)
+                asked = heartbeats.register(connection, registration)
         except BaseException:
             self._show(before)  # which the next one follows
             raise
@@ -165,7 +165,7 @@ class Lease:
                 thread.join()
         try:
             with self._pulse.begin() as connection:
-                workers.sign_off(connection, self.worker_id)
+                heartbeats.sign_off(connection, self.worker_id)
         except VidanError as error:
             log.warning("could not sign off: %s", error)
         self.close()
@@ -201,7 +201,7 @@ class Lease:
         found = self._measure()
         count = self._beats % BEATS_A_COUNT == 0
         with self._pulse.autocommit() as connection:
-            beat = workers.beat(
+            beat = heartbeats.beat(
                 connection,
                 self.worker_id,
                 state=found.state,

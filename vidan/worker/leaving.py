@@ -6,9 +6,9 @@ import logging
 import threading
 import time
 
-from vidan.domain import DesiredState
+from vidan.domain.status import DesiredState
 from vidan.errors import HandOver
-from vidan.worker.slots import Engagement, Slots
+from vidan.worker.slots import ClaimedRun, Slots
 
 log = logging.getLogger("vidan.worker")
 
@@ -16,7 +16,7 @@ RECYCLE_SECONDS = 60.0
 """So long a process that has done its frames waits for runs that have stored nothing in it yet."""
 
 
-class Departure:
+class Leaving:
     """Whether a worker still takes scenarios on, and when what runs in it goes.
 
     Drained, it lets everything come to its end; stopped, it hands over now. After `max_frames` it
@@ -34,7 +34,7 @@ class Departure:
         self._counting = threading.Lock()
         self._since = 0.0
 
-    def count(self, engagement: Engagement, frames: int) -> None:
+    def count(self, engagement: ClaimedRun, frames: int) -> None:
         """Count frames that a run has handed to its committer; called in its slot's thread."""
         engagement.frames += frames
         with self._counting:

@@ -3,93 +3,22 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
-import time
 from collections.abc import Sequence
 
-from vidan.broker.base import Producer
-from vidan.broker.messages import RETRY_TOPIC
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable
-from vidan.protocol import claims, lifecycle, storable
+from vidan.protocol import lifecycle, storable
+from vidan.protocol.fences import Fence
 from vidan.worker.execution import End, Outcome
+from vidan.worker.missing_sources import MissingSources
+from vidan.worker.retry_events import RetryEvents
 
 log = logging.getLogger("vidan.worker")
 
-MISSING_SECONDS = 60.0
-"""So long a scenario whose local file this host lacks is left to others; then it is rejected."""
 
 STATEMENT_BYTES = 8 * 2**20
 """So much JSON of ends goes into one statement: far from the statement time-out."""
-
-
-class MissingSources:
-    """The scenarios whose local file this host lacks, and since when.
-
-    Since then nobody has got on with it: the time begins anew with each checkpoint. One thread asks
-    what to skip, another whether one is hopeless.
-    """
-
-    def __init__(self, patience: float = MISSING_SECONDS) -> None:
-        self._patience = patience
-        self._since: dict[int, tuple[float, int]] = {}  # and the checkpoint then
-
-    def skip(self) -> list[int]:
-        """Return the scenarios that are left to others for now."""
-        now = time.monotonic()
-        known = list(self._since.items())
-        for scenario_id, (since, _) in known:
-            if now - since > 10 * self._patience:
-                self._since.pop(scenario_id, None)
-        return [one for one, (since, _) in known if now - since < self._patience]
-
-    def hopeless(self, scenario_id: int, checkpoint: int) -> bool:
-        """Note that a source is missing. Returns whether others have had their time."""
-        now = time.monotonic()
-        since, at = self._since.get(scenario_id, (now, checkpoint))
-        if at != checkpoint:  # somebody has the file, and had the scenario meanwhile
-            since = now
-        self._since[scenario_id] = since, checkpoint
-        return now - since >= self._patience
-
-    def forget(self, scenario_id: int) -> None:
-        """Let who starts it again have the whole time."""
-        self._since.pop(scenario_id, None)
-
-
-class RetryEvents:
-    """Sends events to the retry topic in a thread: without a broker each try takes seconds."""
-
-    def __init__(self, producer: Producer) -> None:
-        self._producer = producer
-        self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._send, name="retry-events", daemon=True)
-        self._thread.start()
-
-    def add(self, scenario_id: int) -> None:
-        """Send an event soon. Lost, it costs latency only: a sweep finds the scenario when due."""
-        self._waiting.put(scenario_id)
-
-    def close(self) -> None:
-        """Send what waits, for a moment."""
-        self._waiting.put(None)
-        self._thread.join(5)
-
-    def _send(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            ids, last = [first], False
-            while not self._waiting.empty() and not last:
-                following = self._waiting.get()
-                last = following is None
-                ids += [] if following is None else [following]
-            try:
-                self._producer.send(RETRY_TOPIC, ids)
-            except Exception:  # these are found by a sweep; others are still to come
-                log.exception("retry events were not sent")
-            if last:
-                return
 
 
 def first_part(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
@@ -102,7 +31,7 @@ def first_part(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
     return outcomes
 
 
-class Conclusions:
+class OutcomeWriter:
     """Writes outcomes under one worker's name."""
 
     def __init__(self, name: str, retries: RetryEvents, missing: MissingSources) -> None:
@@ -179,7 +108,7 @@ class Conclusions:
                     log.warning("scenario %d is another's now", ending.fence.scenario_id)
         for outcome in back:
             database.retrying(
-                lambda c, outcome=outcome: claims.hand_over(  # type: ignore[misc]
+                lambda c, outcome=outcome: lifecycle.hand_over(  # type: ignore[misc]
                     c,
                     [outcome.claimed.fence],
                     reason=outcome.error or "handed over",
@@ -188,9 +117,9 @@ class Conclusions:
                 )
             )
 
-    def put_back(self, database: Database, fences: Sequence[claims.Fence], reason: str) -> None:
+    def put_back(self, database: Database, fences: Sequence[Fence], reason: str) -> None:
         """Put scenarios back that have not begun, no budget spent."""
-        database.retrying(lambda c: claims.hand_over(c, fences, reason=reason, actor=self._name))
+        database.retrying(lambda c: lifecycle.hand_over(c, fences, reason=reason, actor=self._name))
 
     def _fail(self, database: Database, outcome: Outcome) -> None:
         fence = outcome.claimed.fence

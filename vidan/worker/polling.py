@@ -22,7 +22,7 @@ DEAF_SWEEPS = 8
 """So many times as often it sweeps meanwhile."""
 
 
-class Intake:
+class Polling:
     """Polls while a slot is free, and tells when to claim: on a message, a free slot, or a sweep.
 
     `soon`: something says that there is work, or room for it; the next claim is not to wait.

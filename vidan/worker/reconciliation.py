@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from vidan.domain import STOPPING
+from vidan.domain.status import STOPPING
 from vidan.errors import LeaseLost, RunStopped
-from vidan.protocol.claims import Held
-from vidan.worker.slots import Engagement
+from vidan.protocol.heartbeats import Held
+from vidan.worker.slots import ClaimedRun
 
 BEATS = 2
 """In so many heartbeats a row has been held without a run here: its claim's answer was lost."""
 
 
-class Comparison:
+class Reconciliation:
     """Compares heartbeat by heartbeat, and remembers the rows that had no run in the last one."""
 
     def __init__(self) -> None:
         self._beats: dict[tuple[int, int], int] = {}  # by id and epoch
 
     def orphans(
-        self, held: Sequence[Held], engaged: Collection[Engagement], sent: float
+        self, held: Sequence[Held], engaged: Collection[ClaimedRun], sent: float
     ) -> list[Held]:
         """Tell runs of stops and lost leases; return the rows that are to be put back.
 

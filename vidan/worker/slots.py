@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from vidan import logs
 from vidan.errors import RunInterrupted
 from vidan.processes.slotboard import SlotBoard
-from vidan.protocol.claims import Claimed, Fence
-from vidan.run.committer import RunControl
+from vidan.protocol.claims import Claimed
+from vidan.protocol.fences import Fence
+from vidan.run.control import RunControl
 from vidan.worker.execution import Outcome
 
 
 @dataclass(slots=True)
-class Engagement:
+class ClaimedRun:
     """A scenario that this worker has claimed and not let go yet."""
 
     claimed: Claimed
@@ -62,7 +63,7 @@ class Slots:
     def __init__(
         self,
         count: int,
-        run: Callable[[Engagement, int], Outcome],
+        run: Callable[[ClaimedRun, int], Outcome],
         board: SlotBoard | None = None,
     ) -> None:
         self.count = count
@@ -72,8 +73,8 @@ class Slots:
         self._run = run
         self._board = board
         # by fence: after a lost answer, the same scenario may be claimed again beside its old run
-        self._engaged: dict[Fence, Engagement] = {}
-        self._waiting: deque[Engagement] = deque()
+        self._engaged: dict[Fence, ClaimedRun] = {}
+        self._waiting: deque[ClaimedRun] = deque()
         self._outcomes: dict[Fence, Outcome] = {}
         self._changed = threading.Condition()
         self._closed = False
@@ -105,7 +106,7 @@ class Slots:
         with self._changed:
             return len(self._threads)
 
-    def engaged(self) -> list[Engagement]:
+    def engaged(self) -> list[ClaimedRun]:
         """Return all that is waiting, running, or has ended and is not concluded."""
         with self._changed:
             return list(self._engaged.values())
@@ -128,7 +129,7 @@ class Slots:
         with self._changed:
             return len(self._waiting)
 
-    def add(self, engagements: Iterable[Engagement]) -> None:
+    def add(self, engagements: Iterable[ClaimedRun]) -> None:
         """Take on what was claimed; it runs as soon as a slot is free."""
         with self._changed:
             for engagement in engagements:
@@ -136,7 +137,7 @@ class Slots:
                 self._waiting.append(engagement)
                 self._changed.notify()
 
-    def withdraw(self, older_than: float = 0.0) -> list[Engagement]:
+    def withdraw(self, older_than: float = 0.0) -> list[ClaimedRun]:
         """Take back what has waited for longer than `older_than` seconds and has not begun."""
         limit = time.monotonic() - older_than
         withdrawn = []
@@ -190,13 +191,13 @@ class Slots:
             if len(self._waiting) <= self.low_water and not self.low.is_set():
                 self.low.set()
 
-    def _pop(self) -> Engagement | None:
+    def _pop(self) -> ClaimedRun | None:
         try:
             return self._waiting.popleft()
         except IndexError:
             return None
 
-    def _next(self, slot: int) -> Engagement | None:
+    def _next(self, slot: int) -> ClaimedRun | None:
         """Wait for something to run; None: the slot is to end."""
         if len(self._threads) <= self.count and (engagement := self._pop()) is not None:
             return engagement

@@ -35,21 +35,25 @@ from vidan.errors import (
 )
 from vidan.processes import lifeline
 from vidan.processes.slotboard import SlotBoard
-from vidan.protocol import claims, tasks
-from vidan.protocol.claims import Held
-from vidan.run.run import Surroundings
+from vidan.protocol import tasks
+from vidan.protocol.fences import Fence
+from vidan.protocol.heartbeats import Held
+from vidan.run.context import RunContext
 from vidan.services import schedules
-from vidan.tasks.app import Task, load_tasks
+from vidan.tasks.loading import load_tasks
+from vidan.tasks.task import Task
 from vidan.worker import outcomes as concluding
 from vidan.worker.claiming import Claims, activate
 from vidan.worker.concluder import Concluder
 from vidan.worker.execution import Outcome, run_scenario
 from vidan.worker.lease import Lease, Measured
-from vidan.worker.leaving import Departure
-from vidan.worker.outcomes import Conclusions, MissingSources, RetryEvents
-from vidan.worker.polling import Intake
-from vidan.worker.reconciliation import Comparison
-from vidan.worker.slots import Engagement, FrameRate, Slots
+from vidan.worker.leaving import Leaving
+from vidan.worker.missing_sources import MissingSources
+from vidan.worker.outcomes import OutcomeWriter
+from vidan.worker.polling import Polling
+from vidan.worker.reconciliation import Reconciliation
+from vidan.worker.retry_events import RetryEvents
+from vidan.worker.slots import ClaimedRun, FrameRate, Slots
 
 log = logging.getLogger("vidan.worker")
 
@@ -78,7 +82,7 @@ class Worker:
         former: UUID | None = None,
     ) -> None:
         self.stopping = False
-        self.departure = Departure(options.max_frames_per_child)
+        self.departure = Leaving(options.max_frames_per_child)
         self._settings = settings
         self._options = options
         self._registry = registry
@@ -90,16 +94,16 @@ class Worker:
         )
         self._slots = Slots(options.slots, self._run, board)
         consumer = self._broker.consumer(RUNNERS_GROUP, [SCENARIOS_TOPIC])
-        self._intake = Intake(consumer, self._slots)
+        self._intake = Polling(consumer, self._slots)
         missing = MissingSources()
         self._retries = RetryEvents(self._producer)
-        self._conclusions = Conclusions(options.name, self._retries, missing)
+        self._conclusions = OutcomeWriter(options.name, self._retries, missing)
         self._claims = Claims(options, registry, self._slots, missing)
         self._lease: Lease | None = None
         self._concluder: Concluder | None = None  # of this lease
         self._former = former
         self._frames = FrameRate()
-        self._comparison = Comparison()
+        self._comparison = Reconciliation()
 
     def run(self) -> None:
         """Work until `stopping`, then put back what runs and leave."""
@@ -128,7 +132,7 @@ class Worker:
         self._scale(lease)
         received = self._receive()
         try:
-            inbox.usable(lease.database, received)  # ids are hints: the claim asks the rows
+            inbox.scenario_ids(lease.database, received)  # ids are hints: the claim asks the rows
             told = self._intake.told(received)
             if not leaving and (told or self._intake.sweep_due):
                 short = self._claims.take(lease, told=told)
@@ -220,7 +224,7 @@ class Worker:
         lost = self._comparison.orphans(held, self._slots.engaged(), sent)
         lease = self._lease
         if lost and lease is not None:
-            fences = [claims.Fence(row.scenario_id, row.epoch, lease.worker_id) for row in lost]
+            fences = [Fence(row.scenario_id, row.epoch, lease.worker_id) for row in lost]
             self._conclusions.put_back(lease.database, fences, "the claim's answer was lost")
 
     def _depart(self, lease: Lease) -> bool:
@@ -253,7 +257,7 @@ class Worker:
     def _put_back_waiting(self, lease: Lease) -> None:
         self._put_back(lease, self._slots.withdraw(AHEAD_SECONDS), "claimed ahead, not begun")
 
-    def _put_back(self, lease: Lease, waiting: list[Engagement], reason: str) -> None:
+    def _put_back(self, lease: Lease, waiting: list[ClaimedRun], reason: str) -> None:
         if not waiting:
             return
         fences = [one.claimed.fence for one in waiting]
@@ -265,13 +269,13 @@ class Worker:
 
     # --- run and conclude
 
-    def _run(self, engagement: Engagement, slot: int) -> Outcome:
+    def _run(self, engagement: ClaimedRun, slot: int) -> Outcome:
         """Run one scenario: called in the slot's thread."""
         lease = self._lease
         assert lease is not None  # it is replaced only when no run of the former is left
         if lease.ended:  # the claim was answered after it: nobody else interrupts this run
             engagement.control.interrupt(LeaseLost("the worker's lease has ended"))
-        around = Surroundings(
+        around = RunContext(
             database=lease.database,
             detectors=self._detectors,
             on_active=lambda: self._activate(lease, engagement),
@@ -283,15 +287,15 @@ class Worker:
         with engagement.about():
             return run_scenario(engagement.claimed, self._registry, engagement.control, around)
 
-    def _count(self, engagement: Engagement, frames: int) -> None:
+    def _count(self, engagement: ClaimedRun, frames: int) -> None:
         self._frames.add(frames)
         self.departure.count(engagement, frames)
 
-    def _activate(self, lease: Lease, engagement: Engagement) -> None:
+    def _activate(self, lease: Lease, engagement: ClaimedRun) -> None:
         activate(lease.database, engagement.claimed.fence, actor=self._options.name)
         log.info("active, from frame %d on", engagement.claimed.checkpoint)
 
-    def _progressed(self, engagement: Engagement) -> None:
+    def _progressed(self, engagement: ClaimedRun) -> None:
         engagement.progressed = True
         if self._options.quarantine:
             engagement.control.interrupt(HandOver("cleared of suspicion"))

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
 from vidan.db.session import Database
-from vidan.domain import Status
+from vidan.domain.status import Status
 from vidan.protocol import partitions
 
 OLD = date(2024, 1, 1)

@@ -17,21 +17,22 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
 from vidan import orchestrator as orchestrator_module
 from vidan.broker import connect
+from vidan.cli.commands.doctor import finding as finding_module
 from vidan.cli.commands.doctor import services, stuck
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.domain import DesiredState, Status
+from vidan.domain.status import DesiredState, Status
 from vidan.orchestrator import Listener
-from vidan.protocol import partitions, tasks
-from vidan.services import dead_letters, scenarios, workers
+from vidan.protocol import creation, partitions, tasks
+from vidan.protocol.creation import NewScenario
+from vidan.services import dead_letters, workers
 from vidan.services.dead_letters import NewLetter
-from vidan.services.scenarios import NewScenario
 
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits is late at once, and torch need not be loaded."""
-    monkeypatch.setattr(services, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(finding_module, "PATIENCE", timedelta(0))
     monkeypatch.setattr("vidan.cli.commands.doctor.machine._ASK_TORCH", "print('1.0')")
 
 
@@ -55,7 +56,7 @@ def execute(database: Database, statement: str, **parameters: object) -> None:
 def create(database: Database, **new: Any) -> int:
     new.setdefault("source", "/v/a.mp4")
     with database.begin() as connection:
-        return scenarios.create(connection, NewScenario(**new)).id
+        return creation.create(connection, NewScenario(**new)).id
 
 
 # --- what waits, by reason
@@ -68,7 +69,7 @@ def test_nothing_waits(vidan: Shell, worker: PlayedWorker) -> None:
 def test_due_for_a_moment_is_not_late(
     vidan: Shell, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(services, "PATIENCE", timedelta(seconds=30))
+    monkeypatch.setattr(finding_module, "PATIENCE", timedelta(seconds=30))
     create(database)
     assert finding(vidan, "waiting", "ok")["finding"] == "1 wait, none for long"
     execute(database, "UPDATE scenarios SET not_before = now() - interval '31 min'")

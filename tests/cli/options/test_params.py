@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vidan.cli.options import params
 from vidan.cli.options.param_types import typed
-from vidan.cli.terminal.output import plain, printable
+from vidan.cli.terminal.text import plain, printable
 from vidan.protocol.tasks import DETECT
 from vidan.run.run import Run
 from vidan.tasks.app import Vidan

@@ -13,7 +13,7 @@ import pytest
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
 from vidan.detection import catalogue
-from vidan.domain import Status
+from vidan.domain.status import Status
 
 
 def in_terminal(shell: Shell, *words: object, **variables: str) -> str:

@@ -9,12 +9,12 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
 from tests.support.shell import Shell
 from vidan.db.session import Database
-from vidan.services import workers
+from vidan.protocol import heartbeats
 
 
 def sign_off(database: Database, worker_id: UUID) -> None:
     with database.begin() as connection:
-        workers.sign_off(connection, worker_id)
+        heartbeats.sign_off(connection, worker_id)
 
 
 def test_a_name_an_id_and_all(vidan: Shell, database: Database) -> None:

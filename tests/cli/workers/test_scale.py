@@ -10,7 +10,8 @@ from sqlalchemy import text
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
 from vidan.db.session import Database
-from vidan.domain import DesiredState
+from vidan.domain.status import DesiredState
+from vidan.protocol import heartbeats
 from vidan.services import workers
 
 
@@ -30,7 +31,7 @@ def test_the_wanted_number_is_shown_while_it_differs(vidan: Shell, database: Dat
     shown = vidan("workers", "show", "a").out.splitlines()
     assert {"slots\t1", "desired_slots\t3"} <= set(shown)
     with database.begin() as connection:
-        assert workers.beat(connection, worker.id, state="idle", fps=0, count=False, slots=3)
+        assert heartbeats.beat(connection, worker.id, state="idle", fps=0, count=False, slots=3)
     assert listed(vidan) == {"a": (3, 3)}
     assert vidan("workers", "list").out.split("\t")[3] == "3"
 

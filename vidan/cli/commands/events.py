@@ -11,8 +11,10 @@ import typer
 
 from vidan.cli import connect, following
 from vidan.cli.command import Commands
-from vidan.cli.options.params import MAX_ID, StatusOption, TaskOption, before
-from vidan.cli.terminal.output import Output, plain, to_json
+from vidan.cli.options.params import StatusOption, TaskOption, before
+from vidan.cli.terminal.output import Output
+from vidan.cli.terminal.text import plain, to_json
+from vidan.domain.bounds import MAX_ID
 
 if TYPE_CHECKING:
     from vidan.config import Settings

@@ -13,6 +13,7 @@ from vidan.cli.command import Commands
 from vidan.cli.options.params import Id
 from vidan.cli.selection import Selection, for_people, for_pipes
 from vidan.cli.terminal.output import Output
+from vidan.domain.bounds import MAX_ID
 from vidan.errors import UsageError
 from vidan.export import formats, targets
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from vidan.services.predictions import StoredFrame
     from vidan.services.scenarios import Scenario
 
-MAX_FRAME = 2**63 - 1
 
 commands = Commands(
     "predictions",
@@ -36,10 +36,10 @@ commands = Commands(
 )
 
 FromOption = Annotated[
-    int, typer.Option("--from", metavar="N", min=0, max=MAX_FRAME, help="From this frame on.")
+    int, typer.Option("--from", metavar="N", min=0, max=MAX_ID, help="From this frame on.")
 ]
 ToOption = Annotated[
-    int | None, typer.Option("--to", metavar="N", min=0, max=MAX_FRAME, help="Up to this frame.")
+    int | None, typer.Option("--to", metavar="N", min=0, max=MAX_ID, help="Up to this frame.")
 ]
 FramesOption = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many frames.")
@@ -144,7 +144,7 @@ def follow(
     Status and checkpoint are read before the last page, so that nothing stored by then is missed.
     """
     from vidan.cli import following
-    from vidan.domain import ENDED
+    from vidan.domain.status import ENDED
 
     def look() -> tuple[Scenario, list[StoredFrame]]:
         (scenario,) = following.read_all(database, [scenario_id])
@@ -194,7 +194,7 @@ def export(
     CSV has the columns scenario_id, frame, time_ms, label, score, x1, y1, x2, y2 and track_id;
     frames without detections are not in it.
     """
-    from vidan.domain import ENDED
+    from vidan.domain.status import ENDED
     from vidan.services import scenarios
 
     selection = _selection(0, None, None, None, 0.0, False)

@@ -8,7 +8,8 @@ import typer
 
 from vidan.cli import connect
 from vidan.cli.command import Commands
-from vidan.cli.terminal.output import Output, plain, to_json
+from vidan.cli.terminal.output import Output
+from vidan.cli.terminal.text import plain, to_json
 from vidan.domain.durations import in_words
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from vidan.domain import Status
+from vidan.domain.bounds import MAX_ID
+from vidan.domain.status import Status
 from vidan.errors import UsageError
 
-MAX_ID = 2**63 - 1
 LONGEST_AGO = timedelta(days=36525)
 """A hundred years: the calendars of Python and PostgreSQL begin at times of their own."""
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from vidan.cli.terminal.output import plain
+from vidan.cli.terminal.text import plain
 
 _MAY_WRAP = frozenset(
     "ERROR FINDING LICENCE ORIGIN PARAMS QUEUES REASON REMEDY SCENARIOS SIZE SOURCE SUMMARY".split()

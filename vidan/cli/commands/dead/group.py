@@ -12,8 +12,9 @@ import typer
 from vidan.cli import connect
 from vidan.cli.command import Commands
 from vidan.cli.commands.dead import steer
-from vidan.cli.options.params import MAX_ID, LimitOption, kind
+from vidan.cli.options.params import LimitOption, kind
 from vidan.cli.terminal.output import Output
+from vidan.domain.bounds import MAX_ID
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

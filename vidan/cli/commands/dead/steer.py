@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidan import inbox
 from vidan.cli import connect, failures
 from vidan.cli.command import Commands
-from vidan.cli.options.params import MAX_ID, before
+from vidan.cli.options.params import before
 from vidan.cli.terminal.output import Output
+from vidan.domain.bounds import MAX_ID
 from vidan.errors import BrokerUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -64,12 +66,12 @@ def replay(
     An interrupted call may have sent a letter and kept it: replayed again, it is sent twice, which
     does no harm. Exit code 9: what could not be delivered is kept.
     """
-    from vidan import broker, replay
+    from vidan import broker
 
     _check(ids, all, topic=topic)
     with connect.database(settings, out) as database:
         cluster = broker.connect(settings)
-        code, batches = 0, replay.letters(database, topic) if all else None
+        code, batches = 0, inbox.letters(database, topic) if all else None
         if batches is None:
             code, letters = _named(database, out, ids or [])
             batches = iter([letters] if letters else [])
@@ -96,12 +98,11 @@ def _replay(
     database: Database, out: Output, producer: Any, batches: Iterable[list[DeadLetter]]
 ) -> int:
     """Send all again, and say what came of it; how many could not be delivered."""
-    from vidan import replay
     from vidan.broker import messages
 
     count = kept = unusable = 0
     for batch in batches:
-        sent = replay.send_again(database, producer, batch)
+        sent = inbox.send_again(database, producer, batch)
         for letter in sent:
             line = f"{letter.id}\t{letter.topic}"
             out.line({"id": letter.id, "topic": letter.topic, "replayed": True}, line, id=letter.id)

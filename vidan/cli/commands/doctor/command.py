@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vidan.cli.command import Commands
 from vidan.cli.commands.doctor import machine, services
-from vidan.cli.commands.doctor.services import Finding, State
+from vidan.cli.commands.doctor.finding import Finding, State
 from vidan.cli.terminal.output import Output
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 
-from vidan.cli.commands.doctor.services import Finding, State
+from vidan.cli.commands.doctor.finding import Finding, State
 from vidan.detection import catalogue
+from vidan.domain.bounds import DECODERS
 from vidan.supervisor.devices import COUNT
 
 EXTRAS = {
@@ -69,7 +70,7 @@ def devices() -> Iterator[Finding]:
 def decoders() -> Iterator[Finding]:
     """Which of the decoders are installed."""
     packages = {"pyav": "av", "decord": "decord"}
-    there = [name for name in catalogue.DECODERS if find_spec(packages[name]) is not None]
+    there = [name for name in DECODERS if find_spec(packages[name]) is not None]
     if not there:
         if find_spec("torch") is not None:
             remedy = "pip install 'vidan[worker]'"

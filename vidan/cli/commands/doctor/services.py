@@ -4,47 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
-from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vidan.cli import connect
+from vidan.cli.commands.doctor.finding import Finding, State, failure
 from vidan.errors import VidanError
 
 if TYPE_CHECKING:
     from vidan.broker import Broker
     from vidan.config import Settings
 
-PATIENCE = timedelta(seconds=30)
-"""A scenario that is due for longer and that nobody has taken is worth a word."""
 
 MUCH_LAG = 1000
-
-
-class State(StrEnum):
-    """How a check came out."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found, and how to mend it."""
-
-    check: str
-    state: State
-    finding: str
-    remedy: str | None = None
-    exit_code: int = 0
-
-
-def failure(check: str, error: VidanError) -> Finding:
-    """An error as a finding."""
-    return Finding(check, State.FAIL, str(error), error.hint, error.exit_code)
 
 
 def settings_origin(settings: Settings) -> Iterator[Finding]:
@@ -85,6 +57,7 @@ def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterat
     `readers` gets how many there are to read for each consumer group.
     """
     from vidan.cli.commands.doctor import stuck
+    from vidan.db import schema
     from vidan.stack_state import running_stack
 
     stack = running_stack(settings.home)
@@ -99,7 +72,7 @@ def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterat
     try:
         with database.begin():
             yield Finding("database", State.OK, "reachable")
-        database.check_schema()
+        schema.check(database)
         yield Finding("schema", State.OK, "the expected one")
         with database.begin() as connection:
             found = list(stuck.of_rows(connection, readers))

@@ -7,9 +7,9 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from vidan.cli.commands.doctor import services
-from vidan.cli.commands.doctor.services import Finding, State
-from vidan.cli.terminal.output import counted
+from vidan.cli.commands.doctor import finding
+from vidan.cli.commands.doctor.finding import Finding, State
+from vidan.cli.terminal.text import counted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -82,7 +82,7 @@ def _of_orchestrators(count: int) -> Finding:
 def _of_waiting(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[Finding]:
     from vidan.services import diagnosis
 
-    stuck = diagnosis.waiting(connection, alive, patience=services.PATIENCE)
+    stuck = diagnosis.waiting(connection, alive, patience=finding.PATIENCE)
     if not stuck:
         waiting = diagnosis.waiting_count(connection)
         yield Finding("waiting", State.OK, f"{_most(waiting)} wait, none for long")

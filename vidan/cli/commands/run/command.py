@@ -19,8 +19,9 @@ from vidan.cli.options.devices import CpusOption, GpusOption
 from vidan.cli.options.params import names
 from vidan.cli.own_workers import OwnWorkers
 from vidan.cli.terminal.output import Output
-from vidan.domain import ENDED
+from vidan.domain.status import ENDED
 from vidan.errors import UsageError, VidanError
+from vidan.protocol import creation
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -80,7 +81,8 @@ def run(
     Through the same database, broker, orchestrator and workers that a cluster uses, started for it
     and stopped afterwards. Exit code 0: completed; 5: failed; 6: stopped by somebody; 130: by you.
     """
-    from vidan.video.sources import detect_params, source_for
+    from vidan.detection.catalogue import detect_params
+    from vidan.video.sources import source_for
 
     given = {
         "model": model, "weights": weights, "min_score": min_score, "labels": labels,
@@ -153,10 +155,9 @@ class _Run:
         return following.code_of(scenario.status)
 
     def _create(self) -> int:
-        from vidan.services import scenarios
 
-        new = scenarios.NewScenario(source=self.source, params=self.params, queue=self.queue)
-        created = self.database.retrying(lambda c: scenarios.create(c, new, actor="vidan run"))
+        new = creation.NewScenario(source=self.source, params=self.params, queue=self.queue)
+        created = self.database.retrying(lambda c: creation.create(c, new, actor="vidan run"))
         self.out.note(f"scenario {created.id}: {self.source}")
         return created.id
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidan.cli.terminal.output import Output
-from vidan.domain import ENDED, Status
+from vidan.domain.status import ENDED, Status
 from vidan.errors import InputRejected, VidanError
 from vidan.export import formats, render_scenario, targets
 

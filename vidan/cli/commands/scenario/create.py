@@ -17,13 +17,14 @@ from vidan.cli.options.param_types import typed
 from vidan.cli.options.params import TimeoutOption, duration, label, moment, param, status, unique
 from vidan.cli.terminal.output import Output
 from vidan.errors import InputRejected, UsageError
+from vidan.protocol import creation
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from vidan.config import Settings
+    from vidan.protocol.creation import NewScenario
     from vidan.protocol.tasks import TaskSpec
-    from vidan.services.scenarios import NewScenario
 
 
 def register(commands: Commands) -> None:
@@ -134,7 +135,7 @@ def create(
     5 failed, 6 stopped, 7 timed out. With --json, a line of JSON each.
     """
     from vidan.cli import following
-    from vidan.domain import Status
+    from vidan.domain.status import Status
     from vidan.video.sources import source_for
 
     _check_usage(sources or [], file, key=key, wait=wait, timeout=timeout, status=Status(wanted))
@@ -148,9 +149,9 @@ def create(
         from vidan.protocol import tasks
         from vidan.services import scenarios
 
-        def work(connection: Connection) -> list[scenarios.Created]:
+        def work(connection: Connection) -> list[creation.Created]:
             spec = tasks.get(connection, task)
-            new = scenarios.NewScenario(
+            new = creation.NewScenario(
                 task=task,
                 params=typed(given, spec),
                 name=name,
@@ -165,7 +166,7 @@ def create(
                 time_limit=time_limit,
                 soft_time_limit=soft_time_limit,
             )
-            return scenarios.create_many(connection, _each(new, spec, checked, check=not no_check))
+            return creation.create_many(connection, _each(new, spec, checked, check=not no_check))
 
         created = database.retrying(work)
         ids = [one.id for one in created]
@@ -226,7 +227,7 @@ def _each(
     new: NewScenario, spec: TaskSpec, sources: Sequence[str], *, check: bool
 ) -> list[NewScenario]:
     if spec.name == "detect":
-        from vidan.video.sources import detect_params
+        from vidan.detection.catalogue import detect_params
 
         new = replace(new, params=detect_params(new.params, check=check))
     return [replace(new, source=source) for source in sources] or [new]

@@ -167,7 +167,7 @@ def transition(
     `active` (or `init_startup`) and `inactive` (or `init_shutdown`) can be asked for; the other
     statuses are set by workers.
     """
-    from vidan.domain import Status
+    from vidan.domain.status import Status
     from vidan.errors import UsageError
 
     may_be_asked = (Status.ACTIVE, Status.INIT_STARTUP, Status.INACTIVE, Status.INIT_SHUTDOWN)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vidan.config import Settings
     from vidan.db.session import Database
-    from vidan.domain import Status
+    from vidan.domain.status import Status
 
     Action = Callable[[Connection, int], bool]
 

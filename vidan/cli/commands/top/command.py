@@ -12,7 +12,8 @@ from vidan.cli import connect, following
 from vidan.cli.command import Commands
 from vidan.cli.commands.top import view
 from vidan.cli.options.params import duration
-from vidan.cli.terminal.output import Output, to_json
+from vidan.cli.terminal.output import Output
+from vidan.cli.terminal.text import to_json
 from vidan.errors import UsageError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from vidan.cli.terminal.output import counted, moment, plain
+from vidan.cli.terminal.text import counted, moment, plain
 from vidan.services import overview
 
 if TYPE_CHECKING:

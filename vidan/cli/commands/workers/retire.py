@@ -13,7 +13,7 @@ from vidan.cli import connect, failures, following
 from vidan.cli.command import Commands
 from vidan.cli.options.params import TimeoutOption
 from vidan.cli.terminal.output import Output
-from vidan.domain import DesiredState
+from vidan.domain.status import DesiredState
 from vidan.errors import NotAllowedError, NotFoundError, UsageError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import typer
 
 from vidan.cli import connect, failures
 from vidan.cli.command import Commands
-from vidan.cli.terminal.output import Output, counted
+from vidan.cli.terminal.output import Output
+from vidan.cli.terminal.text import counted
 from vidan.domain.worker import MAX_SLOTS
 from vidan.errors import NotAllowedError, NotFoundError
 

@@ -1,0 +1,51 @@
+"""TODO: say what this module is for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import (
+    Any,
+)
+
+from vidan.errors import InputRejected, VidanError
+from vidan.protocol import storable
+from vidan.protocol.tasks import DETECT
+from vidan.tasks.app import Vidan
+from vidan.tasks.builtin import detect
+from vidan.tasks.calls import Caller
+from vidan.tasks.task import Task
+
+
+def load_tasks(app: str | None) -> dict[str, Task[..., Any]]:
+    """Return the built-in task and those of `module:app`; the current directory is importable.
+
+    Raises InputRejected when there is no such app.
+    """
+    builtin = Task(detect, DETECT.name, DETECT.max_attempts, source=True, caller=Caller())
+    tasks: dict[str, Task[..., Any]] = {DETECT.name: builtin}
+    if app is not None:
+        tasks.update(_load_app(app).tasks)
+    return tasks
+
+
+def _load_app(app: str) -> Vidan:
+    module_name, _, attribute = app.partition(":")
+    if not module_name or not attribute:
+        raise InputRejected(f"--app {app!r} is not module:app", hint="such as myvideos:app")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except VidanError:
+        raise
+    except Exception as error:  # it is the user's code: anything may go wrong in it
+        raise InputRejected(
+            f"--app {app}: {type(error).__name__}: {storable.line(error)}",
+            hint="the current directory is importable",
+        ) from error
+    if not isinstance(found, Vidan):
+        raise InputRejected(f"--app {app} is a {type(found).__name__}, not a Vidan app")
+    return found

@@ -1,0 +1,234 @@
+"""TODO: say what this module is for."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from os import PathLike
+from typing import (
+    Any,
+    Generic,
+    ParamSpec,
+    TypeVar,
+    cast,
+)
+
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
+from vidan.domain import durations
+from vidan.domain.durations import Duration
+from vidan.domain.retry import RetryPolicy
+from vidan.domain.schedule import Schedule
+from vidan.domain.time_limits import TimeLimits
+from vidan.errors import InputRejected, RejectedTask
+from vidan.protocol import caps, storable
+from vidan.protocol.creation import NewScenario
+from vidan.protocol.tasks import TaskSpec
+from vidan.run.run import Run
+from vidan.tasks import calls, inspection, signature
+from vidan.tasks.calls import Caller, ScenarioHandle
+from vidan.tasks.signature import Signature
+
+P = ParamSpec("P")
+
+
+R = TypeVar("R")
+
+
+class Task(Generic[P, R]):
+    """A registered function, which can still be called as such: `task(run, n=1)`.
+
+    `delay`, `apply` and `create_many` create scenarios of it. A worker uses `perform`.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        name: str,
+        retries: int,
+        source: bool,
+        caller: Caller,
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008  (frozen)
+        limits: TimeLimits = TimeLimits(),  # noqa: B008
+        concurrency: int | None = None,
+        rate_limit: str | None = None,
+    ) -> None:
+        caps.check(concurrency, rate_limit)
+        functools.update_wrapper(self, function)
+        self.name = name
+        self.policy = policy
+        self.limits = limits
+        self.function = function
+        self.log = logging.getLogger(f"vidan.task.{name}")
+        self.params = inspection.params_of(function)
+        self.schedules: list[Schedule] = []
+        documentation = (inspect.getdoc(function) or "").strip()
+        self.spec = TaskSpec(
+            name=name,
+            params_schema=inspection.schema_of(self.params),
+            needs_source=source,
+            summary=documentation.splitlines()[0] if documentation else None,
+            max_attempts=retries,
+            time_limit=limits.hard,
+            soft_time_limit=limits.soft,
+            concurrency=concurrency,
+            rate_limit=rate_limit,
+        )
+        _check_storable(self.spec)
+        self._caller = caller
+        self._returns = inspection.result_of(function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, here and now."""
+        return self.function(*args, **kwargs)
+
+    def __reduce__(self) -> str:
+        return str(getattr(self, "__qualname__", self.name))  # pickled as a function is: by name
+
+    # --- calling
+
+    def delay(self, *, source: str | PathLike[str] | None = None, **params: Any) -> ScenarioHandle:
+        """Create a scenario of this task; `apply` with nothing but its source and params."""
+        return self.apply(params, source=source)
+
+    def new(
+        self,
+        /,
+        params: Mapping[str, Any] | None = None,
+        *,
+        source: str | PathLike[str] | None = None,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        queue: str = "default",
+        priority: int = 0,
+        key: str | None = None,
+        retries: int | None = None,
+        time_limit: Duration | None = None,
+        soft_time_limit: Duration | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        then: Signature | Sequence[Signature] = (),
+        on_failure: Signature | Sequence[Signature] = (),
+        check: bool = True,
+        **more: Any,
+    ) -> NewScenario:
+        """Return what `apply` would create.
+
+        Params are given by name, or as a mapping if one has the name of an option. A local source
+        is made absolute and, with `check`, looked at; without one, it waits for a worker that was
+        started with a source. `at` is a time with its zone, `after` a delay; a `key` that exists
+        leads to the scenario that has it. Limits are of one run; None takes the task's own. `then`
+        is created when it completes, `on_failure` when it fails. Raises InputRejected.
+        """
+        if at is not None and after is not None:
+            raise InputRejected("at and after exclude each other", hint="give one of them")
+        limit = functools.partial(_seconds, self.name)
+        return NewScenario(
+            source=calls.stored_source(source, check=check),
+            task=self.name,
+            params=self._checked(calls.merged(params, more)),
+            name=name,
+            key=key,
+            labels=labels or {},
+            queue=queue,
+            priority=priority,
+            not_before=at,
+            after=limit("after", after),
+            max_attempts=retries,
+            time_limit=limit("time_limit", time_limit),
+            soft_time_limit=limit("soft_time_limit", soft_time_limit),
+            then=signature.news(then),
+            on_failure=signature.news(on_failure),
+        )
+
+    @inspection.same_parameters_as(new)
+    def apply(self, *args: Any, **kwargs: Any) -> ScenarioHandle:
+        """Create a scenario of this task: see `new` for what is taken.
+
+        Raises InputRejected before anything is queued, DatabaseUnavailable, SchemaMismatch.
+        """
+        return self._caller.create([self.new(*args, **kwargs)])[0]
+
+    def create_many(self, each: Iterable[Mapping[str, Any]]) -> list[ScenarioHandle]:
+        """Create many scenarios in one transaction, all or none.
+
+        Each is what `apply` would be called with: `{"source": "a.mp4", "min_score": 0.6}`.
+        """
+        return self._caller.create([self.new(**one) for one in each])
+
+    def signature(
+        self, *, source: str | PathLike[str] | None = None, check: bool = True, **params: Any
+    ) -> Signature:
+        """Return a call that is to be made later, such as by `then=`; `.set(…)` its options.
+
+        Raises InputRejected.
+        """
+        place = calls.stored_source(source, check=check)
+        return Signature(self.name, self._checked(params), place)
+
+    def _checked(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return params as JSON has them. Raises InputRejected."""
+        try:
+            checked = self.params.model_validate(dict(params))
+            return checked.model_dump(mode="json", exclude_unset=True)
+        except ValidationError as error:
+            known = ", ".join(self.params.model_fields) or "none"
+            raise InputRejected(_said(self.name, error), hint=f"its params: {known}") from None
+        except PydanticSerializationError as error:
+            raise InputRejected(
+                f"task {self.name}: a param is not JSON: {storable.line(error)}"
+            ) from None
+
+    # --- running
+
+    def perform(self, run: Run, params: Mapping[str, Any]) -> Any:
+        """Call the function with checked parameters. Raises RejectedTask for wrong ones."""
+        try:
+            checked = self.params.model_validate(dict(params))
+        except ValidationError as error:
+            raise RejectedTask(_said(self.name, error)) from None
+        arguments = {name: getattr(checked, name) for name in type(checked).model_fields}
+        return cast("Callable[..., Any]", self.function)(run, **arguments)
+
+    def result(self, returned: Any) -> str:
+        """Return what the function returned as JSON text, checked against its annotation.
+
+        As text, since the function may have kept it, and change it. Raises RejectedTask.
+        """
+        try:
+            return storable.json_text(
+                returned if self._returns is None else self._returns(returned)
+            )
+        except ValidationError as error:
+            raise RejectedTask(_said(self.name, error, "its result")) from None
+        except (ValueError, PydanticSerializationError) as error:
+            raise RejectedTask(
+                f"task {self.name}: its result is not JSON: {storable.line(error)}"
+            ) from None
+
+
+def _check_storable(spec: TaskSpec) -> None:
+    try:
+        storable.json_text(asdict(spec))
+    except ValueError as error:
+        raise InputRejected(
+            f"task {spec.name!r} can't be stored: {error}",
+            hint="see its name, its docstring, its params' defaults, titles and descriptions",
+        ) from None
+
+
+def _said(task: str, error: ValidationError, what: str = "param") -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"task {task}: {what}{f' {where}' if where else ''}: {storable.line(first['msg'])}"
+
+
+def _seconds(task: str, name: str, value: Duration | None) -> float | None:
+    if value is None:
+        return None
+    return durations.seconds(value, f"task {task}: {name}", may_be_zero=name == "after")
