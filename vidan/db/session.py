@@ -7,7 +7,7 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
 import sqlalchemy
@@ -19,6 +19,7 @@ from vidan.config import sqlalchemy_url
 from vidan.db.bounded import BoundedConnection
 from vidan.errors import DatabaseUnavailable
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 5
@@ -153,12 +154,17 @@ class Database:
                 self._engine.dispose()  # the address may lead to the new primary by now
             raise database_error(error) from error
 
-    def retrying(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` in one transaction; after a deadlock or a serialisation failure, again."""
+    def retrying(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return `work(connection, *args, **kwargs)`, done in one transaction.
+
+        After a deadlock or a serialisation failure it is done again, some times.
+        """
         for attempt in range(_CONFLICT_TRIES):
             try:
                 with self.begin() as connection:
-                    return work(connection)
+                    return work(connection, *args, **kwargs)
             except DatabaseConflict:
                 if attempt == _CONFLICT_TRIES - 1:
                     raise
