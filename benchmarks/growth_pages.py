@@ -162,7 +162,7 @@ class Pages:
         ]
         for name, work in (
             ("page of 1000 frames", _page),
-            (f"look of a watch, {PAGE} frames", _look),
+            (f"poll of a watch, {PAGE} frames", _look),
         ):
             seconds = [self._timed(database, work, random.choice(ids)) for _ in range(calls)]
             figures = {
