@@ -1,10 +1,10 @@
 # The image of every vidan service: `docker build -t vidan .`
-# It runs on processors and on NVIDIA GPUs (`docker run --gpus all … vidan vidan worker`). Without a
-# GPU, PyTorch's build for CPUs makes it a tenth of the size: pytorch.org names its index, which goes
-# into `--build-arg TORCH_INDEX=…`.
+# It runs on CPUs and on NVIDIA GPUs (`docker run --gpus all … vidan vidan worker`). For hosts without
+# a GPU, PyTorch's build for CPUs makes the image a tenth of the size: pytorch.org names its index,
+# which goes into `--build-arg TORCH_INDEX=…`.
 FROM python:3.11-slim AS build
 
-# Where torch comes from; empty: what pip finds by itself, the build for CUDA.
+# The index that torch comes from; empty: pip's default, which is the build for CUDA.
 ARG TORCH_INDEX=
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -12,7 +12,7 @@ RUN python -m venv /opt/vidan
 ENV PATH=/opt/vidan/bin:$PATH
 WORKDIR /src
 
-# torch by itself, before the code: a change of the code doesn't fetch it again.
+# torch alone, before the code, so that a change of the code does not download it again.
 COPY constraints.txt ./
 RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision
 

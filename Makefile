@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 .DEFAULT_GOAL := help
 .PHONY: help install demo check test model chaos fuzz bench bench-short format clean
 
-help:  ## what there is to make
+help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -22,21 +22,21 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP) --constraint constraints.txt --editable ".[local,api,dev,bench]"
 	@touch $@
 
-install: $(INSTALLED)  ## build .venv with everything in it
+install: $(INSTALLED)  ## build .venv with vidan and all tools
 
-demo: $(INSTALLED)  ## detect people in the sample video; demo/ gets predictions.jsonl, annotated.mp4
+demo: $(INSTALLED)  ## detect objects in the sample video; demo/ gets predictions.jsonl, annotated.mp4
 	$(BIN)/vidan run --sample --out demo
 
-check: $(INSTALLED)  ## format, lint, types, layers
+check: $(INSTALLED)  ## check format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(INSTALLED)  ## the tests; those on real Kafka want Java 17 and Maven
+test: $(INSTALLED)  ## run the tests; those on a real Kafka need Java 17 and Maven
 	$(BIN)/python -m pytest -n $(TESTS_AT_ONCE)
 
-# What makes them different, and longer. VIDEOS is a folder of your own; without it some are made.
+# Settings of the three targets below. VIDEOS is a folder of your own; without it videos are made.
 SEED ?= 1
 STEPS ?= 100000
 KILLS ?= 200
@@ -45,27 +45,27 @@ VIDEOS ?=
 DAMAGED ?= 500
 MESSAGES ?= 10000
 
-model: $(INSTALLED)  ## the model test alone, longer: make model STEPS=100000 SEED=7
+model: $(INSTALLED)  ## run the model test alone, and longer: make model STEPS=100000 SEED=7
 	VIDAN_MODEL_STEPS=$(STEPS) VIDAN_MODEL_SEED=$(SEED) $(BIN)/python -m pytest tests/model
 
-chaos: $(INSTALLED)  ## kill everything, see that nothing is lost: SEED=1 KILLS=200 BROKER=both VIDEOS=folder
+chaos: $(INSTALLED)  ## kill everything and check that nothing is lost: SEED=1 KILLS=200 BROKER=both VIDEOS=folder
 	$(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) --broker $(BROKER) \
 	  $(if $(VIDEOS),--videos "$(VIDEOS)")
 
-fuzz: $(INSTALLED)  ## damaged videos, bad messages: SEED=1 DAMAGED=500 MESSAGES=10000
+fuzz: $(INSTALLED)  ## run damaged videos and bad messages: SEED=1 DAMAGED=500 MESSAGES=10000
 	FUZZ_SEED=$(SEED) FUZZ_VIDEOS=$(DAMAGED) FUZZ_MESSAGES=$(MESSAGES) \
 	  $(BIN)/python -m pytest tests/fuzz
 
-# Each prints a table, and writes it to build/benchmarks with its JSON. tasks wants redis-server.
+# Each prints a table and writes it to build/benchmarks, with its JSON. `tasks` needs redis-server.
 BENCHMARKS := overhead slots tasks growth memory start recovery
 
-bench: $(INSTALLED)  ## all benchmarks, about an hour: make bench BENCHMARKS="overhead tasks"
+bench: $(INSTALLED)  ## run all benchmarks, about an hour: make bench BENCHMARKS="overhead tasks"
 	@mkdir -p build/benchmarks
 	@for name in $(BENCHMARKS); do echo "== $$name" && $(BIN)/python benchmarks/$$name.py \
 	  --json build/benchmarks/$$name.json > build/benchmarks/$$name.txt || exit 1; \
 	  cat build/benchmarks/$$name.txt; done
 
-bench-short: $(INSTALLED)  ## a short form of two benchmarks: they print, and fail on no time
+bench-short: $(INSTALLED)  ## run a short form of two benchmarks, which print figures and fail on none
 	$(BIN)/python benchmarks/overhead.py --short
 	$(BIN)/python benchmarks/tasks.py --short
 
@@ -73,5 +73,5 @@ format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## remove what was built
+clean:  ## remove everything that was built
 	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
