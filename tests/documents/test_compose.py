@@ -27,14 +27,14 @@ own = {name: service for name, service in services.items() if service["image"] =
 
 
 def command_lines(service: dict[str, Any]) -> list[list[str]]:
-    """The command lines that a service runs: one, or those that a shell chains with &&."""
+    """The command lines that a service runs: one, or several that a shell chains with &&."""
     command: list[str] = service["command"]
     if command[:2] != ["sh", "-c"]:
         return [command]
     return [shlex.split(part) for part in command[2].split("&&")]
 
 
-def test_every_service_that_is_to_be_there_is() -> None:
+def test_all_services_are_there_and_no_others() -> None:
     assert set(services) == {
         *("kafka", "kafka-ui", "postgres"),
         *("migrate", "orchestrator", "worker", "api"),
@@ -61,7 +61,7 @@ def test_the_check_of_commands_can_fail() -> None:
         assert subprocess.run(command, capture_output=True).returncode == 2
 
 
-def test_migrations_and_topics_come_before_who_needs_them() -> None:
+def test_migrations_and_topics_come_before_the_services_that_need_them() -> None:
     lines = [line[1:3] for line in command_lines(own["migrate"])]
     assert lines == [["db", "upgrade"], ["topics", "create"]]
     assert own["migrate"]["restart"] == "on-failure"
@@ -146,7 +146,7 @@ def test_the_file_passes_docker_compose_and_asks_for_the_token() -> None:
 
 
 def compose_tool() -> list[str] | None:
-    """Docker's own command or the older one, whichever is there."""
+    """Docker's own command or the older one, whichever is installed."""
     for tool in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(tool[0]):
             asked = subprocess.run([*tool, "version"], capture_output=True)

@@ -1,7 +1,7 @@
-"""What the README and docs/ tell people to type works: each section is run as one session.
+"""Commands that the README and docs/ tell people to type work: each section is one session.
 
-A new command in them is run by being there. What can't be run here (make, pip, apt-get, docker) is
-checked as far as can be, by NOT_RUN; anything else in a block is handed to bash.
+A command that is added to a document is run without further ado. Commands that can't be run here
+(make, pip, apt-get, docker, pytest) are checked by NOT_RUN; all others in a block go to bash.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ READY = {
     "api": "listening on",
     "orchestrator": "",
 }
-"""The commands that go on until they are stopped, and what they say once they are there."""
+"""Commands that run until they are stopped, and what each prints once it is ready."""
 
 # --- commands
 
@@ -78,7 +78,7 @@ def docker(words: list[str]) -> None:
 
 
 def pytest_of(words: list[str]) -> None:
-    """The tests of a contributor are run by CI anyhow: here they only have to be there."""
+    """CI runs these tests anyway: here their files only have to exist."""
     assert words[1:3] == ["-m", "pytest"]
     assert all((ROOT / word).is_file() for word in words[3:] if word.startswith("tests/"))
 
@@ -90,11 +90,11 @@ NOT_RUN: Mapping[str, Callable[[list[str]], None]] = {
     "docker": docker,
     ".venv/bin/python": pytest_of,
 }
-"""What can't be run by a test, and what of it can be checked."""
+"""Commands that a test can't run, and the function that checks each as far as possible."""
 
 
 def prepared(command: str) -> str:
-    """The command as the script has it: checked in its place, started as a service, or as it is."""
+    """The command as the script runs it: checked instead, started as a service, or as it is."""
     words = shlex.split(command, comments=True)
     assigned = [word for word in words if re.match(r"[A-Z_]+=", word)]
     called = words[len(assigned) :] if words[: len(assigned)] == assigned else words
@@ -111,7 +111,7 @@ def prepared(command: str) -> str:
 
 
 def script(section: list[Block], substitutes: Mapping[str, str]) -> str:
-    """A section's commands, with what they name exchanged for what is there."""
+    """A section's commands, with names of the documents replaced by those of the test."""
     lines = []
     for block in section:
         text = block.text
@@ -123,7 +123,7 @@ def script(section: list[Block], substitutes: Mapping[str, str]) -> str:
 
 
 def on_the_stack(terminal: Terminal) -> dict[str, str]:
-    """What the documents name, and what stands for it in the tests."""
+    """Names in the documents, and what replaces each of them in the tests."""
     port = free_port()
     return {
         "localhost:9092": terminal.bootstrap_servers,
