@@ -123,7 +123,7 @@ def test_the_way_of_a_scenario_has_eleven_files() -> None:
     assert re.findall(r"^\| (\d+) \| `vidan/", text, re.M) == [str(n) for n in range(1, 12)]
 
 
-@pytest.mark.parametrize("document", [ROOT / "docs" / "sql" / "README.md", *DOCUMENTS])
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_relative_links_lead_to_files_and_headings(document: Path) -> None:
     for target, anchor in links_of(document):
         found = (document.parent / target).resolve() if target else document

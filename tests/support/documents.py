@@ -1,4 +1,4 @@
-"""The documents of the repository: their blocks of commands and code, commands in text, links."""
+"""What the documents of the repository promise: blocks of commands and code, commands in text."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sections() -> dict[str, list[Block]]:
 
 
 def commands(block: Block) -> list[str]:
-    """The commands of a block: its lines, joined where a quote or a backslash continues one."""
+    """The commands of a block: lines, with those that a quote or a backslash goes on with."""
     found: list[str] = []
     pending = ""
     for line in block.text.splitlines():
