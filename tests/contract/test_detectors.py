@@ -146,7 +146,7 @@ def test_boxes_are_in_the_frame(detector: Detector, frames: Pixels) -> None:
 
 
 def test_only_detectors_of_ours_are_known_to_go_by_the_frames_alone(detector: Detector) -> None:
-    assert detector.mixes is not isinstance(detector, FactoryDetector)
+    assert detector.accepts_mixed_sizes is not isinstance(detector, FactoryDetector)
 
 
 def test_boxes_are_in_pixels_of_the_source(detector: Detector, frames: Pixels) -> None:
@@ -201,12 +201,14 @@ def test_a_frame_does_not_depend_on_the_others(detector: Detector, frames: Pixel
 
 
 def test_it_may_be_called_in_all_its_lanes_at_once(detector: Detector, frames: Pixels) -> None:
-    lanes = max(2, detector.lanes) if detector.spread else detector.lanes
+    lanes = detector.max_parallel
+    if detector.prefers_small_calls:
+        lanes = max(2, lanes)
     before = torch.get_num_threads()
     found: dict[int, list[list[Detection]]] = {}
 
     def work(lane: int) -> None:
-        detector.share(lane, lanes)
+        detector.prepare_thread(lane, lanes)
         found[lane] = [detector.detect(frames[n : n + 2], WIDTH, HEIGHT)[0] for n in (0, 3, 6)]
 
     threads = [threading.Thread(target=work, args=(lane,)) for lane in range(lanes)]
@@ -280,7 +282,9 @@ def test_nanodet_finds_what_the_reference_has(frames: Pixels) -> None:
 @pytest.fixture
 def like_a_gpu() -> Place:
     """The way that frames take to a GPU, on the CPU."""
-    return Place(torch.device("cpu"), lanes=2, spread=False, send=Ring(HostCopies()).send)
+    return Place(
+        torch.device("cpu"), max_parallel=2, prefers_small_calls=False, send=Ring(HostCopies()).send
+    )
 
 
 def test_weights_are_put_in_order_before_they_go_to_the_device(

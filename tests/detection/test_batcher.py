@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tests.support.processes import eventually
 from vidan.detection.batcher import FILE_WAIT_S, LIVE_WAIT_S, Batcher, Pending, Seat
+from vidan.detection.detector import Detector
 from vidan.domain.detection import Detection
 from vidan.errors import DeviceLost, HandOver, RejectedTask
 from vidan.processes.slotboard import Call
@@ -26,16 +27,16 @@ ABOUT = ContextVar("about", default="nobody")
 
 
 @dataclass
-class Gate:
+class Gate(Detector):
     """A detector that takes a batch only when it is let: finds each frame's first value.
 
     A frame of the value 255 is one that it fails at.
     """
 
     batch_size: int = 4
-    lanes: int = 1
-    spread: bool = False
-    mixes: bool = True
+    max_parallel: int = 1
+    prefers_small_calls: bool = False
+    accepts_mixed_sizes: bool = True
     labels: tuple[str, ...] = ("value",)
     open: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     calls: list[list[int]] = field(default_factory=list)
@@ -56,10 +57,7 @@ class Gate:
         box = (width / 2, 0.0, float(width), float(height))
         return [[Detection(box, "value", value / 255)] for value in values]
 
-    def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        return height, width
-
-    def share(self, lane: int, lanes: int) -> None:
+    def prepare_thread(self, lane: int, lanes: int) -> None:
         self.shares.add((lane, lanes))
 
     def let(self, calls: int = 1) -> None:
@@ -230,7 +228,7 @@ def test_two_sizes_are_never_in_one_batch(gate: Gate) -> None:
 
 def test_sources_of_two_sizes_share_no_call_of_a_detector_that_may_go_by_them() -> None:
     """What it finds would depend on who shares its batch."""
-    gate = Gate(mixes=False)
+    gate = Gate(accepts_mixed_sizes=False)
     batcher = Batcher(gate)
     held(gate, batcher)
     sources = [(2, 2), (20, 10), (2, 2)]
@@ -340,7 +338,7 @@ def test_a_full_batch_waits_for_nobody(gate: Gate) -> None:
 
 
 def test_lanes_that_share_cores_never_wait() -> None:
-    batcher = Batcher(Gate(lanes=2, spread=True), Clock())
+    batcher = Batcher(Gate(max_parallel=2, prefers_small_calls=True), Clock())
     put(batcher, batcher.seat(no_clock))
     put(batcher, batcher.seat(no_clock), 0)
     assert batcher._wait(batcher._form(1)) == 0
@@ -350,19 +348,19 @@ def test_lanes_that_share_cores_never_wait() -> None:
 
 
 def test_what_waits_is_spread_over_idle_lanes() -> None:
-    batcher = Batcher(Gate(lanes=2, spread=True))
+    batcher = Batcher(Gate(max_parallel=2, prefers_small_calls=True))
     for _ in range(2):
         put(batcher, batcher.seat(no_clock))
     assert len(batcher._form(2)) == 1
     assert len(batcher._form(1)) == 2
-    full = Batcher(Gate(lanes=2, spread=False))
+    full = Batcher(Gate(max_parallel=2, prefers_small_calls=False))
     for _ in range(2):
         put(full, full.seat(no_clock))
     assert len(full._form(2)) == 2
 
 
 def test_a_file_keeps_two_lanes_busy_and_a_camera_one() -> None:
-    gate = Gate(lanes=3, spread=True)
+    gate = Gate(max_parallel=3, prefers_small_calls=True)
     batcher = Batcher(gate)
     file, camera = batcher.seat(no_clock), batcher.seat(no_clock)
     camera.live = True
@@ -577,7 +575,7 @@ def test_clocks_run_while_a_lane_takes_its_share(
     """On a GPU that sets the device and makes a stream, and may hang as a call may."""
     batcher, clocks = Batcher(gate), Clocks()
     running: list[list[str]] = []
-    monkeypatch.setattr(gate, "share", lambda *_: running.append(list(clocks.running)))
+    monkeypatch.setattr(gate, "prepare_thread", lambda *_: running.append(list(clocks.running)))
     gate.let()
     submit(batcher.seat(clocks.of("a")), 1).result()  # type: ignore[arg-type]
     assert running == [["a"]]
@@ -585,7 +583,7 @@ def test_clocks_run_while_a_lane_takes_its_share(
 
 
 def test_a_clock_goes_on_while_any_call_has_its_frames() -> None:
-    gate, clocks = Gate(lanes=2), Clocks()
+    gate, clocks = Gate(max_parallel=2), Clocks()
     seat = Batcher(gate).seat(clocks.of("a"))  # type: ignore[arg-type]
     pending = [submit(seat, 1, 4), submit(seat, 2, 4)]
     assert eventually(lambda: len(gate.calls) == 2)

@@ -77,7 +77,7 @@ from vidan.detection.device import Place
 
 torch.set_num_threads(2)  # as torch chooses for itself on two cores
 cores.quota = lambda: 0.5
-print(Place.of("cpu").lanes)
+print(Place.of("cpu").max_parallel)
 """
 
 
