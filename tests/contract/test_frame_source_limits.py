@@ -21,7 +21,7 @@ from vidan.video.opening import check_source, is_local, open_source
 
 SLOW_CONSUMER = """
 import resource, sys, time
-from vidan.video.frames import open_source
+from vidan.video.opening import open_source
 import av, numpy
 if sys.argv[2] == "decord":
     import decord
@@ -93,7 +93,7 @@ def test_close_may_come_from_another_thread_while_one_decodes(long_720p: Path) -
 
 def test_torch_is_not_loaded_and_decoders_only_when_a_source_is_opened() -> None:
     code = (
-        "import sys, vidan.video.frames as f; f.is_local('x');"
+        "import sys, vidan.video.opening as o; o.is_local('x');"
         "assert not {'av', 'decord', 'torch'} & set(sys.modules), 'too early';"
         "import vidan.video.source; assert not {'av', 'decord', 'torch'} & set(sys.modules)"
     )
@@ -103,7 +103,7 @@ def test_torch_is_not_loaded_and_decoders_only_when_a_source_is_opened() -> None
 def test_a_missing_decoder_is_named_with_the_extra_that_has_it(clip: Path) -> None:
     code = (
         "import sys; sys.modules['av'] = None\n"
-        "from vidan.video.frames import check_source, open_source\n"
+        "from vidan.video.opening import check_source, open_source\n"
         "from vidan.errors import MissingExtra\n"
         "check_source(sys.argv[1])\n"  # without PyAV: exists and is not empty
         "try: open_source(sys.argv[1])\n"

@@ -136,7 +136,7 @@ def test_a_header_alone_ends_before_its_first_picture(tmp_path: Path) -> None:
         stream = output.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         output.start_encoding()
-    with pytest.raises(RejectedTask, match="it ends before its first picture"):
+    with pytest.raises(RejectedTask, match="the file ends before its first picture"):
         open_source(str(path))
 
 

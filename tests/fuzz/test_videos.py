@@ -33,7 +33,7 @@ SECONDS_A_VIDEO = 3.0
 CLEAR = re.compile(
     r"F is empty|no video in F|no picture in F|not a video that can be read: F"
     r"|no decoder for the video in F|no frame of F can be decoded"
-    r"|it ends before its first picture: F"
+    r"|the file ends before its first picture: F"
     r"|the pictures of F are too large: \d+ x \d+, the most is \d+ million pixels"
     r"|F is a list of other files, and one of them can't be opened"
     r"|decord can't decode F: [a-zA-Z0-9 ,()_']+"
