@@ -116,9 +116,7 @@ class Decoder:
         context.thread_type = "AUTO" if self._threaded else "SLICE"
         self._begun += 1
         self._first_key: int | None = None  # pts of the key frame at which this context began
-        self._inside: dict[
-            int | None, deque[Item]
-        ] = {}  # packets inside, by pts
+        self._inside: dict[int | None, deque[Item]] = {}  # packets inside, by pts
         self._order: deque[Item] = deque()  # the same in decode order, with threads only
         self._held: deque[tuple[Item, VideoFrame]] = deque()
 
