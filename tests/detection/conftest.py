@@ -25,7 +25,7 @@ def ssdlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def like_a_gpu() -> Place:
-    """The way that frames take to a GPU, on the CPU."""
+    """A place that sends frames as to a GPU, on the CPU."""
     import torch
 
     from vidan.detection.device import Place

@@ -16,7 +16,7 @@ from vidan.errors import DeviceLost, RejectedTask
 
 
 def test_a_lost_gpu_is_told_once_and_fails_all_that_was_in_the_call(gate: Gate) -> None:
-    """It would fail for each of them alone, too, and for all that comes after."""
+    """Each submission would fail alone, too, and so would all later ones."""
     told: list[DeviceLost] = []
 
     def lost(error: BaseException) -> DeviceLost:
@@ -51,11 +51,11 @@ def test_an_error_that_is_its_own_cause_is_settled(
 
 
 class Held:
-    """What a call has on a device."""
+    """Stands for memory that a call has on a device."""
 
 
 def test_a_call_that_failed_holds_nothing_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU that had no room for a batch has it for the parts, and afterwards."""
+    """A GPU that had no memory for a batch has memory for its parts, and afterwards."""
     gate, made, left = Gate(), list[ReferenceType[Held]](), list[int]()
     detect = gate.detect
 
@@ -66,7 +66,7 @@ def test_a_call_that_failed_holds_nothing_any_more(monkeypatch: pytest.MonkeyPat
         return detect(pixels, width, height)
 
     monkeypatch.setattr(gate, "detect", holding)
-    gc.disable()  # what hangs in a circle would be held for long
+    gc.disable()  # objects in a reference cycle would be kept
     try:
         batcher = Batcher(gate)
         first = held(gate, batcher)
@@ -137,7 +137,7 @@ def test_two_sizes_are_never_in_one_batch(gate: Gate) -> None:
 
 
 def test_sources_of_two_sizes_share_no_call_of_a_detector_that_may_go_by_them() -> None:
-    """What it finds would depend on who shares its batch."""
+    """Its detections would depend on the scenarios that share its batch."""
     gate = Gate(accepts_mixed_sizes=False)
     batcher = Batcher(gate)
     held(gate, batcher)
@@ -151,7 +151,7 @@ def test_sources_of_two_sizes_share_no_call_of_a_detector_that_may_go_by_them() 
 
 
 def test_who_has_much_waiting_starves_nobody(gate: Gate) -> None:
-    """One with full batches, always two of them waiting, and one with a frame now and then."""
+    """One seat always has two full batches waiting, the other has a frame now and then."""
     batcher = Batcher(gate)
     greedy, modest = batcher.seat(no_clock), batcher.seat(no_clock)
     gate.let()
@@ -162,7 +162,7 @@ def test_who_has_much_waiting_starves_nobody(gate: Gate) -> None:
         submit(greedy, 1, 4), submit(greedy, 1, 4)
         asked = submit(modest, 2)
         before = len(gate.calls)
-        gate.let()  # what is inside now; then it is the modest one's turn
+        gate.let()  # the call that is running; then it is the modest one's turn
         assert eventually(lambda: len(gate.calls) > before)  # noqa: B023
         assert gate.calls[-1] == [2]
         gate.let()
@@ -199,14 +199,14 @@ def test_only_the_guilty_fail(gate: Gate) -> None:
 
 
 class Omitting(Gate):
-    """It leaves out the frames in which it finds nothing: those of the value 7."""
+    """Returns no list for the frames in which it finds nothing, those of the value 7."""
 
     def detect(self, pixels: Pixels, width: int, height: int) -> list[list[Detection]]:
         return [found for found in super().detect(pixels, width, height) if found[0].score > 0.1]
 
 
 def test_frames_without_a_list_of_their_own_are_nobody_elses() -> None:
-    """Else all that stand behind the missing one would get what was found in others' frames."""
+    """Else all frames behind the missing one would get the detections of other frames."""
     gate = Omitting()
     batcher = Batcher(gate)
     holding = held(gate, batcher)
@@ -221,7 +221,7 @@ def test_frames_without_a_list_of_their_own_are_nobody_elses() -> None:
 
 
 def test_who_may_have_made_a_process_hang_shares_no_call(gate: Gate) -> None:
-    """So a second hang is charged to nobody but the guilty."""
+    """So a second hang is charged only to the guilty scenario."""
     batcher = Batcher(gate)
     held(gate, batcher)
     pending = [
@@ -235,7 +235,7 @@ def test_who_may_have_made_a_process_hang_shares_no_call(gate: Gate) -> None:
 
 
 class Least(Detector):
-    """What a detector at least has: everything else is a default of the protocol."""
+    """The least that a detector has: everything else is a default of the protocol."""
 
     labels = ("thing",)
 

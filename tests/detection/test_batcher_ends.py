@@ -28,7 +28,7 @@ def in_thread(work: Callable[[], object]) -> tuple[threading.Thread, list[BaseEx
     def run() -> None:
         try:
             work()
-        except BaseException as error:  # what the test is about
+        except BaseException as error:  # tests look at all errors
             raised.append(error)
 
     thread = threading.Thread(target=run)
@@ -53,7 +53,7 @@ def test_who_is_told_to_end_while_waiting_leaves_at_once(gate: Gate) -> None:
 
 
 def test_what_the_detector_has_is_waited_for(gate: Gate) -> None:
-    """Else the slot would go on with the clock of the next scenario running for this one's call."""
+    """Else the clock of the slot's next scenario would run for this one's call."""
     batcher, told = Batcher(gate), Told()
     seat = batcher.seat(no_clock, told.check)
     pending = submit(seat, 1, 4)

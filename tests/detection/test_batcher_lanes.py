@@ -12,7 +12,7 @@ from vidan.detection.batcher import FILE_WAIT_S, LIVE_WAIT_S, Batcher, Pending, 
 
 
 class Clock:
-    """A clock that a test sets; what it was asked for is a sign that a lane waits."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -22,7 +22,7 @@ class Clock:
 
 
 def waits(batcher: Batcher, clock: Clock, seconds: float) -> bool:
-    """Whether what waits goes only once so many seconds have passed."""
+    """Whether the waiting batch starts after `seconds`, and not before."""
     with batcher.lock:
         batch = batcher._form(1)
         clock.time = seconds - 1e-6
@@ -34,7 +34,7 @@ def waits(batcher: Batcher, clock: Clock, seconds: float) -> bool:
 
 
 def put(batcher: Batcher, seat: Seat, count: int = 1, since: float = 0.0) -> None:
-    """As `submit` does, without a lane that would take it."""
+    """Do what `submit` does, without a lane that would take the frames."""
     if seat not in batcher._seats:
         batcher._seats.append(seat)
     if count:
@@ -55,7 +55,7 @@ def test_frames_wait_only_for_those_about_to_submit(gate: Gate) -> None:
     put(batcher, one)
     put(batcher, other, 0)
     assert waits(batcher, clock, FILE_WAIT_S)
-    other.inside = 1  # its frames are at the detector: it won't submit for long
+    other.inside = 1  # a call has its frames: it will not submit soon
     assert batcher._wait(batcher._form(1)) == 0
     other.inside = 0
     put(batcher, other)
@@ -116,7 +116,7 @@ def test_a_file_keeps_two_lanes_busy_and_a_camera_one() -> None:
     assert [values(one) for one in pending] == [[1], [2], [3]]
     for seat in (file, camera):
         seat.close()
-    assert eventually(lambda: not batcher._lanes)  # nobody needs them any more
+    assert eventually(lambda: not batcher._lanes)  # lanes end when no seat is left
 
 
 def test_lanes_start_again_after_the_last_one_has_left(gate: Gate) -> None:

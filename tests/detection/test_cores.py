@@ -1,4 +1,4 @@
-"""How many cores there are to use, read from files as cgroups have them."""
+"""How many cores may be used, read from files like those of cgroups."""
 
 from __future__ import annotations
 

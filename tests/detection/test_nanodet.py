@@ -42,7 +42,7 @@ def test_nanodet_finds_what_the_reference_has(frames: Pixels) -> None:
 
 
 def test_nanodet_in_bfloat16_finds_nearly_the_same(frames: Pixels, like_a_gpu: Place) -> None:
-    """What a GPU computes, on the CPU: the good ones of the reference, at their places."""
+    """The computation of a GPU, on the CPU: it finds the reference's good detections."""
     detector = NanoDet(catalogue.NANODET_WEIGHTS, autocast=True, place=like_a_gpu)
     found = detector.detect(frames[:2], WIDTH, HEIGHT)
     for number, detections in zip((0, 20), found, strict=True):
@@ -61,7 +61,7 @@ def test_nanodet_in_bfloat16_finds_nearly_the_same(frames: Pixels, like_a_gpu: P
 def test_nanodets_best_places_are_those_above_its_min_score(
     frames: Pixels, min_score: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A GPU always takes the same number of places: what is kept in the end is the same."""
+    """A GPU always takes the same number of places; the detections are the same."""
     waits = NanoDet(catalogue.NANODET_WEIGHTS, min_score=min_score)
     never = NanoDet(catalogue.NANODET_WEIGHTS, min_score=min_score, autocast=True)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # float32 for both

@@ -14,7 +14,7 @@ from vidan.processes.slotboard import Call
 
 
 class Clocks:
-    """Which scenarios' clocks run."""
+    """Records which scenarios' clocks run."""
 
     def __init__(self) -> None:
         self.running: list[str] = []
@@ -52,7 +52,7 @@ def test_clocks_run_for_those_inside_and_not_for_those_who_wait(gate: Gate) -> N
 def test_clocks_run_while_a_lane_takes_its_share(
     gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU that sets the device and makes a stream, and may hang as a call may."""
+    """On a GPU this sets the device and creates a stream, and may hang like a call."""
     batcher, clocks = Batcher(gate), Clocks()
     running: list[list[str]] = []
     monkeypatch.setattr(gate, "prepare_thread", lambda *_: running.append(list(clocks.running)))

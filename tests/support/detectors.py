@@ -16,13 +16,15 @@ SSDLITE = "ssdlite320_mobilenet_v3_large"
 
 
 def save_random(name: str, path: Path, classes: int = 91) -> Path:
-    """A state dict as a training of torchvision's would leave it, but for the training."""
+    """Save a state dict of torchvision's model as after a training, but untrained."""
     import torch
     from torchvision.models import get_model
 
     torch.manual_seed(7)
     model = get_model(name, weights=None, weights_backbone=None, num_classes=classes)
-    for module in model.modules():  # settled at once: else all places of a picture score the same
+    for (
+        module
+    ) in model.modules():  # one step settles the statistics: else all places score the same
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():

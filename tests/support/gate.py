@@ -1,4 +1,4 @@
-"""A detector whose calls end when a test lets them, and seats at a batcher for it."""
+"""A detector whose calls end when the test allows it, and helpers to submit frames to it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ABOUT = ContextVar("about", default="nobody")
 
 @dataclass
 class Gate(Detector):
-    """A detector that takes a batch only when it is let: finds each frame's first value.
+    """A detector whose calls wait for `let`; it finds the first value of each frame.
 
-    A frame of the value 255 is one that it fails at.
+    It fails at a frame of the value 255.
     """
 
     batch_size: int = 4
@@ -40,7 +40,7 @@ class Gate(Detector):
     shares: set[tuple[int, int]] = field(default_factory=set)
     closed: bool = False
     about: list[str] = field(default_factory=list)
-    """What each call would say that it is about, were it to log something."""
+    """The context of each call, which its log lines would show."""
 
     def detect(self, pixels: Pixels, width: int, height: int) -> list[list[Detection]]:
         values = [int(frame[0, 0, 0]) for frame in pixels]
@@ -78,7 +78,7 @@ def values(pending: Pending) -> list[int]:
 
 
 def held(gate: Gate, batcher: Batcher) -> Pending:
-    """Frames of a seat of their own that the detector holds until it is let."""
+    """Submit frames at a seat of their own, and wait until the detector holds them."""
     pending = submit(batcher.seat(no_clock), 99, gate.batch_size)
     assert eventually(lambda: len(gate.calls) == 1)
     return pending
