@@ -81,7 +81,7 @@ class FactoryDetector(Detector):
             got = len(results) if isinstance(results, Sequence) else type(results).__name__
             raise RejectedTask(
                 f"{self._model} gave {got} for {len(pixels)} frames",
-                hint="detect returns one list of Detection a frame",
+                hint="detect returns one list of Detection per frame",
             )
         return [self._keep(detections, width, height) for detections in results]
 

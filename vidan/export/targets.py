@@ -32,7 +32,7 @@ def video(file: str) -> Path:
             f"the output must end in .mp4, not {file}", hint=f"such as {path.stem}.mp4"
         )
     if not path.absolute().parent.is_dir():
-        raise InputRejected(f"no such folder: {path.parent}", hint="make it first")
+        raise InputRejected(f"no such folder: {path.parent}", hint="create it first")
     if path.exists() and not path.is_file():
         raise InputRejected(f"can't write a video to {file}: it is not a file", hint="name a file")
     return path.resolve()
