@@ -1,11 +1,11 @@
 """The loop that vidan is measured against: a thread decodes, the detector works; nothing is stored.
 
 `python -m benchmarks.bare_loop OPTIONS` (JSON: see Options) loads the detector, prints a line once
-it is ready, and then runs once for each line that it reads, which names a mode:
+it is ready, and then runs once for each line of stdin, which names a mode:
 
-    loop    decode and detect             decode  decode alone          infer  detect alone
+    loop    decode and detect             decode  only decode           infer  only detect
 
-For each it prints JSON: wall and cpu (seconds), frames, detections.
+For each run it prints JSON: wall and cpu (seconds), frames, detections.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from vidan.detection.building import build_detector  # noqa: E402
 from vidan.detection.detector import Detector  # noqa: E402
 
 AHEAD = 2
-"""Batches that are decoded ahead."""
+"""Most batches decoded ahead of the detector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the loop runs on. `batch`: frames; 0: as many as the detector likes."""
+    """What the loop runs on. `batch` is in frames; 0 stands for the detector's batch size."""
 
     source: str
     model: str
@@ -53,7 +53,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a pass over the source took, in seconds, and what came of it."""
+    """The seconds that a pass over the source took, and what it found."""
 
     wall: float
     cpu: float

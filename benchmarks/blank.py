@@ -1,4 +1,4 @@
-"""A detector that costs nothing: two detections a frame, whatever it shows."""
+"""A detector that costs nothing: two detections per frame, whatever the frame shows."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ class Blank:
 
 
 def blank() -> Blank:
-    """Make one: a `module:factory` for scenarios."""
+    """Return the detector: a `module:factory` for scenarios."""
     return Blank()

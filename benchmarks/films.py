@@ -1,4 +1,4 @@
-"""Videos for the benchmarks, made from the sample that vidan contains."""
+"""Videos for the benchmarks, made from the sample video in the package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RATE = 25
 
 
 def scaled(path: Path, height: int, width: int, frames: int) -> Path:
-    """Write the sample in another size, again and again until it has so many frames."""
+    """Write the sample in another size, repeated until the video has `frames` frames."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream(
             "libx264", rate=RATE, options={"preset": "veryfast", "crf": "23"}

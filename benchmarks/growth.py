@@ -1,12 +1,12 @@
-"""What a database costs that has grown: claims, announcements and sweeps among a million scenarios
-that have ended, a page of predictions among very many, and the heartbeats of a thousand workers.
+"""The costs of a large database: claims, announcements and sweeps among a million ended scenarios,
+pages of predictions among very many, and the heartbeats of a thousand workers.
 
     python benchmarks/growth.py [--only WORD] [--scenarios N] [--predictions N] [--workers N]
                                 [--seconds N] [--rounds N] [--folder DIR] [--explain] [--json FILE]
 
 Starts a PostgreSQL of its own, with PostgreSQL's defaults (fsync and autovacuum on). With --folder
-it lies there, and stays: the next call finds what was made. --only takes a part: generate (of the
-scenarios), steps, worn, heartbeats, pages.
+its data is stored there and kept, so that the next call finds it. --only takes a part: generate
+(only creates the scenarios), steps, worn, heartbeats, pages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the server is that of the tests
+sys.path.insert(0, str(ROOT))  # the tests' server is used
 
 from benchmarks import growth_server, growth_steps, report  # noqa: E402
 from benchmarks.growth_beats import Fleet, commits  # noqa: E402
@@ -34,7 +34,7 @@ def steps(postgres: DurablePostgres, rounds: int, explain: bool) -> list[report.
 
 
 def worn(postgres: DurablePostgres, rounds: int, explain: bool, count: int) -> list[report.Row]:
-    """Time the steps when a table has just seen `count` more scenarios come and end."""
+    """Time the steps just after `count` more scenarios were created and ended."""
     with growth_server.copied(postgres, growth_server.STATES[-1], "worn") as url:
         empty = Side(growth_server.database_url(postgres, growth_server.EMPTY))
         grown = Side(url)
@@ -45,14 +45,14 @@ def worn(postgres: DurablePostgres, rounds: int, explain: bool, count: int) -> l
 
 
 def pages(postgres: DurablePostgres, count: int) -> list[report.Row]:
-    """Time pages of predictions among `count` frames, which are made if need be."""
+    """Time pages of predictions among `count` frames, created if they are missing."""
     stored = Pages(growth_server.database_url(postgres, growth_server.STATES[-1]))
     stored.make(count)
     return stored.rows()
 
 
 def heartbeats(postgres: DurablePostgres, count: int, seconds: float) -> list[report.Row]:
-    """Let workers live that find nothing to do, then let some commit."""
+    """Measure idle workers, then commits."""
     url = growth_server.database_url(postgres, growth_server.STATES[-1])
     assert postgres.pid is not None
     fleet = Fleet(url, postgres.pid, count)
@@ -82,17 +82,21 @@ def _compared(sides: dict[str, Side], rounds: int, explain: bool) -> list[report
 
 
 def main() -> int:
-    """Make what is to be measured, measure, print, write. Returns the exit code."""
+    """Create the data, measure, print, write. Returns the exit code."""
     parser = report.parser(__doc__)
-    parser.add_argument("--only", default="", metavar="WORD", help="of these parts alone")
+    parser.add_argument("--only", default="", metavar="WORD", help="run only this part")
     parser.add_argument("--scenarios", type=int, default=1_000_000, metavar="N")
     parser.add_argument("--predictions", type=int, default=100_000_000, metavar="N")
     parser.add_argument("--workers", type=int, default=1_000, metavar="N")
-    parser.add_argument("--seconds", type=float, default=30.0, metavar="N", help="of each (30)")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, metavar="N", help="seconds per kind of load (30)"
+    )
     parser.add_argument("--wear", type=int, default=100_000, metavar="N")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of each side (5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="rounds per database (5)"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="keep the server's data here")
-    parser.add_argument("--explain", action="store_true", help="print the plans too")
+    parser.add_argument("--explain", action="store_true", help="print the plans, too")
     arguments = parser.parse_args()
     rows: list[report.Row] = []
     with growth_server.server(arguments.folder) as postgres:

@@ -1,4 +1,4 @@
-"""A thousand workers that have nothing to do but live, and commits: what PostgreSQL spends."""
+"""What PostgreSQL spends on a thousand idle workers, and how many updates of commits are HOT."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ THREADS = 4
 
 
 def cpu_seconds(postmaster: int) -> float:
-    """Return what a server has spent so far, in all its processes, those that have ended too."""
+    """Return the CPU seconds of all processes of a server so far, ended ones included."""
     server = psutil.Process(postmaster)
     own = server.cpu_times()
     spent = own.user + own.system + own.children_user + own.children_system
@@ -48,14 +48,14 @@ def cpu_seconds(postmaster: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Updates:
-    """How many updates of a table there were, and how many of them HOT."""
+    """The number of updates of a table, and of those that were HOT."""
 
     all: int
     hot: int
 
     @classmethod
     def of(cls, url: str, table: str) -> Updates:
-        """Read the server's own counts, once the sessions have handed theirs in."""
+        """Read the server's statistics, after the sessions have reported theirs."""
         time.sleep(1.5)
         with psycopg.connect(url) as connection:
             row = connection.execute(
@@ -74,7 +74,9 @@ class Fleet:
         self._postmaster = postmaster
         self._ids = [uuid.uuid4() for _ in range(count)]
         self._database = Database(url, guarded=True, pool_size=THREADS)
-        self._pulse = Database(url, guarded=True, pool_size=THREADS, durable=False)  # as a worker's
+        self._pulse = Database(
+            url, guarded=True, pool_size=THREADS, durable=False
+        )  # as in a worker
         with self._database.begin() as connection:
             connection.execute(text("DELETE FROM workers WHERE name LIKE 'beat-%'"))
             for number, one in enumerate(self._ids):
@@ -87,14 +89,14 @@ class Fleet:
                 )  # fmt: skip
 
     def close(self) -> None:
-        """Take the workers out again."""
+        """Delete the workers."""
         with self._database.begin() as connection:
             connection.execute(text("DELETE FROM workers WHERE name LIKE 'beat-%'"))
         self._database.close()
         self._pulse.close()
 
     def rows(self, seconds: float) -> list[report.Row]:
-        """Measure a time in which nothing happens, then one with beats and sweeps."""
+        """Measure a period without load, then one with heartbeats and one with sweeps."""
         count = len(self._ids)
         before = Updates.of(self._url, "workers")
         idle, _ = self._share(partial(time.sleep, seconds / 3))
@@ -108,7 +110,7 @@ class Fleet:
             shares.append(share - idle)
             figures = {"% of a core": 100 * (share - idle), "a second": done / seconds}
             found.append(report.Row(f"{name} of {count} workers", None, {**figures}))
-        self._pulse.close()  # so that it hands its counts in
+        self._pulse.close()  # so that its sessions report their statistics
         after = Updates.of(self._url, "workers")
         both = {"% of a core": 100 * sum(shares)}
         updates = after.all - before.all
@@ -121,14 +123,14 @@ class Fleet:
         ]
 
     def _share(self, block: Callable[[], T]) -> tuple[float, T]:
-        """Return the share of a core that the server had in the block, and what that returned."""
+        """Return the share of a core that the server used in `block`, and the block's result."""
         began, spent = time.perf_counter(), cpu_seconds(self._postmaster)
         done = block()
         return (cpu_seconds(self._postmaster) - spent) / (time.perf_counter() - began), done
 
     def _play(self, interval: float, work: Callable[[uuid.UUID], None], seconds: float) -> int:
-        """Let each worker do it at its interval, jittered as theirs; returns how often it was."""
-        with self._database.begin() as connection:  # the sweeps have their turn without heartbeats
+        """Let each worker do `work` at its interval, with a real one's jitter; return the count."""
+        with self._database.begin() as connection:  # sweeps are measured without heartbeats
             connection.execute(text("UPDATE workers SET lease_until = now() + interval '1 hour'"))
         began = time.monotonic()
         due = [(began + random.uniform(0, interval), one.int) for one in self._ids]
@@ -168,7 +170,7 @@ class Fleet:
 
 
 def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
-    """Return how many updates of commits are HOT: scenarios in turn, thirty frames each time."""
+    """Return how many updates of commits are HOT; scenarios commit thirty frames in turn."""
     database = Database(url, guarded=True)
     worker_id = uuid.uuid4()
     with database.begin() as connection:
@@ -183,7 +185,7 @@ def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
         claimant = Claimant(worker_id, "commits", ("commits",), ("detect",))
         fences = [one.fence for one in claims.claim(connection, claimant, running)]
         lifecycle.start(connection, fences, actor="commits")
-    database.close()  # so that it hands in the counts of claims and starts, which are not HOT
+    database.close()  # so that claims and starts, which are not HOT, are reported now
     before = Updates.of(url, "scenarios")
     database = Database(url, guarded=True)
     for number in range(count):
@@ -193,7 +195,7 @@ def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
         batch = Batch(first, first + 30, first, state, ["person"], rows, clear_budgets=first == 30)
         with database.begin() as connection:
             commit(connection, fences[number % running], batch)
-    database.close()  # so that it hands its counts in
+    database.close()  # so that its sessions report their statistics
     after = Updates.of(url, "scenarios")
     with database.begin() as connection:
         ids = [fence.scenario_id for fence in fences]

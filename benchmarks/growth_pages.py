@@ -1,4 +1,4 @@
-"""Very many predictions, and pages of them at random places."""
+"""Stores very many predictions and reads pages of them at random places."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from vidan.protocol import partitions
 from vidan.services import predictions, scenarios
 
 FRAMES = 20_000
-"""Of each scenario."""
+"""Frames per scenario."""
 DETECTIONS = 4
-"""In each frame."""
+"""Detections per frame."""
 WEEKS = 8
 AT_ONCE = 50
-"""So many scenarios of a week are stored side by side, a commit of each in turn."""
+"""Scenarios of a week that are stored in parallel, one commit of each in turn."""
 COMMIT = 100
-"""Frames of a commit."""
+"""Frames per commit."""
 BYTES_A_FRAME = 280
-"""On disk, at the most; half of what is free is taken."""
+"""Most bytes on disk per frame: `make` uses at most half of the free space."""
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 
 
@@ -43,7 +43,7 @@ def _array(oid: int, items: list[bytes]) -> bytes:
 
 
 def _row(scenario_id: int, frame: int, week: int) -> bytes:
-    """A frame as binary COPY wants it; boxes and scores differ from frame to frame."""
+    """Return a frame in the format of binary COPY; boxes and scores differ between frames."""
     scores = [struct.pack("!f", 0.4 + (frame * 7 + n * 13) % 50 / 100) for n in range(DETECTIONS)]
     boxes = [struct.pack("!f", (frame * 3 + n * 97) % 1900 + 0.25) for n in range(4 * DETECTIONS)]
     return b"".join(
@@ -60,11 +60,11 @@ def _row(scenario_id: int, frame: int, week: int) -> bytes:
     )
 
 
-ID_AT, WEEK_AT = 6, 30  # where they stand in a row
+ID_AT, WEEK_AT = 6, 30  # their offsets in a row, in bytes
 
 
 class Pages:
-    """The predictions in one database, and pages of them, timed."""
+    """Stores predictions in a database and times pages of them."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -72,7 +72,7 @@ class Pages:
             self._monday = partitions.this_week(connection)
 
     def make(self, count: int) -> None:
-        """Store `count` frames in WEEKS weeks, as far as the disk allows; whole weeks at a time."""
+        """Store `count` frames in WEEKS weeks, fewer if the disk is small; weeks are complete."""
         with psycopg.connect(self._url) as connection:
             ((folder,),) = connection.execute("SHOW data_directory").fetchall()
         _, _, free = shutil.disk_usage(folder)
@@ -108,7 +108,7 @@ class Pages:
         return found != (None,)
 
     def _make_week(self, week: date, each: int, template: bytes) -> None:
-        """One transaction: a table made in it is written without WAL, and seen by all at once."""
+        """Store a week in one transaction: so its new table needs no WAL and appears at once."""
         name = f"predictions_{week:%Y%m%d}"
         size = len(template) // FRAMES
         days = struct.pack("!i", (week - date(2000, 1, 1)).days)
@@ -142,7 +142,7 @@ class Pages:
             )
 
     def rows(self, calls: int = 1_000) -> list[report.Row]:
-        """Time pages of 1000 frames at random places, alone and as `predictions watch` asks."""
+        """Time pages of 1000 frames at random places, and the queries of `predictions watch`."""
         with psycopg.connect(self._url) as connection:
             ((frames, size),) = connection.execute(
                 "SELECT sum(c.reltuples)::bigint, sum(pg_total_relation_size(c.oid))::bigint"

@@ -1,4 +1,4 @@
-"""The server of the growth benchmark and what lies in it: scenarios that live, and many more."""
+"""The server of the growth benchmark and its data: some live scenarios and many ended ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIVE = 1_000
 WORKERS = 100
 EMPTY = "empty"
 STATES = ("stale", "never", "analysed")
-"""What the planner knows of the grown table: as it was with the live ones alone, nothing, all."""
+"""The planner's statistics of the grown table: from before it grew, none, up to date."""
 
 _WORKERS = """
 INSERT INTO workers (id, name, host, pid, device, slots, lease_until)
@@ -28,7 +28,7 @@ SELECT gen_random_uuid(), 'cpu-' || n || '@host-' || n, 'host-' || n, n, 'cpu', 
 FROM generate_series(1, %(workers)s) n
 """
 
-# 500 wait and are due, 300 are held, 200 of another queue are due tomorrow
+# 500 are due, 300 are being run, 200 in another queue are due tomorrow
 _LIVING = """
 INSERT INTO scenarios (id, name, labels, source, params, queue, priority, status, not_before,
                        announce_at, epoch, worker_id, started_at)
@@ -75,7 +75,7 @@ WHERE s.id BETWEEN %(first)s AND %(last)s
 
 @contextmanager
 def server(folder: Path | None) -> Iterator[DurablePostgres]:
-    """A PostgreSQL with its defaults, over a folder that is kept, or else over one that goes."""
+    """Run a PostgreSQL with its defaults, in `folder` or else in a temporary folder."""
     place = folder or Path(tempfile.mkdtemp(prefix="vidan-growth-", dir="/tmp"))
     place.mkdir(exist_ok=True)
     place.chmod(0o755)
@@ -90,14 +90,14 @@ def server(folder: Path | None) -> Iterator[DurablePostgres]:
 
 
 def database_url(postgres: DurablePostgres, name: str) -> str:
-    """Return the URL of one of its databases."""
+    """Return the URL of one of the server's databases."""
     return plain_url(postgres.url).replace("@/vidan?", f"@/{name}?")
 
 
 @contextmanager
 def copied(postgres: DurablePostgres, template: str, name: str) -> Iterator[str]:
-    """A copy of a database, for the block: its URL."""
-    _drop(postgres, name)  # of a call that was cut off
+    """Copy a database for the block, and yield the URL of the copy."""
+    _drop(postgres, name)  # an interrupted call may have left it
     yield postgres.create_database(name, template=template)
     _drop(postgres, name)
 
@@ -108,13 +108,13 @@ def _drop(postgres: DurablePostgres, name: str) -> None:
 
 
 def names(postgres: DurablePostgres) -> set[str]:
-    """Return which databases there are."""
+    """Return the names of the databases."""
     with psycopg.connect(postgres.url) as connection:
         return {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
 
 
 def make_scenarios(postgres: DurablePostgres, count: int) -> None:
-    """Make the empty database and the grown ones, those that are not there yet."""
+    """Create the empty database and the grown ones, if they are missing."""
     if EMPTY not in names(postgres):
         url = postgres.create_database(EMPTY)
         schema.upgrade(url)
@@ -144,7 +144,7 @@ def _make_grown(postgres: DurablePostgres, state: str, ended: int) -> None:
         url = postgres.create_database(state)
         schema.upgrade(url)
     with psycopg.connect(url, autocommit=True) as connection:
-        # what the planner knows is to stay as it is, and no vacuum is to run beside what is timed
+        # so that the planner's statistics stay as they are, and no vacuum disturbs what is timed
         for table in ("scenarios", "transitions"):
             connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
         if state == first:

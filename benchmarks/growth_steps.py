@@ -1,4 +1,4 @@
-"""What workers and orchestrators ask all day, timed on an empty and on a grown table."""
+"""The frequent statements of workers and orchestrators, timed on an empty and on a grown table."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from vidan.protocol.lifecycle import Ending
 T = TypeVar("T")
 
 CYCLES = 150
-"""So often each step is timed in a round."""
+"""How often each step is timed in a round."""
 CLAIMED = 4
 STEPS = ("claim", "announcement", "sweep", "expiry", "next due", "suspects", "heartbeat")
 PROMISED = ("claim", "announcement", "sweep")
 
 
 class Asking(Protocol):
-    """Does a step's work in a transaction of its own, and measures it in some way."""
+    """Does a step's work in a transaction of its own, and measures it."""
 
     def __call__(self, step: str, work: Callable[[Connection], T], /) -> T:
-        """Return what the work returned."""
+        """Return the result of the work."""
 
 
 class Side:
-    """One database, and a worker and an orchestrator that ask it; their calls are timed."""
+    """One database, with a worker and an orchestrator whose calls are timed."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -46,7 +46,7 @@ class Side:
         self.plans: dict[str, list[dict[str, Any]]] = {}
         self._database = Database(url, guarded=True)
         self._worker = uuid.uuid4()
-        with self._database.begin() as connection:  # what a call left that was cut off
+        with self._database.begin() as connection:  # remove what an interrupted call left
             connection.execute(text("DELETE FROM workers WHERE name = 'bench'"))
             expiry.expire(connection, actor="bench")
             announcements.take_due(connection)
@@ -61,7 +61,7 @@ class Side:
         self._idle = Claimant(self._worker, "bench", ("night",), ("detect",))
 
     def close(self) -> None:
-        """Take the worker out again."""
+        """Delete the worker."""
         with self._database.begin() as connection:
             connection.execute(text("DELETE FROM workers WHERE id = :id"), {"id": self._worker})
         self._database.close()
@@ -78,12 +78,12 @@ class Side:
             gc.enable()
 
     def explain(self) -> None:
-        """Let the server explain each step's statements, just as they are sent."""
+        """Let the server explain the statements of each step as they are sent."""
         self._live_on()
         self._cycle(self._explained)
 
     def wear(self, count: int) -> None:
-        """Create `count` scenarios of a task without source, and bring all to their end."""
+        """Create `count` scenarios of a task without source, and finish them all."""
         self._live_on()
         claimant = Claimant(self._worker, "bench", ("default",), ("tick",))
         with self._database.begin() as connection:
@@ -93,7 +93,9 @@ class Side:
                     " ON CONFLICT DO NOTHING"
                 )
             )
-        for _ in range(0, count, 5_000):  # all at once, and before the others in the queue
+        for _ in range(
+            0, count, 5_000
+        ):  # priority 5: claimed before the other scenarios in the queue
             with self._database.begin() as connection:
                 news = [NewScenario(task="tick", priority=5)] * 5_000
                 creation.create_many(connection, news)
@@ -104,7 +106,7 @@ class Side:
             pass
 
     def _live_on(self) -> None:
-        """Keep the worker's lease while others have their turn."""
+        """Extend the worker's lease over the turns of the other databases."""
         with self._database.begin() as connection:
             connection.execute(
                 text("UPDATE workers SET lease_until = now() + interval '1 day' WHERE id = :id"),
@@ -156,7 +158,7 @@ class Side:
 
 @contextmanager
 def _explaining(connection: Connection) -> Iterator[list[dict[str, Any]]]:
-    """Collect the plans of what is sent in the block, as auto_explain tells them."""
+    """Collect the plans of the statements sent in the block, as auto_explain reports them."""
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     plans: list[dict[str, Any]] = []
 
@@ -178,13 +180,13 @@ def _explaining(connection: Connection) -> Iterator[list[dict[str, Any]]]:
     driver.add_notice_handler(collect)
     try:
         yield plans
-        driver.execute("SELECT 1")  # the last one's plan comes when its portal is closed
+        driver.execute("SELECT 1")  # the last plan is reported when its portal is closed
     finally:
         driver.remove_notice_handler(collect)
 
 
 def rows(grown: Mapping[str, Side], empty: Side) -> list[report.Row]:
-    """Return a line for each step in each state, beside that of the empty table."""
+    """Return a row for each step in each state, compared with the empty table."""
     found = []
     for state, side in grown.items():
         for step in STEPS:
@@ -209,7 +211,7 @@ def _pages(plan: Mapping[str, Any]) -> int:
 
 
 def told(plan: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
-    """Return a plan as lines: nodes, what they use, rows, pages, milliseconds."""
+    """Return a plan as lines: nodes, their index or table, rows, pages, milliseconds."""
     node = plan.get("Plan", plan)
     if depth == 0:
         yield " ".join(str(plan.get("Query Text", "")).split())[:100]

@@ -2,12 +2,12 @@
 
     python benchmarks/memory.py [--frames N] [--json FILE]
 
-A real worker runs one scenario over a source of N frames (the same 250 again and again, 64x48, in
-one Matroska file with rising timestamps), with a detector that costs nothing but finds two things
-in every frame. Its resident memory is read ten times a second, and a line fitted through what was
-read after the first tenth of the frames: bytes a frame is its slope. `growth` is the last quarter's
-median over the second quarter's. Then workers with 1, 2, 4 and 8 slots run as many scenarios with
-the built-in detector on 720p, for what a slot costs.
+A real worker runs one scenario over a source of N frames (the same 250 repeated, 64x48, in one
+Matroska file with ascending timestamps), with a detector that costs nothing but finds two things in
+every frame. Its resident memory is read ten times per second. `bytes/frame` is the slope of a line
+fitted to the values after the first tenth of the frames; the ratio is the median of the last
+quarter over that of the second. Then workers with 1, 2, 4 and 8 slots run as many scenarios with
+the built-in detector on 720p, to show what a slot costs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SLOT_FRAMES = 60
 
 
 def looped(path: Path, frames: int) -> Path:
-    """Write a video of so many frames: LOOP of them, muxed again and again, encoded once."""
+    """Write a video of `frames` frames: LOOP frames are encoded once and muxed repeatedly."""
     once = videos.encode(path.with_name("once.mp4"), LOOP)
     with av.open(str(once)) as source:
         template = source.streams.video[0]
@@ -74,7 +74,7 @@ class Bench:
 
     @contextmanager
     def cluster(self, slots: int) -> Iterator[Cluster]:
-        """One worker of so many slots, for the block."""
+        """Run one worker with `slots` slots for the block."""
         folder = self.folder / f"{slots}-{time.monotonic_ns()}"
         folder.mkdir()
         url = self._postgres.create_database(folder.name)
@@ -87,7 +87,7 @@ class Bench:
 
 
 def flat(bench: Bench, frames: int) -> report.Row:
-    """Run one scenario over so many frames, and fit a line through the worker's memory."""
+    """Run one scenario over `frames` frames, and fit a line to the worker's memory."""
     source = str(looped(bench.folder / "looped.mkv", frames))
     with bench.cluster(1) as cluster:
         process = psutil.Process(cluster.worker_pid())
@@ -116,7 +116,7 @@ def flat(bench: Bench, frames: int) -> report.Row:
 
 
 def slot(bench: Bench, slots: int, source: Path, alone: float | None) -> report.Row:
-    """Run a scenario in each of so many slots; the ratio is to the worker of one slot."""
+    """Run a scenario in each of `slots` slots; the ratio is to the worker with one slot."""
     with bench.cluster(slots) as cluster:
         process = psutil.Process(cluster.worker_pid())
         ids = [cluster.create(task="detect", source=str(source)) for _ in range(slots)]

@@ -2,15 +2,15 @@
 
     python benchmarks/overhead.py [--only WORD] [--rounds N] [--seconds S] [--short] [--json FILE]
 
-V is vidan: an orchestrator, a supervisor and its worker, as real processes on a PostgreSQL and an
-embedded broker of their own; from the scenario's creation to `completed`, model loaded. B is the
-best bare loop (benchmarks/bare_loop.py): a thread decodes and scales, the same detector takes the
-same batches in as many threads, with the worker's malloc settings; nothing is sent or stored. Both
-run in turn (V B B V …), the other one stopped meanwhile. The CPU time of V is that of everything:
-worker, supervisor, orchestrator, broker, PostgreSQL. A ratio is the median of the ratios of
-neighbours in time. D (decode alone) and F (inference alone) tell how far B is from what is
-possible. `start` is V's from the start of its supervisor to the first frame stored, beside B's from
-its start to its model's being ready.
+V is vidan: an orchestrator, a supervisor and its worker, as real processes with a PostgreSQL and an
+embedded broker of their own. It is timed from the scenario's creation to `completed`, with the
+model loaded. B is the best bare loop (benchmarks/bare_loop.py): a thread decodes and scales, the
+same detector takes the same batches in as many threads, with the worker's malloc settings; nothing
+is sent or stored. Both run in turn (V B B V …) while the other one is stopped. The CPU time of V
+includes everything: worker, supervisor, orchestrator, broker, PostgreSQL. A ratio is the median of
+the ratios of neighbouring runs. D (only decoding) and F (only inference) show how far B is from
+what is possible. `start V` lasts from the start of the supervisor to the first stored frame,
+`start B` from the start of the loop until its model is ready.
 
 One process of one thread each, then `--cpus 2`: two processes of one thread, two videos at once.
 """
@@ -54,7 +54,7 @@ MODELS = (
     "torchvision/fasterrcnn_mobilenet_v3_large_320_fpn",
 )
 REJOIN_SECONDS = 8.0
-"""So long a worker that was stopped has to register anew, and to get its partitions back."""
+"""Seconds in which a worker that was stopped registers again and gets its partitions back."""
 SIZES = {"720p": (720, 1280), "1080p": (1080, 1920)}
 
 
@@ -75,13 +75,13 @@ class Work:
         return found if self.weights is None else {**found, "weights": str(self.weights)}
 
     def options(self) -> Options:
-        """The same for the bare loop."""
+        """Return the options of the bare loop for the same work."""
         weights = None if self.weights is None else str(self.weights)
         return Options(str(self.video), self.model, weights, self.min_score)
 
 
 class Bare:
-    """Some bare loops in processes of their own, all at once."""
+    """Some bare loops in parallel, each in a process of its own."""
 
     def __init__(self, work: Work, processes: int) -> None:
         began = time.perf_counter()
@@ -103,7 +103,7 @@ class Bare:
         self.start = time.perf_counter() - began
 
     def run(self, mode: str = "loop") -> Ran:
-        """Run all once, and sum up: the wall clock until the last has ended."""
+        """Run all loops once and add up their figures; the time is that until the last one ends."""
         began = time.perf_counter()
         for child in self._children:
             assert child.stdin is not None
@@ -128,7 +128,7 @@ class Bare:
 
 
 class Framework:
-    """vidan with some workers of one thread each."""
+    """vidan, with workers of one thread each."""
 
     def __init__(
         self, cluster: Cluster, work: Work, postgres: psutil.Process, broker: psutil.Process
@@ -140,7 +140,7 @@ class Framework:
         self.start = 0.0
 
     def begin(self, workers: int) -> None:
-        """Start the processes, and see the first frame stored by each worker."""
+        """Start the processes, and wait until each worker has stored its first frame."""
         self._cluster.orchestrator()
         began = time.perf_counter()
         self._cluster.supervisor(workers=workers)
@@ -152,7 +152,7 @@ class Framework:
             self._cluster.wait(scenario_id, 600)
 
     def run(self, scenarios_at_once: int) -> Ran:
-        """Run so many scenarios at once, from their creation to their ends."""
+        """Run scenarios in parallel, timed from their creation to the last one's end."""
         cpu = self._cpu()
         ids = self._create(scenarios_at_once)
         ended = [self._wait(one) for one in ids]
@@ -171,7 +171,7 @@ class Framework:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop all processes but PostgreSQL's for the block: even idle they take a little."""
+        """Stop all processes except PostgreSQL's for the block: even idle ones use some CPU."""
         processes = self._processes()
         for process in processes:
             process.suspend()
@@ -183,7 +183,7 @@ class Framework:
             time.sleep(REJOIN_SECONDS)
 
     def _wait(self, scenario_id: int) -> Scenario:
-        """Wait for a scenario's end, and look seldom: to look is none of vidan's costs."""
+        """Wait for a scenario's end, polling rarely: polling is not a cost of vidan."""
         while (found := self._cluster.get(scenario_id)).status not in ENDED:
             time.sleep(0.3)
         return found
@@ -200,7 +200,7 @@ class Framework:
         return found
 
     def _cpu(self) -> float:
-        """Of everything: what has ended meanwhile counts by its parent."""
+        """Return the CPU seconds of all processes; ended ones count by their parents."""
         found = 0.0
         for process in [*self._processes(), self._postgres, *self._postgres.children()]:
             times = process.cpu_times()
@@ -261,7 +261,7 @@ class Bench:
             yield made
 
     def _work(self, model: str, height: int, width: int) -> Work:
-        """Make a video that takes about so many seconds as were asked for."""
+        """Make a video whose detection takes about as many seconds as were asked for."""
         weights, score = None, 0.35
         network = model.removeprefix("torchvision/")
         if network != model:
@@ -310,9 +310,18 @@ def _row(
 def main() -> int:
     """Compare, print, write. Returns the exit code."""
     parser = report.parser(__doc__)
-    parser.add_argument("--only", default="", metavar="WORD", help="as in nanodet, 1080p, cpus")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of each pair (5)")
-    parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of a run (10)")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="WORD",
+        help="run only comparisons whose name has WORD: nanodet, 1080p, cpus, …",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="rounds per comparison (5)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, metavar="S", help="seconds per run (10)"
+    )
     parser.add_argument("--short", action="store_true", help="the built-in detector, 720p, 3 x 4 s")
     arguments = parser.parse_args()
     if arguments.short:

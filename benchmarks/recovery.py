@@ -1,9 +1,9 @@
-"""How long it takes until the work goes on after something was killed, restarted or has gone.
+"""How long work is interrupted when something is killed, restarted or disappears.
 
     python benchmarks/recovery.py [--rounds N] [--only WORD] [--json FILE]
 
-Starts a PostgreSQL (synchronous_commit on), an Apache Kafka and the embedded broker of its own, and
-real processes on them; prints one table: event, n, p50, p95, max in seconds, and what is promised.
+Starts its own PostgreSQL (synchronous_commit on), Apache Kafka and embedded broker, and real
+processes that use them. Prints one table: event, n, p50, p95 and max in seconds, and the promise.
 With --json also writes {"machine": …, "rows": [{"event", "n", "p50", "p95", "max", "promise"}]}.
 """
 
@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the tests do the same, and hold the promises
+sys.path.insert(0, str(ROOT))  # the tests use the same modules, and check the promises
 
 from tests.support import kafka, recovery  # noqa: E402
 from tests.support.cluster import Cluster, clustered  # noqa: E402
@@ -49,7 +49,7 @@ PROMISES: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The seconds that an event took, in so many rounds."""
+    """The seconds that an event took in `n` rounds."""
 
     event: str
     n: int
@@ -60,7 +60,7 @@ class Row:
 
 
 def row(event: str, seconds: list[float]) -> Row:
-    """Sum up what was measured of an event."""
+    """Summarise the measurements of an event."""
     ordered = sorted(seconds)
 
     def rank(share: float) -> float:
@@ -83,7 +83,7 @@ class Bench:
         stack.callback(self.embedded.stop)
 
     def note(self, event: str, seconds: float) -> None:
-        """Keep what was measured."""
+        """Keep a measurement."""
         assert event in PROMISES
         self.measured.setdefault(event, []).append(seconds)
 
@@ -91,7 +91,7 @@ class Bench:
     def cluster(
         self, *names: str, slots: int = 1, kafka: RealKafka | None = None
     ) -> Iterator[tuple[Cluster, list[Host]]]:
-        """An orchestrator and some workers on a database of their own, for the block."""
+        """Run an orchestrator and workers on a database of their own for the block."""
         folder = self._folder / str(next(self._numbers))
         folder.mkdir()
         url = self._postgres.create_database(folder.name)
@@ -103,14 +103,14 @@ class Bench:
     # --- events
 
     def worker_killed(self) -> None:
-        """With another one free."""
+        """Kill a worker while another one is free."""
         with self.cluster("one", "two") as (cluster, _):
             for _ in range(3 * self.rounds):
                 seconds = recovery.worker_killed_with_another_free(cluster, {"one", "two"})
                 self.note("worker killed, another free: claimed", seconds)
 
     def worker_killed_alone(self) -> None:
-        """The only one there is."""
+        """Kill the only worker."""
         with self.cluster("one") as (cluster, _):
             for _ in range(2 * self.rounds):
                 found = recovery.worker_killed_alone(cluster, "one")
@@ -118,7 +118,7 @@ class Bench:
                 self.note("worker killed, alone: claimed after its next start", found.claimed)
 
     def host_gone(self) -> None:
-        """Two at once: one switched off, one frozen."""
+        """Lose two hosts at once: one is switched off, one freezes."""
         for _ in range(self.rounds):
             with self.cluster("off", "frozen") as (cluster, hosts):
                 held = recovery.one_each(cluster, hosts)
@@ -131,7 +131,7 @@ class Bench:
                     self.note("host gone: claimed after its lease's end", late)
 
     def postgres_restarted(self) -> None:
-        """Away for a second each time."""
+        """Restart PostgreSQL, unavailable for a second each time."""
         for _, how in itertools.product(range(self.rounds), ("fast", "immediate")):
             with self.cluster("w", slots=2) as (cluster, _):
                 scenario_id = cluster.create(task="count", params={"model": "trial:slow"})
@@ -142,12 +142,12 @@ class Bench:
                 self.note(f"PostgreSQL restarted ({how}): work goes on", seconds)
 
     def embedded_broker_restarted(self) -> None:
-        """It comes back at another port."""
+        """Restart the embedded broker, on another port each time."""
         with self.cluster("w") as (cluster, _):
             self._broker_restarted(cluster, self.embedded, "embedded broker")
 
     def kafka_restarted(self) -> None:
-        """Away for five seconds each time."""
+        """Restart Kafka, unavailable for five seconds each time."""
         if lacking := kafka.fetch():
             print(f"Kafka is left out: {lacking}", file=sys.stderr)
             return
@@ -176,8 +176,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="of each event (1)")
-    parser.add_argument("--only", default="", metavar="WORD", help="events whose name has it")
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds per event (1)")
+    parser.add_argument(
+        "--only", default="", metavar="WORD", help="run only events whose name has WORD"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What every benchmark shares: turns A B B A, medians, one table, one JSON file."""
+"""What all benchmarks share: turns A B B A, medians, one table, one JSON file."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Row:
 
     name: str
     ratio: float | None
-    """None: a figure that is told, with nothing beside it."""
+    """None: there is nothing to compare the figures with."""
     figures: dict[str, Cell] = field(default_factory=dict)
-    """Column → figure. All rows of a table have the same columns, or leave some out."""
+    """Column → figure. Rows of a table may leave columns out."""
     promise: str = ""
-    """What the ratio should be, as in `>= 0.97`."""
+    """What the ratio should be, for example `>= 0.97`."""
 
 
 @dataclass(slots=True)
 class Spent:
-    """What a block took, in seconds: of the clock, and of all processors in this process."""
+    """What a block took, in seconds: by the clock, and of CPU time in this process."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -43,7 +43,7 @@ class Spent:
 
 @contextmanager
 def spending(*, children: bool = False) -> Iterator[Spent]:
-    """Measure the block; with `children` the processors of child processes reaped in it, too."""
+    """Measure the block; with `children`, the CPU time of child processes reaped in it, too."""
     spent = Spent()
     wall, cpu = time.perf_counter(), _cpu_seconds(children)
     try:
@@ -62,10 +62,10 @@ def _cpu_seconds(children: bool) -> float:
 def in_turn(
     rounds: int, *sides: Callable[[], Measured], warm_up: bool = True
 ) -> list[list[Measured]]:
-    """Measure all sides, forwards and backwards in turn (A B B A …), `rounds` times each.
+    """Measure all sides `rounds` times, alternately forwards and backwards (A B B A …).
 
-    So neither a machine that gets slower nor one that gets quicker favours a side. Returns the
-    measurements, a list for each side. `warm_up`: each side runs once beforehand, uncounted.
+    So a machine that becomes slower or faster favours no side. Returns a list of measurements for
+    each side. With `warm_up`, each side first runs once without being counted.
     """
     if warm_up:
         for side in sides:
@@ -79,7 +79,7 @@ def in_turn(
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the ratios of neighbours in time: a machine's drift falls out."""
+    """Return the median of the ratios of neighbouring runs, so that the machine's drift cancels."""
     return median([one / other for one, other in zip(ours, theirs, strict=True)])
 
 
@@ -89,20 +89,20 @@ def median(values: Sequence[float]) -> float:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least this share of all does not exceed."""
+    """Return the smallest value that at least `share` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def machine() -> str:
-    """Return what the figures were measured on, in one line."""
+    """Describe, in one line, the machine on which the figures were measured."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     model = platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next(line.partition(":")[2].strip() for line in lines if "model name" in line)
     except (OSError, StopIteration):
-        pass  # no Linux
+        pass  # not Linux
     return f"{model}, {count} cores, {platform.system()}, Python {platform.python_version()}"
 
 
@@ -128,7 +128,7 @@ def publish(rows: Sequence[Row], path: Path | None = None) -> None:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as aligned text; numbers have three digits that mean something."""
+    """Return the rows as aligned text; numbers have three significant digits."""
     columns = list(dict.fromkeys(column for row in rows for column in row.figures))
     lines = [["", *columns, "ratio", "promise"]]
     for row in rows:

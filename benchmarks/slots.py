@@ -1,17 +1,17 @@
-"""Eight scenarios in one worker process beside one bare loop that detects as many frames.
+"""Eight scenarios in one worker process, compared with a bare loop over as many frames.
 
     python benchmarks/slots.py [--short] [--threads N] [--frames N] [--json FILE]
 
-Starts a PostgreSQL with its defaults and the embedded broker of its own, makes a 720p video
-out of the sample, and runs in turn, A B B A, each time in a fresh process:
+Starts a PostgreSQL with its defaults and an embedded broker of its own, makes a 720p video from the
+sample, and runs in turn, A B B A, each time in a new process:
 
-- the worker: eight scenarios at once, one model, everything stored; from the first frame decoded to
-  the last scenario's end in the database;
+- the worker: eight scenarios at once, one model, everything stored; timed from the first decoded
+  frame to the last scenario's end in the database;
 - the bare loop: a thread decodes with PyAV, a loop calls the same detector, at the batch size that
-  proved best beforehand; from the first frame decoded to the last result. Nothing is stored.
+  was fastest beforehand; timed from the first decoded frame to the last result. Nothing is stored.
 
-What happens before the first frame (the process starts, the model loads) is told apart. Prints one
-table; with --json also writes {"machine": …, "rows": [{"name", "ratio", …}]}.
+The time before the first frame (process start, loading the model) is a figure of its own. Prints
+one table; with --json also writes {"machine": …, "rows": [{"name", "ratio", …}]}.
 """
 
 from __future__ import annotations
@@ -49,28 +49,29 @@ from vidan.supervisor.supervisor import MALLOC  # noqa: E402
 SCENARIOS = 8
 BATCHES = (1, 2, 4, 8)
 POLL_S = 0.25
-"""It is asked this seldom whether all have ended, since to answer takes a core that we measure."""
+"""Seconds between polls for the end: answering one takes time of a core that is measured."""
 WIDTH, HEIGHT = 1280, 720
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one turn of a side gave."""
+    """The figures of one turn of a side."""
 
     fps: float
     cpu_ms: float
-    """CPU of the process, a frame."""
+    """CPU time of the process per frame, in milliseconds."""
     start: float
     """Seconds from the process's start to the first frame."""
     waits: list[float]
-    """Seconds from decoded to result, of each frame."""
+    """Seconds from decoded to result, for each frame."""
     memory: float = 0.0
     """Peak resident memory, MB."""
     fill: float = 0.0
-    """Frames a call of the detector, on the average."""
+    """Average number of frames per call of the detector."""
     built: int = 0
+    """Number of detectors built."""
     spread: float = 0.0
-    """Frames that the first scenario was ahead of the last at half-time, as a share of theirs."""
+    """Lead of the first scenario over the last at half-time, as a share of a scenario's frames."""
 
 
 class Bench:
@@ -97,7 +98,7 @@ class Bench:
             os.link(self._videos[0], other)
 
     def bare(self, batch: int, videos: int = SCENARIOS) -> Figures:
-        """The bare loop, over so many of the videos."""
+        """Run the bare loop over the first `videos` videos."""
         command = [sys.executable, str(ROOT / "benchmarks" / "slots_bare.py")]
         command += ["--threads", str(self.threads), "--batch", str(batch)]
         began = time.time()
@@ -118,14 +119,14 @@ class Bench:
         )
 
     def best_batch(self) -> int:
-        """The batch size at which the bare loop is quickest, each tried twice on two videos."""
+        """Return the fastest batch size of the bare loop, each tried twice on two videos."""
         tried = report.in_turn(
             2, *(lambda b=b: self.bare(b, 2).fps for b in BATCHES), warm_up=False
         )
         return max(zip(map(report.median, tried), BATCHES, strict=True))[1]
 
     def worker(self, slots: int = SCENARIOS) -> Figures:
-        """As many scenarios as slots, in one worker."""
+        """Run one worker with as many scenarios as slots."""
         ids = self._create(slots)
         options = WorkerOptions("bench", slots=slots, threads=self.threads)
         noted_file = self._folder / "noted.json"
@@ -166,7 +167,7 @@ class Bench:
             return [one.id for one in creation.create_many(connection, new)]
 
     def _ended(self, ids: Sequence[int]) -> float | None:
-        """When (Unix time) the last of them had ended and all was stored, if they have."""
+        """Return the Unix time of the last end, None before; check that all is stored."""
         sql = (
             "SELECT extract(epoch FROM max(ended_at)) AS at, count(ended_at) AS ended,"
             " string_agg(DISTINCT status, ' ') AS statuses FROM scenarios WHERE id = ANY(:ids)"
@@ -183,7 +184,7 @@ class Bench:
 
 
 def spread(steps: Sequence[tuple[int, float, int]], frames: int) -> int:
-    """Frames between the first and the last scenario when half of all were done."""
+    """Return by how many frames the first scenario led the last when half of all were done."""
     done: dict[int, int] = {run: 0 for run, _, _ in steps}
     for run, _, count in sorted(steps, key=lambda step: step[1]):
         done[run] += count
@@ -193,7 +194,7 @@ def spread(steps: Sequence[tuple[int, float, int]], frames: int) -> int:
 
 
 def compare(bench: Bench, rounds: int) -> list[report.Row]:
-    """Both sides in turn, and the medians beside each other."""
+    """Run both sides in turn and compare their medians."""
     batch = bench.best_batch()
     ours, bare = report.in_turn(rounds, bench.worker, lambda: bench.bare(batch), warm_up=False)
 
@@ -242,7 +243,7 @@ def main() -> int:
     parser = report.parser(__doc__)
     parser.add_argument("--short", action="store_true", help="two rounds of few frames")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--frames", type=int, default=32, help="frames a scenario")
+    parser.add_argument("--frames", type=int, default=32, help="frames per scenario")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     frames, rounds = (16, 2) if arguments.short else (arguments.frames, arguments.rounds)

@@ -1,10 +1,11 @@
-"""The bare loop that benchmarks/slots.py compares with, over several videos, one after the other.
+"""The bare loop to which benchmarks/slots.py compares a worker: several videos in succession.
 
     python benchmarks/slots_bare.py --threads N --batch B VIDEO…
 
 A thread decodes and scales (benchmarks/bare_loop.py), the detector works; nothing is stored. Prints
-{"first", "ended", "cpu", "frames", "waits"}: Unix times of the begin of decoding and of the last
-result, CPU seconds between these two, and each frame's wait in seconds from decoded to result.
+{"first", "ended", "cpu", "frames", "waits"}: Unix times of the start of decoding and of the last
+result, CPU seconds between the two, the number of frames, and the seconds from decoded to result of
+each frame.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A real worker that notes what its frames and its detector are at, for benchmarks/slots.py.
+"""A real worker that records its frames and calls of the detector, for benchmarks/slots.py.
 
     python benchmarks/slots_worker.py FILE --options JSON
 
-FILE gets, when the worker ends: Unix time and CPU seconds of the process at its first frame, each
-frame's wait in seconds from decoded to its task, when (Unix time) each scenario's batches came to
-its task, how many detectors were built, and how many frames each call of them had.
+When the worker ends, it writes to FILE: Unix time and CPU seconds of the process at its first
+frame, the seconds from decoded to its task of each frame, the Unix time at which each batch came to
+its task, the number of detectors built, and the number of frames in each of their calls.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 @dataclass(slots=True)
 class Noted:
-    """What FILE gets."""
+    """What is written to FILE."""
 
     first: float | None = None
     cpu: float = 0.0
     waits: list[float] = field(default_factory=list)
     steps: list[tuple[int, float, int]] = field(default_factory=list)
-    """(run, time, frames) of each batch that came to a task."""
+    """(run, time, number of frames) of each batch that came to a task."""
     calls: list[int] = field(default_factory=list)
     built: int = 0
 
 
 def note_all(noted: Noted) -> None:
-    """Stand between the worker's parts, where frames pass."""
+    """Wrap the parts of the worker through which frames pass."""
     from vidan.detection import cache as vidan_detectors
     from vidan.run import pipeline
 

@@ -1,10 +1,13 @@
-"""How long commands take to start: `vidan --help` beside `celery --help`, and `vidan scenario list`
-beside a bare script that imports SQLAlchemy and psycopg and prints the same rows.
+"""How long commands take to start, compared with others that do the same.
+
+`vidan --help` is compared with `celery --help`, and `vidan scenario list` with a bare script that
+imports SQLAlchemy and psycopg and prints the same rows.
 
     python benchmarks/start.py [--json FILE]
 
-Starts a PostgreSQL of its own, with fifty scenarios in it. The two of a row run in turn, A B B A;
-the ratio is the median of the ratios of neighbours in time. celery comes with the extra `bench`.
+Starts a PostgreSQL of its own, with fifty scenarios in it. The two commands of a row run in turn, A
+B B A; the ratio is the median of the ratios of neighbouring runs. Needs the extra `bench`, for
+celery.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ with engine.begin() as connection:
 
 
 def seconds(command: list[str]) -> float:
-    """Run a command, and return the seconds it took. Raises CalledProcessError."""
+    """Run a command and return how many seconds it took. Raises CalledProcessError."""
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started

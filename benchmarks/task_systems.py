@@ -1,6 +1,6 @@
 """The systems that `benchmarks/tasks.py` compares, each with its worker processes.
 
-All share one PostgreSQL and one Redis; each is asked through its own API and its own tables.
+They share one PostgreSQL and one Redis; each is used through its own API and its own tables.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vidan.services import scenarios
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60.0
 CHUNK = 1000
-"""So many are created by one call, where a system has a call for many."""
+"""Tasks created by one call, in systems that have a call for many."""
 
 
 class Missing(Exception):
@@ -51,44 +51,44 @@ class System(Protocol):
     name: str
 
     def create(self, count: int) -> None:
-        """Create so many no-ops."""
+        """Create `count` no-op tasks."""
 
     def stored(self, count: int) -> bool:
-        """Tell whether all that were created (`count`) have their result stored."""
+        """Whether the results of all created tasks (`count`) are stored."""
 
     def clear(self) -> None:
-        """Forget what was created and stored."""
+        """Delete all tasks and results."""
 
     @property
     def processes(self) -> Sequence[int]:
-        """The processes whose time it takes, without what they have started: servers, too."""
+        """The ids of its processes and servers, without their children."""
 
     @property
     def workers(self) -> Sequence[int]:
-        """The processes that run tasks, without what they have started."""
+        """The ids of the processes that run tasks, without their children."""
 
     def stop(self) -> None:
-        """End all that this has started; the shared servers stay."""
+        """End the processes that this system started; the shared servers stay."""
 
 
 class Timed(System, Protocol):
-    """A system that tells when a single task has begun."""
+    """A system that reports when a single task began."""
 
     def one(self) -> Callable[[], Mapping[str, float]]:
-        """Create one; what is returned tells, later on, which step was when (since 1970)."""
+        """Create a task; return a function that waits and gives each step's time (since 1970)."""
 
 
 # --- processes
 
 
 def tree(pids: Sequence[int]) -> list[psutil.Process]:
-    """Return these processes and all below them."""
+    """Return these processes and all their descendants."""
     roots = [psutil.Process(pid) for pid in pids]
     return [*roots, *(one for root in roots for one in root.children(recursive=True))]
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """Return the processor time of this process, and of these with all below, ended ones too."""
+    """Return the CPU time of this process, and of `pids` with all descendants, ended ones too."""
     total = time.process_time()
     for process in tree(pids):
         with suppress(psutil.NoSuchProcess):
@@ -99,7 +99,7 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 @contextmanager
 def held_up(pids: Sequence[int]) -> Iterator[None]:
-    """Stop these processes and all below for the block (SIGSTOP)."""
+    """Suspend these processes and all descendants for the block (SIGSTOP)."""
     stopped = tree(pids)
     for process in stopped:
         process.suspend()
@@ -128,7 +128,7 @@ def started(
 
 
 def ended(process: subprocess.Popen[bytes]) -> None:
-    """End a process, and what it has started, by their ids."""
+    """End a process and its descendants, by their ids."""
     below = tree([process.pid])[1:] if process.poll() is None else []
     process.send_signal(signal.SIGTERM)
     try:
@@ -142,7 +142,7 @@ def ended(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
-    """Wait for something. Raises TimeoutError that names it."""
+    """Wait for a condition. Raises TimeoutError that names it."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -151,7 +151,7 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_
 
 
 class Redis:
-    """A Redis that stores nothing on disk: so it is quickest."""
+    """A Redis that stores nothing on disk, which is fastest."""
 
     def __init__(self, folder: Path) -> None:
         program = shutil.which("redis-server")
@@ -170,7 +170,7 @@ class Redis:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The id of its process."""
         return self._process.pid
 
     def client(self, database: int) -> Any:
@@ -178,7 +178,7 @@ class Redis:
         return import_module("redis").Redis.from_url(f"{self.url}/{database}")
 
     def stop(self) -> None:
-        """End it."""
+        """End the server."""
         ended(self._process)
 
     def _answers(self) -> bool:
@@ -186,7 +186,7 @@ class Redis:
             return bool(self.client(0).ping())
         except OSError:
             return False
-        except Exception as error:  # redis has an error of its own for it
+        except Exception as error:  # redis has its own ConnectionError
             if type(error).__name__ != "ConnectionError":
                 raise
             return False
@@ -269,7 +269,7 @@ class VidanTasks:
             of_this = f"scenarios WHERE id = {scenario_id} AND status = 'completed'"
             wait_until(lambda: self._count(of_this) == 1, "a single task")
             with self._database.begin() as connection:
-                # the task's first line: it runs once its claim has been committed
+                # the time of the task's first line, which runs after the claim is committed
                 return {"started": scenarios.get(connection, scenario_id).result}
 
         return steps
@@ -301,7 +301,7 @@ class CeleryTasks:
         self.name = f"Celery, results in {'PostgreSQL' if in_postgres else 'Redis'}"
         self._postgres = postgres if in_postgres else None
         self._redis = redis
-        place = 0 if in_postgres else 2  # messages there, results in the next one
+        place = 0 if in_postgres else 2  # database of messages; results are in the next one
         results = f"{redis.url}/{place + 1}"
         self._results = None if in_postgres else redis.client(place + 1)
         self._connection: psycopg.Connection[Any] | None = None
@@ -360,7 +360,7 @@ class CeleryTasks:
 
 
 class ProcrastinateTasks:
-    """Procrastinate: one worker process, so many coroutines at once."""
+    """Procrastinate: one worker process that runs `concurrency` coroutines at once."""
 
     def __init__(self, postgres: DurablePostgres, folder: Path, *, concurrency: int) -> None:
         self.name = "Procrastinate"
@@ -407,7 +407,7 @@ class ProcrastinateTasks:
 
 
 def _loaded(module: str, environment: Mapping[str, str]) -> Any:
-    """Load an app of its own for these variables."""
+    """Import the module again with these environment variables."""
     os.environ.update(environment)
     sys.modules.pop(module, None)
     return import_module(module)

@@ -1,24 +1,24 @@
-"""No-op tasks a second, and how soon one begins: vidan beside Celery and Procrastinate.
+"""No-op tasks per second, and how soon one begins: vidan, Celery and Procrastinate.
 
     python benchmarks/tasks.py [--short] [--rounds N] [--only WORD] [--json FILE]
 
-Needs Debian's redis-server and `pip install "vidan[local,bench]"`; exits 2 without. Starts servers
-of its own and, on them, real processes: a PostgreSQL with default durability and a Redis that all
-share, the embedded broker, an Apache Kafka where its jars or Maven are, and workers of each system.
-All is stopped at the end, after Ctrl-C too. docs/benchmarks.md says what is compared, and how.
+Needs Debian's redis-server and `pip install "vidan[local,bench]"`; without them it exits with 2.
+Starts its own servers: a PostgreSQL with default durability and a Redis that all systems share, the
+embedded broker, an Apache Kafka if its jars or Maven are installed; and workers of each system. All
+are stopped at the end, also after Ctrl-C. docs/benchmarks.md explains what is compared, and how.
 
 Rows, by the WORD for --only:
 
-  completed  tasks a second from the first create to the last result stored
-  backlog    tasks a second from the moment when workers are let loose on a backlog, and tasks
-             a second of creating that backlog
-  latency    from before a create to the task's first line, of single tasks at irregular times with
-             everything idle
+  completed  tasks per second, from the first create to the last stored result
+  backlog    tasks per second, from the moment when suspended workers continue with a backlog; and
+             tasks created per second for that backlog
+  latency    from before a create to the task's first line, for single tasks at irregular times
+             while everything is idle
 
-`cpu ms` is processor time a task of all involved: creator, workers, brokers, PostgreSQL. Rates are
-medians of N rounds (5) in turn, A B C C B A, each of as many tasks as take a system about two
+`cpu ms` is the CPU time per task of all processes: creator, workers, brokers, PostgreSQL. Rates are
+medians of N rounds (5) in turn, A B C C B A, each with as many tasks as a system does in about two
 seconds; ratios are those of the slower of vidan's two brokers. --short is for CI: about a minute,
-fewer rounds, the embedded broker alone.
+fewer rounds, only the embedded broker.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ from tests.support.durable_postgres import DurablePostgres  # noqa: E402
 from tests.support.kafka import HostedBroker, RealKafka  # noqa: E402
 
 PROBE = 400
-"""So many tasks, uncounted, tell how many take a system so long as a round should be."""
+"""Tasks of an uncounted run that shows how many tasks a round should have."""
 ROUND_SECONDS = 2.0
 LIMIT_SECONDS = 60.0
 WARM_UP = 10
-"""Single tasks that are not counted: at first a consumer group still shares its partitions out."""
+"""Single tasks that are not counted: at first a consumer group still assigns its partitions."""
 SLOTS = 8
 POOL = 2
 PREFETCH = 4
@@ -71,17 +71,17 @@ PROMISES = {"Celery, results in PostgreSQL": ">= 15", "Celery, results in Redis"
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a system did in a turn: so many tasks created and worked off, in seconds."""
+    """What a system did in a turn: `count` tasks; seconds of creating and finishing them."""
 
     count: int
     creating: float
     working: float
     cpu: float
-    """A task."""
+    """CPU seconds per task."""
 
 
 def created_and_completed(system: System, count: int) -> Turn:
-    """Create tasks while the workers work: working is from the first create to the last result."""
+    """Create tasks while the workers run: `working` is from the first create to the last result."""
     system.clear()
     pids = system.processes
     cpu, began = cpu_seconds(pids), time.perf_counter()
@@ -93,7 +93,7 @@ def created_and_completed(system: System, count: int) -> Turn:
 
 
 def backlog_drained(system: System, count: int) -> Turn:
-    """Create tasks while the workers are held up: working is from when they go on."""
+    """Create tasks while the workers are suspended: `working` begins when they continue."""
     system.clear()
     pids = system.processes
     cpu = cpu_seconds(pids)
@@ -108,12 +108,12 @@ def backlog_drained(system: System, count: int) -> Turn:
 
 
 def rate(turns: Sequence[Turn], seconds: Callable[[Turn], float]) -> float:
-    """Return tasks a second, the median of turns."""
+    """Return tasks per second, the median of the turns."""
     return report.median([turn.count / seconds(turn) for turn in turns])
 
 
 class Rates:
-    """Compares how many tasks a second the systems do, in turn."""
+    """Compares in turn how many tasks per second the systems do."""
 
     def __init__(self, systems: Sequence[System], rounds: int) -> None:
         self.rows: list[report.Row] = []
@@ -122,18 +122,18 @@ class Rates:
         self._counts: list[int] = []
         for system in systems:
             count = PROBE
-            for _ in range(2):  # the second time from what the first has shown: none is quick cold
+            for _ in range(2):  # twice, since every system is slow at first
                 probe = created_and_completed(system, count)
                 count = max(PROBE, round(count / probe.working * ROUND_SECONDS))
             self._counts.append(count)
 
     def completed(self) -> None:
-        """Compare from the first create to the last result."""
+        """Compare the time from the first create to the last result."""
         turns = self._in_turn(created_and_completed)
         self._tell("completed", turns, lambda turn: turn.working, promised=True)
 
     def backlog(self) -> None:
-        """Compare how a backlog is drained, and how it is created."""
+        """Compare how fast a backlog is drained, and how fast it is created."""
         turns = self._in_turn(backlog_drained)
         self._tell("backlog drained", turns, lambda turn: turn.working)
         self._tell("created", turns, lambda turn: turn.creating)
@@ -172,7 +172,7 @@ class Rates:
 
 
 def latencies(systems: Sequence[Timed], count: int) -> list[report.Row]:
-    """Measure from before each create to each step, in turn, `count` times each."""
+    """Measure the time from before each create to each step, in turn, `count` times per system."""
     found: dict[str, list[float]] = {}
     for number in range(-WARM_UP, count):
         for system in systems if number % 2 == 0 else reversed(systems):
@@ -244,7 +244,9 @@ def main() -> int:
     parser = report.parser(__doc__)
     parser.add_argument("--short", action="store_true", help="about a minute, for CI")
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of each system (5)")
-    parser.add_argument("--only", default="", metavar="WORD", help="rows whose part has it")
+    parser.add_argument(
+        "--only", default="", metavar="WORD", help="run only parts whose name has WORD"
+    )
     arguments = parser.parse_args()
     lacking = [name for name in ("celery", "redis", "procrastinate") if find_spec(name) is None]
     if lacking:

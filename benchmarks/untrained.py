@@ -1,7 +1,8 @@
-"""Weights for torchvision's models where none can be downloaded: untrained, the same work to do.
+"""Untrained weights for torchvision's models, where none can be downloaded.
 
-A network costs the same whatever its weights are; what comes after depends on what was found. So
-class scores are spread, and the score to keep is chosen so that a frame has a usual number.
+A network costs the same whatever its weights are, but the cost of what follows depends on the
+number of detections. So class scores are spread out, and the score limit is chosen so that a frame
+has a usual number of detections.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DETECTIONS = 10
-"""A frame, about."""
+"""Approximate number of detections per frame."""
 
 
 def save(model: str, path: Path) -> Path:
-    """Write a state dict of `torchvision/<model>` with random weights; always the same ones."""
+    """Write a state dict of `torchvision/<model>` with random weights, the same in each run."""
     torch.manual_seed(7)
     network = get_model(model, weights=None, weights_backbone=None, num_classes=91)
-    for module in network.modules():  # settled at once: else all places of a picture score the same
+    for (
+        module
+    ) in network.modules():  # one step settles the statistics: else all places score the same
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
@@ -35,14 +38,14 @@ def save(model: str, path: Path) -> Path:
         if model.startswith("ssd"):
             network.head(list(features.values()))
         for name, parameter in network.named_parameters():
-            if "cls_score" in name:  # SSD's differ enough by themselves
+            if "cls_score" in name:  # SSD's scores differ enough already
                 parameter.mul_(3)
     torch.save(network.state_dict(), path)
     return path
 
 
 def min_score(model: str, weights: Path, frames: NDArray[np.uint8]) -> float:
-    """Return the score over which a frame has about DETECTIONS of them, on average.
+    """Return the score limit at which a frame has DETECTIONS detections on average.
 
     `frames` is (N, H, W, 3) uint8 RGB.
     """

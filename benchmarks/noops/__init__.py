@@ -1,4 +1,5 @@
-"""The task that does nothing, in each of the systems that `benchmarks/tasks.py` compares.
+"""A task that does nothing, for each of the systems that `benchmarks/tasks.py` compares.
 
-It returns when its code began, so that its latency can be told. Worker processes load these.
+It returns the time at which its code began, so that latency can be measured. Worker processes load
+these modules.
 """

@@ -1,4 +1,4 @@
-"""Celery's. Broker and result backend come from the environment."""
+"""The task in Celery. Broker and result backend come from the environment."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ app.conf.worker_prefetch_multiplier = int(os.environ.get("BENCH_CELERY_PREFETCH"
 
 @app.task(name="noop")  # type: ignore[untyped-decorator]
 def noop() -> float:
-    """Do nothing; return when that began (seconds since 1970)."""
+    """Do nothing; return the time at which that began (seconds since 1970)."""
     return time.time()

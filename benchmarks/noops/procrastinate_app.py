@@ -1,4 +1,4 @@
-"""Procrastinate's. The database comes from the environment."""
+"""The task in Procrastinate. The database comes from the environment."""
 
 from __future__ import annotations
 

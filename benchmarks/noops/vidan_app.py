@@ -1,4 +1,4 @@
-"""vidan's."""
+"""The task in vidan."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ app = Vidan()
 
 @app.task(name="noop", source=False)
 def noop(run: Run) -> float:
-    """Do nothing; return when that began (seconds since 1970)."""
+    """Do nothing; return the time at which that began (seconds since 1970)."""
     return time.time()

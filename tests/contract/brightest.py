@@ -1,4 +1,4 @@
-"""A detector of the user's own, as small as one can be: where a frame is bright, where dark."""
+"""A user's own detector, as small as possible: where a frame is bright, where dark."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Brightest:
             detections = []
             for label, value in (("bright", frame), ("dark", 255 - frame)):
                 y, x = np.unravel_index(int(value.argmax()), value.shape)
-                m = self.margin  # which may stand out of the frame
+                m = self.margin  # the box may exceed the frame
                 box = ((x - m) * fx, (y - m) * fy, (x + m) * fx, (y + m) * fy)
                 detections.append(Detection(box, label, float(value.max()) / 255))
             found.append(detections)

@@ -1,4 +1,4 @@
-"""What a FrameSource does not do: use up memory, hang, wait for ever, read what is no video."""
+"""What a FrameSource never does: use up memory, hang, wait forever, read what is no video."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vidan.video.opening import check_source, is_local, open_source
 
 SLOW_CONSUMER = """
 import resource, sys, time
-from vidan.video.frames import open_source
+from vidan.video.opening import open_source
 import av, numpy
 if sys.argv[2] == "decord":
     import decord
@@ -37,7 +37,7 @@ print(peak() - before)
 
 @pytest.fixture(scope="module")
 def long_720p(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its groups of pictures are as long as x264 makes them by default."""
+    """A video with groups of pictures of x264's default length."""
     options = {"preset": "ultrafast", "x264-params": "keyint=250:scenecut=0:bframes=3"}
     path = tmp_path_factory.mktemp("video") / "a.mp4"
     return videos.encode(path, 260, options=options, width=1280, height=720)
@@ -75,7 +75,7 @@ def test_a_size_that_raises_leaves_no_file_open(clip: Path, decoder: str) -> Non
         open_source(str(clip), size=refuse, decoder=decoder)
     opened = [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
     assert clip.resolve() not in opened
-    assert refused.traceback  # which still knows what was opened: nobody has collected it
+    assert refused.traceback  # which still refers to the container: it was not garbage collected
 
 
 def test_close_may_come_from_another_thread_while_one_decodes(long_720p: Path) -> None:
@@ -93,7 +93,7 @@ def test_close_may_come_from_another_thread_while_one_decodes(long_720p: Path) -
 
 def test_torch_is_not_loaded_and_decoders_only_when_a_source_is_opened() -> None:
     code = (
-        "import sys, vidan.video.frames as f; f.is_local('x');"
+        "import sys, vidan.video.opening as o; o.is_local('x');"
         "assert not {'av', 'decord', 'torch'} & set(sys.modules), 'too early';"
         "import vidan.video.source; assert not {'av', 'decord', 'torch'} & set(sys.modules)"
     )
@@ -103,7 +103,7 @@ def test_torch_is_not_loaded_and_decoders_only_when_a_source_is_opened() -> None
 def test_a_missing_decoder_is_named_with_the_extra_that_has_it(clip: Path) -> None:
     code = (
         "import sys; sys.modules['av'] = None\n"
-        "from vidan.video.frames import check_source, open_source\n"
+        "from vidan.video.opening import check_source, open_source\n"
         "from vidan.errors import MissingExtra\n"
         "check_source(sys.argv[1])\n"  # without PyAV: exists and is not empty
         "try: open_source(sys.argv[1])\n"
@@ -153,7 +153,7 @@ def _never(*_: object) -> bool:
 def test_a_file_that_may_not_be_read_is_refused(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Root, whom tests may run as, may read everything: so the answer is put in place."""
+    """The tests may run as root, who may read every file: so os.access is replaced."""
     monkeypatch.setattr(os, "access", _never)
     with pytest.raises(InputRejected, match="not allowed"):
         check_source(str(clip))
@@ -178,7 +178,7 @@ def test_an_odd_name_is_a_name(tmp_path: Path) -> None:
 
 @contextmanager
 def served(content: bytes, *, length: bool, stall: bool = False) -> Iterator[str]:
-    """A video over HTTP: a file with a length, or a stream without one, which may fall silent."""
+    """Serves a video over HTTP: a file with a length, or a stream that may fall silent."""
     gone = threading.Event()
 
     class Answer(http.server.BaseHTTPRequestHandler):

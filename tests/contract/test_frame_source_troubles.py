@@ -1,6 +1,4 @@
-"""What happens on the way through a source: it drops out, is long, is resumed far inside, is a
-pipe.
-"""
+"""Sources that cause trouble: lost connections, long ones, resumes far inside, pipes."""
 
 from __future__ import annotations
 
@@ -28,12 +26,12 @@ from vidan.video.timeline import Entry
 
 LONG = 900
 KEPT = 4 * decoding.MAX_INSIDE
-"""Packets and numbers that may be held at a time, with some groups of pictures of a file."""
+"""Most packets and numbers held at a time, some groups of pictures of a file included."""
 
 
 @contextmanager
 def fed(folder: Path, content: bytes) -> Iterator[str]:
-    """A pipe that is written to once."""
+    """A pipe that a writer fills once."""
     path = folder / "pipe"
     os.mkfifo(path)
 
@@ -50,7 +48,7 @@ def fed(folder: Path, content: bytes) -> Iterator[str]:
 
 
 def most_held(source: str) -> int:
-    """The most packets and numbers that there were at once while all was read."""
+    """Read everything; return the most packets and numbers held at a time."""
     most = 0
     for batch in open_source(source).batches(4):
         if batch.next_frame % 100 < 4:
@@ -84,7 +82,7 @@ def test_memory_does_not_grow_with_the_frames(
 
 
 def test_a_damaged_pipe_is_read_on_and_not_opened_again(tmp_path: Path) -> None:
-    """Who opens it a second time takes frames away from the first, and waits for a writer."""
+    """A second opening would take frames from the first reader, and wait for a writer."""
     whole = videos.encode(tmp_path / "whole.ts", 900, options={"g": "25"})
     path = videos.damaged(whole, tmp_path / "a.ts", 0.002, start=0.4)
     from_file = read(path, 4)
@@ -102,7 +100,9 @@ def test_a_damaged_pipe_is_read_on_and_not_opened_again(tmp_path: Path) -> None:
         following.join(60)
         assert not following.is_alive()
     assert 0 < len(from_file.numbers) < 900
-    assert abs(len(numbers) - len(from_file.numbers)) <= 20  # it can't begin anew at a key frame
+    assert (
+        abs(len(numbers) - len(from_file.numbers)) <= 20
+    )  # the decoder can't restart at a key frame
     assert numbers[-1] >= 880
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_pipe_is_read_on_and_not_opened_again(tmp_path: Path) -> None:
 def test_a_long_way_to_the_place_is_told_and_changes_nothing(
     suffix: str, damage: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A supervisor takes a call of over a minute for one that hangs."""
+    """A supervisor treats a call of over a minute as a hanging one."""
     monkeypatch.setattr(reading, "MAX_SKIPPED", 10)
     monkeypatch.setattr(resuming, "MAX_WALKED_PACKETS", 10)
     path = videos.encode(
@@ -138,7 +138,7 @@ def test_a_long_way_to_the_place_is_told_and_changes_nothing(
 
 
 def test_a_pipe_that_is_cut_off_in_its_header_is_refused(tmp_path: Path) -> None:
-    """Who looks at it once more waits for a writer."""
+    """Opening the pipe again would wait for a writer."""
     content = videos.encode(tmp_path / "a.mkv").read_bytes()[:400]
     refused: list[BaseException] = []
 
@@ -156,7 +156,7 @@ def test_a_pipe_that_is_cut_off_in_its_header_is_refused(tmp_path: Path) -> None
 
 
 class DroppedOut:
-    """A container whose storage is gone after some packets."""
+    """A container whose storage disappears after some packets."""
 
     def __init__(self, inner: Any, code: int) -> None:
         self._inner = inner
@@ -197,6 +197,6 @@ def test_a_file_that_cannot_be_opened_just_now_is_tried_again(
         monkeypatch.setattr(Path, "open", refusing)
     with pytest.raises(VidanError) as lost:
         open_source(str(path))
-    of_the_file = readable and code == errno.EIO  # as a truncated Matroska says
+    of_the_file = readable and code == errno.EIO  # as for a truncated Matroska
     assert isinstance(lost.value, RejectedTask) == of_the_file
     assert ("can't open" in str(lost.value)) != of_the_file

@@ -1,4 +1,4 @@
-"""What every FrameSource does, PyAV's and decord's alike."""
+"""What every FrameSource does, with PyAV and with decord."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SOUND: dict[str, Maker] = {
         d / "a.mkv", codec="ffv1", options={}, pix_fmt="bgr0", width=63, height=47
     ),
 }
-"""Both decoders give the same of these."""
+"""Videos of which both decoders give the same frames."""
 
 PYAV_ONLY: dict[str, Maker] = {
     "h264.ts": lambda d: videos.encode(d / "a.ts"),
@@ -185,7 +185,9 @@ def test_pictures_are_turned_as_shown(turn: int, tmp_path: Path) -> None:
 
 def test_how_pictures_are_turned_is_known_where_the_first_packet_gives_none(tmp_path: Path) -> None:
     whole = videos.encode(tmp_path / "whole.mp4", 100, rotation=90)
-    path = videos.remux(whole, tmp_path / "a.mp4", skip=2)  # what follows lacks its key frame
+    path = videos.remux(
+        whole, tmp_path / "a.mp4", skip=2
+    )  # the packets that follow lack their key frame
     source = open_source(str(path))
     batch = next(source.batches(1))
     assert batch.gaps[0].reason == "before the first key frame"
@@ -200,7 +202,7 @@ def test_pictures_are_mirrored_as_shown(tmp_path: Path) -> None:
     source.close()
 
 
-# with its own rate control, x264 writes other bytes now and then on a busy machine
+# x264's rate control would give other bytes now and then on a busy machine
 STEADY = {"x264-params": f"{videos.X264['x264-params']}:qp=25:weightp=0"}
 DAMAGE: dict[str, Maker] = {
     "mp4, 10 %": lambda d: videos.damaged(videos.encode(d / "1.mp4", 100), d / "a.mp4"),

@@ -1,4 +1,4 @@
-"""Sources that claim what they have not: each refused by name, at little cost."""
+"""Sources with false claims: each is refused with the reason, at little cost."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ def test_a_packet_of_gigabytes_is_damage(tmp_path: Path) -> None:
     assert read(path).numbers == [0]
     struct.pack_into("<I", content, 32, 2**31 + 7)
     path.write_bytes(content)
-    check_source(str(path))  # what comes behind it may be read
+    check_source(str(path))  # what follows it may be read
 
 
 def test_a_stream_that_appears_on_the_way_ends_no_run(tmp_path: Path) -> None:
-    """PyAV looks it up at the end of the file, where memory that it did not set says so."""
+    """At the end of the file PyAV reads memory that was never set, which may say so."""
     opened = open_container(str(videos.encode(tmp_path / "a.ts", 12)))
     real = opened.container
 
@@ -136,12 +136,12 @@ def test_a_header_alone_ends_before_its_first_picture(tmp_path: Path) -> None:
         stream = output.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         output.start_encoding()
-    with pytest.raises(RejectedTask, match="it ends before its first picture"):
+    with pytest.raises(RejectedTask, match="the file ends before its first picture"):
         open_source(str(path))
 
 
 def test_decord_does_not_shift_pictures_past_a_damaged_one(tmp_path: Path) -> None:
-    """It would put the next picture in place of one that it can't decode, and so on."""
+    """decord would give the next picture in place of one that it can't decode, and so on."""
     path = videos.encode(tmp_path / "a.mkv", 12, codec="mjpeg", options={}, pix_fmt="yuvj420p")
     with av.open(str(path)) as found:
         packets = [bytes(one) for one in found.demux(found.streams.video[0]) if one.size]
@@ -173,7 +173,7 @@ def test_what_decord_cannot_be_given_is_refused_by_name(
 
 
 def test_decord_is_not_given_a_century(tmp_path: Path) -> None:
-    """It keeps room for all that time, and its process dies."""
+    """decord allocates memory for all that time, and its process dies."""
     opened = open_container(str(videos.encode(tmp_path / "a.mp4", 12)))
     items = [Item(packet, None) for packet in opened.packets()]
     assert matroska(opened.stream, items)

@@ -1,4 +1,4 @@
-"""How many cores there are to use, read from files as cgroups have them."""
+"""How many cores may be used, read from files like those of cgroups."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ from vidan.detection.device import Place
 
 torch.set_num_threads(2)  # as torch chooses for itself on two cores
 cores.quota = lambda: 0.5
-print(Place.of("cpu").lanes)
+print(Place.of("cpu").max_parallel)
 """
 
 

@@ -1,4 +1,4 @@
-"""Buffers on the way to a device are used again, and never while their copy is under way."""
+"""The buffers of a ring are reused, but never while they are being copied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidan.detection.ring import HostCopies, Ring
 
 
 class LateCopies(HostCopies):
-    """Copies as a GPU may make them: at the last moment, when somebody waits for them."""
+    """Copies as late as a GPU may: when they are waited for."""
 
     def __init__(self) -> None:
         self.buffers: list[Tensor] = []

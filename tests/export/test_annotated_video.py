@@ -1,4 +1,4 @@
-"""Annotated video: its frames, their times, what is drawn, and nothing left half-written."""
+"""Annotated video: its frames, their times, the drawing, and no half-written file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Source:
 
 
 def read(path: Path) -> tuple[list[int], list[Pixels]]:
-    """Times in milliseconds, and pictures."""
+    """Return times in milliseconds, and pictures."""
     with av.open(str(path)) as container:
         frames = list(container.decode(video=0))
         times = [round(frame.time * 1000) for frame in frames if frame.time is not None]

@@ -1,4 +1,4 @@
-"""Fuzzed videos whose headers claim the absurd."""
+"""Fuzzed videos whose headers make absurd claims."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _patched(patch: Callable[[bytearray, Random], None], *suffixes: str) -> Kind
 
 
 def huge_h264(random: Random, stock: Stock, stem: Path) -> Path:
-    """The decoder's own header claims the size, in a raw stream or a container."""
+    """The codec's own header claims the size, in a raw stream or a container."""
     content = headers.sps_size(stock.one(random, "264").read_bytes(), random)
     path = write(stem, "264", content)
     suffix = random.choice([".264", ".mp4", ".mkv", ".ts"])

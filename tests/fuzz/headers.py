@@ -1,4 +1,4 @@
-"""Headers that claim the absurd: pictures of gigapixels, centuries, no time at all."""
+"""Headers with absurd claims: pictures of gigapixels, durations of centuries or zero."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from random import Random
 
 HUGE_SIZES = ((65_535, 65_535), (16_000, 16_000), (65_535, 1), (1, 65_535), (30_000, 8_000))
-"""(width, height). 16,000 squared is the most that FFmpeg itself lets pass."""
+"""(width, height) of the claims. FFmpeg itself accepts at most 16,000 squared."""
 
 
 def found(content: bytes | bytearray, mark: bytes) -> list[int]:
-    """Return where a mark stands in a file."""
+    """Return the places of a mark in a file."""
     places, at = [], content.find(mark)
     while at >= 0:
         places.append(at)
@@ -50,7 +50,7 @@ def mp4_time(content: bytearray, random: Random) -> None:
 
 
 def mp4_rate(content: bytearray, random: Random) -> None:
-    """All pictures at once, or each of them lasting for ever (8.6.1.2)."""
+    """All pictures at the same time, or each with an endless duration (8.6.1.2)."""
     delta = random.choice([0, 1, 2**31 - 1, 2**31, 2**32 - 1])
     for at in found(content, b"stts"):
         entries = min(int.from_bytes(content[at + 8 : at + 12], "big"), 1000)
@@ -71,7 +71,7 @@ def mp4_counts(content: bytearray, random: Random) -> None:
 
 
 def mp4_box(content: bytearray, random: Random) -> None:
-    """Boxes of size 0, 1, 7 or 2⁶³, or one inside of which all others are lost."""
+    """Boxes of size 0, 1, 7 or 2⁶³, or one that swallows all others."""
     marks = [b"ftyp", b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mdat", b"udta"]
     places = [at for mark in marks for at in found(content, mark)[:1]]
     if places:
@@ -83,7 +83,7 @@ def mp4_box(content: bytearray, random: Random) -> None:
 
 
 def extradata(content: bytearray, random: Random) -> None:
-    """What the decoder is told before the first picture, at random."""
+    """Random data in the codec's own header."""
     for mark in (b"avcC", b"hvcC", b"esds", b"av1C", b"vpcC"):
         for at in found(content, mark):
             size = int.from_bytes(content[at - 4 : at], "big")
@@ -106,7 +106,7 @@ def avi_header(content: bytearray, random: Random) -> None:
 
 
 def mkv_header(content: bytearray, random: Random) -> None:
-    """One of sizes, time scale, duration and frame duration of a Matroska, where it is found."""
+    """One of size, time scale, duration and frame duration of a Matroska, where it has them."""
     width, _ = random.choice(HUGE_SIZES)
     field = random.choice(["width", "height", "scale", "rate", "duration"])
     for at in found(content, b"\xb0\x81")[:1]:  # PixelWidth: one byte of value, so what follows
@@ -129,7 +129,7 @@ def mkv_header(content: bytearray, random: Random) -> None:
 
 
 def fragment_time(content: bytearray, random: Random) -> None:
-    """Decode times of fragments that no calendar has (ISO/IEC 14496-12, 8.8.12), in seconds."""
+    """Decode times of fragments far beyond any calendar (ISO/IEC 14496-12, 8.8.12)."""
     for at in found(content, b"mdhd"):
         _put(content, ">I", at + 16, 1)
     for at in found(content, b"tfdt")[1:]:
@@ -140,7 +140,7 @@ def fragment_time(content: bytearray, random: Random) -> None:
 
 
 def picture_sizes(content: bytearray, random: Random) -> None:
-    """Sizes inside of the pictures: JPEG, VP8, MPEG-2, GIF, PNG."""
+    """Sizes in the pictures themselves: JPEG, VP8, MPEG-2, GIF, PNG."""
     width, height = random.choice(HUGE_SIZES)
     for mark in (b"\xff\xc0\x00\x11", b"\xff\xc2\x00\x11"):  # start of frame
         for at in found(content, mark):
@@ -185,7 +185,7 @@ def _sps(body: bytes, columns: int, rows: int) -> bytes:
             golomb()
         at += 2
     golomb()  # log2 of the most frame numbers
-    if golomb() == 0:  # how the order of showing is told: 0 or 2 by x264
+    if golomb() == 0:  # how display order is coded: x264 uses 0 or 2
         golomb()
     golomb()  # reference frames
     at += 1

@@ -1,4 +1,4 @@
-"""What every kind of fuzzed video is made with."""
+"""Helpers with which every kind of fuzzed video is made."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def suffix_of(path: Path) -> str:
 
 
 def mux(output: av.container.OutputContainer, packet: av.Packet[Any]) -> None:
-    """Write a packet; what the muxer won't have is left out."""
+    """Write a packet, unless the muxer refuses it."""
     with contextlib.suppress(av.FFmpegError):
         output.mux(packet)

@@ -1,4 +1,4 @@
-"""A seeded fuzzer of messages: what nobody should send, and somebody will."""
+"""A seeded fuzzer of messages: what no producer should send, and some will."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from random import Random
 
 LARGEST = 900_000
-"""Bytes: a little below what brokers let pass as they are set up by default."""
+"""Size of a large message in bytes: a little below the default limit of brokers."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message as a producer sends it. `bad`: it has to become a dead letter."""
+    """A message as a producer sends it. A `bad` one has to become a dead letter."""
 
     key: bytes | None
     value: bytes | None
@@ -44,7 +44,7 @@ def make(seed: int, count: int, *, any_time: bool = True) -> Iterator[Message]:
 
 
 def _envelope(random: Random) -> dict[str, object]:
-    return {"v": 1, "scenario_id": random.randint(10**6, 10**9)}  # there is none of that id
+    return {"v": 1, "scenario_id": random.randint(10**6, 10**9)}  # no scenario has that id
 
 
 def noise(random: Random) -> tuple[bytes | None, bool]:
@@ -96,7 +96,7 @@ def odd_text(random: Random) -> tuple[bytes | None, bool]:
 
 
 def harmless(random: Random) -> tuple[bytes | None, bool]:
-    """Sound, but of no scenario: it finds nothing to do."""
+    """A valid message for a scenario that does not exist: there is nothing to do."""
     return json.dumps({**_envelope(random), "more": random.random()}).encode(), False
 
 

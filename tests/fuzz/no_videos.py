@@ -15,7 +15,7 @@ from tests.support import videos
 
 
 def no_frames(random: Random, stock: Stock, stem: Path) -> Path:
-    """A header, no picture."""
+    """A header without pictures."""
     path = stem.with_suffix(random.choice([".mp4", ".mkv", ".avi", ".mov"]))
     with av.open(str(path), "w", options=EXACT) as output:
         stream = output.add_stream("mpeg4", rate=25)
@@ -69,7 +69,7 @@ def noise(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def noise_with_magic(random: Random, stock: Stock, stem: Path) -> Path:
-    """What tells a container from others, and then noise."""
+    """The first bytes of a container, followed by noise."""
     magic, suffix = random.choice(
         [
             (struct.pack(">I", 24) + b"ftypisom\0\0\2\0isommp42", "mp4"),
@@ -89,7 +89,7 @@ def noise_with_magic(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def playlist(random: Random, stock: Stock, stem: Path) -> Path:
-    """Files that name others: what they name must not be opened, or waited for."""
+    """Files that name other files, which must be neither opened nor waited for."""
     content, suffix = random.choice(
         [
             ("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", "m3u8"),

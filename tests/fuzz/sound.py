@@ -19,7 +19,7 @@ def sound(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def tiny(random: Random, stock: Stock, stem: Path) -> Path:
-    """One or two pixels, odd numbers of them."""
+    """Pictures of one or two pixels, or an odd number."""
     codec, suffix, pix_fmt = random.choice(
         [
             ("mjpeg", "avi", "yuvj444p"),

@@ -1,4 +1,4 @@
-"""Thousands of bad messages in both topics while scenarios run: each kept once, nobody stopped."""
+"""Thousands of bad messages while scenarios run: each is kept once, none stops work."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidan.domain.status import Status
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 COUNT = int(os.environ.get("FUZZ_MESSAGES", "10000"))
 PORTION = 2000
-"""So many are sent at once to an embedded broker, which keeps the last 5 MB of a partition."""
+"""Messages sent at once to an embedded broker, which keeps the last 5 MB of a partition."""
 GROUPS = {SCENARIOS_TOPIC: RUNNERS_GROUP, RETRY_TOPIC: ORCHESTRATORS_GROUP}
 
 
@@ -62,14 +62,14 @@ def test_bad_messages_are_kept_once_and_stop_nobody(
 
 @pytest.mark.parametrize("broker_kind", [pytest.param("kafka", marks=pytest.mark.kafka)])
 def test_received_again_they_are_not_kept_again(cluster: Cluster) -> None:
-    """As if no offset had been committed, of the workers' group nor of the orchestrators'.
+    """Read everything again, as if neither workers nor orchestrators had committed an offset.
 
-    The embedded broker lets nobody set a group's offsets back.
+    The embedded broker allows no reset of a group's offsets.
     """
     connect(cluster.settings).create_topics(4, 1)
     cluster.orchestrator()
     cluster.supervisor()
-    begin = {topic: _ends(cluster, topic) for topic in GROUPS}  # others have used the topics
+    begin = {topic: _ends(cluster, topic) for topic in GROUPS}  # other tests have used the topics
     bad, more = _send(cluster, begin, 500)
     assert eventually(lambda: _kept(cluster, begin) >= bad, 60), cluster.log()
     assert eventually(lambda: _lag(cluster) == 0, 60), _lag(cluster)
@@ -135,7 +135,7 @@ def _send(
 
 
 def _kept(cluster: Cluster, begin: dict[str, list[TopicPartition]]) -> Counter[str]:
-    """Count the dead letters of each topic from `begin` on: what stood before is of other tests.
+    """Count the dead letters of each topic from `begin` on: earlier ones are of other tests.
 
     Their processes may have been killed before they committed, so that it is received here.
     """
@@ -176,7 +176,7 @@ def _lag(cluster: Cluster) -> int:
 
 
 def _ends(cluster: Cluster, topic: str) -> list[TopicPartition]:
-    """Return where each partition ends now."""
+    """Return the end offset of each partition."""
     reader = _reader(cluster, "looking")
     try:
         return [
@@ -188,7 +188,7 @@ def _ends(cluster: Cluster, topic: str) -> list[TopicPartition]:
 
 
 def _start_over(cluster: Cluster, places: list[TopicPartition], group: str) -> bool:
-    """Set a group's offsets back; False while dead members still count as its own."""
+    """Reset a group's offsets; False while dead members are still in the group."""
     reader = _reader(cluster, group)
     try:
         reader.commit(offsets=places, asynchronous=False)

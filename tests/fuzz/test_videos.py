@@ -1,4 +1,4 @@
-"""Hundreds of fuzzed videos through real processes: each ends, alone, with a clear word."""
+"""Hundreds of fuzzed videos through real processes: each ends by itself, with a clear message."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from vidan.protocol.creation import NewScenario
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 COUNT = int(os.environ.get("FUZZ_VIDEOS", str(4 * len(videos.KINDS))))
 MEMORY_MB = 6000
-"""Far below what the absurd headers claim, above what eight slots of 8K need."""
+"""Memory limit: far below what absurd headers claim, above what eight slots of 8K need."""
 SECONDS_A_VIDEO = 3.0
 CLEAR = re.compile(
     r"F is empty|no video in F|no picture in F|not a video that can be read: F"
     r"|no decoder for the video in F|no frame of F can be decoded"
-    r"|it ends before its first picture: F"
+    r"|the file ends before its first picture: F"
     r"|the pictures of F are too large: \d+ x \d+, the most is \d+ million pixels"
     r"|F is a list of other files, and one of them can't be opened"
     r"|decord can't decode F: [a-zA-Z0-9 ,()_']+"
@@ -43,7 +43,7 @@ CLEAR = re.compile(
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a file under one decoder."""
+    """The result of a file with one decoder."""
 
     fuzzed: Fuzzed
     decoder: str
@@ -107,7 +107,7 @@ def test_every_video_ends_in_its_own_way(
         where = f"{before.fuzzed.path.name} by {before.decoder}"
         assert after.outcome == before.outcome, (where, before.error, after.error)
         assert (after.next_frame, after.gaps) == (before.next_frame, before.gaps), where
-        # how FFmpeg patches a damaged picture up may depend on what its memory held before
+        # how FFmpeg conceals damage may depend on the earlier content of its memory
         places = slice(None) if before.fuzzed.sound else slice(2)
         assert [one[places] for one in after.frames] == [one[places] for one in before.frames], (
             where
@@ -115,7 +115,7 @@ def test_every_video_ends_in_its_own_way(
 
 
 def _run(cluster: Cluster, fuzzed: list[Fuzzed], *, kill: bool = False) -> tuple[list[Ended], int]:
-    """Run all of them with both decoders; returns how they ended, and the worker's most memory."""
+    """Run all files with both decoders; return how they ended, and the worker's peak memory."""
     todo = [(one, decoder) for one in fuzzed for decoder in ("pyav", "decord")]
     new = [
         NewScenario(
@@ -187,7 +187,7 @@ def _check(one: Ended) -> None:
     if one.fuzzed.sound:
         assert (len(stored), missing) == (shown, set()), where
     else:
-        # FFmpeg makes pictures up where it sees that some are missing
+        # FFmpeg invents pictures where it notices missing ones
         assert len(stored) + len(missing) >= shown * 0.8, where
 
 
@@ -204,7 +204,7 @@ def _shown(path: Path) -> int:
                 packet = next(packets, None)
             except av.error.InvalidDataError:
                 continue
-            except IndexError:  # PyAV's end of a file in which streams appeared on the way
+            except IndexError:  # PyAV ends so if a stream appeared in the middle of a file
                 return count
             if packet is None:
                 return count

@@ -1,6 +1,6 @@
 """A seeded fuzzer of videos: the same seed and number give the same files, byte for byte.
 
-Every kind comes in turn, so that as many files as there are kinds have all of them.
+The kinds come in turn, so every kind appears once there are as many files as kinds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KINDS: dict[str, Kind] = {**sound.KINDS, **damage.KINDS, **absurd.KINDS, **no_vi
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """A file of the fuzzer's. `sound`: a player shows all of it."""
+    """A file of the fuzzer. A `sound` one is shown whole by a player."""
 
     number: int
     kind: str
@@ -35,6 +35,6 @@ def make(folder: Path, seed: int, count: int) -> list[Fuzzed]:
         kind = list(KINDS)[number % len(KINDS)]
         random = Random(f"{seed} {number}")
         path = KINDS[kind](random, stock, folder / f"{number:04d}-{kind}")
-        path.touch()  # a muxer that was given nothing it would have has written nothing
+        path.touch()  # a muxer that refused all packets has written nothing
         made.append(Fuzzed(number, kind, path, kind in sound.KINDS))
     return made

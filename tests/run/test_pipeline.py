@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tests.support.processes import eventually
 from vidan.detection.batcher import Batcher, Seat
+from vidan.detection.detector import Detector
 from vidan.domain.detection import Detection
 from vidan.errors import HandOver, TimeLimitExceeded, VidanError
 from vidan.run.committer import Committer, Done, LabelNames
@@ -51,25 +52,16 @@ class Source:
 
 
 @dataclass
-class Seen:
+class Seen(Detector):
     """A detector that notes which frames it was given."""
 
     labels: tuple[str, ...] = ()
-    batch_size: int = 1
-    lanes: int = 1
-    spread: bool = False
-    mixes: bool = True
+    accepts_mixed_sizes: bool = True
     frames: list[int] = field(default_factory=list)
 
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
         self.frames += [int(frame[0, 0, 0]) for frame in pixels]
         return [[] for _ in pixels]
-
-    def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        return height, width
-
-    def share(self, lane: int, lanes: int) -> None:
-        pass
 
 
 class Stored:

@@ -22,6 +22,7 @@ from tests.support.supervising import running
 from vidan.config import Settings
 from vidan.detection.batcher import Batcher
 from vidan.detection.cache import DetectorCache
+from vidan.detection.detector import Detector
 from vidan.domain.detection import Detection
 from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
@@ -276,24 +277,18 @@ def test_waiting_for_another_slots_detector_is_no_call() -> None:
     assert inside() == []
 
 
-class _Slow:
+class _Slow(Detector):
     """Each of its calls ends when it is let."""
 
     labels: tuple[str, ...] = ()
-    batch_size, lanes, spread, mixes = 1, 1, False, True
+    accepts_mixed_sizes = True
 
     def __init__(self, turns: threading.Semaphore) -> None:
         self._turns = turns
 
-    def share(self, lane: int, lanes: int) -> None:
-        pass
-
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
         self._turns.acquire()
         return [[]]
-
-    def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        return height, width
 
 
 def test_posts_are_one_process_a_device() -> None:

@@ -34,7 +34,7 @@ SAMPLE_FRAMES = 200
 
 
 class Cluster:
-    """Starts processes, asks the database, and ends what it started."""
+    """Starts processes, queries the database, and ends the processes that it started."""
 
     def __init__(self, settings: Settings, logs: Path) -> None:
         self.database = Database(settings.require_database())
@@ -56,7 +56,7 @@ class Cluster:
     ) -> Child:
         """Start a supervisor; returns once its workers have registered.
 
-        Of several each has a number after the name: w-0, w-1, …
+        With several workers, each has a number after its name: w-0, w-1, …
         """
         names = [name] if workers == 1 else [f"{name}-{place}" for place in range(workers)]
         posts = [WorkerOptions(name=one, app=app, threads=1, **options) for one in names]
@@ -118,11 +118,11 @@ class Cluster:
             return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
     def log(self) -> str:
-        """Return what the processes have logged."""
+        """Return the log of the processes."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")[-6000:]
 
     def end_processes(self) -> None:
-        """End every process that was started, and what those started."""
+        """End every process that was started, and its children."""
         for child in self._children:
             below = (
                 psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
@@ -139,7 +139,7 @@ class Cluster:
         self._children.clear()
 
     def close(self) -> None:
-        """End every process, and let go of the database."""
+        """End every process, and close the database."""
         self.end_processes()
         self.database.close()
 

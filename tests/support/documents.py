@@ -53,7 +53,7 @@ def sections() -> dict[str, list[Block]]:
 
 
 def commands(block: Block) -> list[str]:
-    """The commands of a block: lines, with those that a quote or a backslash goes on with."""
+    """The commands of a block: lines, joined where a quote or a backslash continues them."""
     found: list[str] = []
     pending = ""
     for line in block.text.splitlines():

@@ -1,4 +1,4 @@
-"""A PostgreSQL that keeps what was committed, and that a test may stop, restart and freeze."""
+"""A PostgreSQL that keeps commits over a restart, and that a test may stop, restart and freeze."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vidan.stack.postgres import PORT, PostgresServer
 DURABLE = {"synchronous_commit": "on", "fsync": "off", "autovacuum_naptime": "1h"}
 
 SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-"""How it may be told to go: sessions are ended in order, or dropped, and recovery follows."""
+"""How the server may be stopped: sessions are ended in order, or dropped, and recovery follows."""
 
 
 class DurablePostgres(PostgresServer):

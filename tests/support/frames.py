@@ -1,4 +1,4 @@
-"""Reading a source to its end, and what it is compared with."""
+"""Reads sources to their end, and compares the frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A VIDAN_HOME for a test, with nothing left of it afterwards."""
+"""A VIDAN_HOME for a test, removed completely afterwards."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def vidan_home(home_template: Path, empty_home: Path) -> Path:
 
 def remove_home(home: Path) -> None:
     """End the stack of a home, then remove the home and the data, wherever they are."""
-    time.sleep(0.05)  # the keeper of a test that passed is just ending
+    time.sleep(0.05)  # after a test that passed, the keeper is about to end
     if not eventually(lambda: not is_held(home / KEEPER_LOCK, exclusively=True), 3):
         end_keeper(home)
     data = home / "postgres"

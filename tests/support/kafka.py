@@ -30,7 +30,7 @@ JARS = FOLDER / "jars"
 INSTALL = "apt-get install openjdk-17-jre-headless maven"
 LEFT_OUT = "tests on a real Kafka are left out"
 START_LIMIT = 90.0
-"""Seconds that a broker may take to start, on a machine that is busy with other things."""
+"""Longest start of a broker, in seconds, on a busy machine."""
 
 
 class RealKafka:
@@ -78,7 +78,7 @@ class RealKafka:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_LIMIT
-        # it has to see at once that the server answers: by itself it looks every ten seconds
+        # without this setting the client tries only every ten seconds
         often = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
         client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0, **often})
         while True:
@@ -122,7 +122,7 @@ class HostedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Where it is now."""
+        """Its address now."""
         return self.address_file.read_text(encoding="utf-8")
 
     @property
@@ -145,13 +145,13 @@ class HostedBroker:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End it. It forgets everything."""
+        """End the broker, which forgets everything."""
         child, self._child = self._child, None
         if child is not None:
             child.stop(10)
 
     def kill(self) -> None:
-        """End it with SIGKILL: its address stays where it was written."""
+        """End the broker with SIGKILL: the file with its address stays."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -159,7 +159,7 @@ class HostedBroker:
             child.close()
 
     def _written(self) -> int | None:
-        """When the address was written, None without one."""
+        """Return when the address was written, None without one."""
         try:
             return self.address_file.stat().st_mtime_ns
         except OSError:
@@ -237,7 +237,7 @@ def broker_settings(broker_server: RealKafka | HostedBroker, tmp_path: Path) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Put all that was left out at one place, so that the summary says it in one line."""
+    """Report all skipped tests at one place, so that the summary has one line for them."""
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple) and LEFT_OUT in report.longrepr[2]:
         report.longrepr = ("tests/support/kafka.py", 0, report.longrepr[2])

@@ -1,4 +1,4 @@
-"""Consumers that leave at once with an assignment that they have not heard of.
+"""Consumers that leave before they have received their assignment.
 
 `python -m tests.support.leaving_consumers KIND ADDRESS TOPIC`: each is the only member of a group
 of its own. In a process of its own, since a client that hangs may keep the GIL.
@@ -19,7 +19,7 @@ COUNT = 60
 
 
 def main(kind: str, address: str, topic: str) -> None:
-    """Join, wait until all groups have surely been shared out, leave one after the other."""
+    """Join, wait until all groups have assigned their partitions, leave one after the other."""
     settings = Settings(home=Path(), kafka={"bootstrap.servers": address})
     if kind == "embedded":
         settings = EmbeddedSettings(home=Path(), address_file=Path(address))

@@ -7,7 +7,7 @@ import socket
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody has on 127.0.0.1, below those that systems give to clients."""
+    """Return ports that are free on 127.0.0.1, below the range for clients."""
     found: list[int] = []
     for port in random.sample(range(20_000, 32_000), 1000):
         try:
@@ -21,5 +21,5 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_port() -> int:
-    """Return one of them."""
+    """Return one free port."""
     return free_ports(1)[0]

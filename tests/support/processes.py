@@ -1,4 +1,4 @@
-"""Looking at processes, waiting for what is to happen soon."""
+"""Inspects processes, and waits for conditions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether the process has ended; one that its parent has not reaped yet has."""
+    """Whether the process has ended, reaped by its parent or not."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -1,4 +1,4 @@
-"""A proxy before a PostgreSQL that can cut the answer of a COMMIT which has landed.
+"""A proxy before a PostgreSQL that can withhold the answer to a COMMIT that succeeded.
 
 It passes bytes on as they come, both ways, a thread each, and reads along: what the client sends in
 order to know what the transaction is about, what the server answers in order to see its COMMIT.
@@ -21,7 +21,7 @@ _CHUNK = 65_536
 
 
 class Transaction(Enum):
-    """What a worker's transaction is about, and a piece of SQL that tells it."""
+    """The kinds of a worker's transactions, each with a piece of SQL that identifies it."""
 
     COMMIT = "UPDATE scenarios SET checkpoint = "
     CLAIM = "epoch = s.epoch + 1"
@@ -36,7 +36,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port: int = self._listener.getsockname()[1]
         self.armed: Transaction | None = None
-        """Whose COMMIT gets no answer next."""
+        """The kind of transaction whose next COMMIT gets no answer."""
         self._cut_at: float | None = None
         self._cut_of = ""
         self._changed = threading.Condition()
@@ -71,7 +71,7 @@ class Proxy:
             server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 server.connect(str(self._target()))
-            except OSError:  # the server is away: the client is told by the end of its connection
+            except OSError:  # the server is unavailable: the client's connection ends
                 client.close()
                 server.close()
                 continue
@@ -129,7 +129,7 @@ class Proxy:
 
 
 class _Session:
-    """What is known of one connection."""
+    """The state of one connection."""
 
     def __init__(self) -> None:
         self.application = ""
@@ -147,7 +147,7 @@ class _Session:
         return self._ends == 0
 
     def sent(self, content: bytes) -> None:
-        """Read along what the client sends."""
+        """Read what the client sends."""
         self._client += content
         while not self._started:
             if len(self._client) < 8:
@@ -188,7 +188,7 @@ class _Session:
 
 
 def _messages(waiting: bytearray) -> Iterator[tuple[bytes, bytes]]:
-    """Take the whole messages off: their type and their body."""
+    """Remove the complete messages; return their type and body."""
     while len(waiting) >= 5:
         length = 1 + struct.unpack_from("!i", waiting, 1)[0]
         if len(waiting) < length:

@@ -1,7 +1,7 @@
-"""What is killed or taken away, and how long it takes until the work goes on.
+"""Kills and stops parts of vidan, and measures how long until work continues.
 
-Shared by the tests that hold the promises and by the benchmark that tells the figures. Times are by
-the database's clock where the database writes them down.
+Shared by the tests that check the promises and by the benchmark that prints the figures. Times are
+by the database's clock where the database records them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def seconds_until(condition: Callable[[], bool], since: float) -> float:
     def holds() -> bool:
         try:
             return condition()
-        except DatabaseUnavailable:  # it is just about to come back
+        except DatabaseUnavailable:  # the server is about to accept connections
             return False
 
     assert eventually(holds, LIMIT)
@@ -86,7 +86,7 @@ def end(cluster: Cluster, scenario_id: int) -> None:
 
 
 def idle_workers(cluster: Cluster) -> set[str]:
-    """Return the names of workers that live and hold nothing."""
+    """Return the names of living workers that run nothing."""
     sql = (
         "SELECT name FROM workers w WHERE lease_until > now() AND state <> 'gone'"
         " AND NOT EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id)"
@@ -95,7 +95,7 @@ def idle_workers(cluster: Cluster) -> set[str]:
 
 
 def worker_killed_with_another_free(cluster: Cluster, names: set[str]) -> float:
-    """Kill a worker that runs something: the seconds until another one has claimed it."""
+    """Kill a worker that runs a scenario; return the seconds until another worker claims it."""
     assert eventually(lambda: idle_workers(cluster) == names, LIMIT), cluster.log()
     scenario_id = running(cluster)
     name = cluster.get(scenario_id).worker
@@ -111,12 +111,12 @@ def worker_killed_with_another_free(cluster: Cluster, names: set[str]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """What became of a scenario whose worker was killed while no other was there, in seconds."""
+    """How long a scenario waited whose worker was killed while there was no other, in seconds."""
 
     released: float
     """From the kill."""
     claimed: float
-    """From the registration of the process that was started instead."""
+    """From the registration of the new process to the claim."""
     in_all: float
     """From the kill to the claim."""
 
@@ -141,13 +141,13 @@ def worker_killed_alone(cluster: Cluster, name: str) -> Alone:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A supervisor and its worker, as one machine that can go."""
+    """A supervisor and its worker, as one machine that can disappear."""
 
     supervisor: Child
     name: str
 
     def signal(self, cluster: Cluster, number: signal.Signals) -> None:
-        """Send a signal to both: neither sees the other one go."""
+        """Send a signal to both, so that neither notices the other's end."""
         worker = cluster.worker_pid(self.name)
         os.kill(worker, signal.SIGSTOP)
         for pid in (self.supervisor.pid, worker):

@@ -1,4 +1,4 @@
-"""A proxy in front of PostgreSQL that can fall silent: everything is taken, nothing passed on."""
+"""A proxy before PostgreSQL that can fall silent: it accepts all and forwards nothing."""
 
 from __future__ import annotations
 

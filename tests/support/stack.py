@@ -1,4 +1,4 @@
-"""A database and a broker as processes of vidan's find them: told of, or as an embedded stack."""
+"""Settings with which vidan's processes find a test's database and broker."""
 
 from __future__ import annotations
 

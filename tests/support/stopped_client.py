@@ -19,12 +19,12 @@ from vidan.protocol import announcements, commits
 
 
 def stop() -> None:
-    """Stand still until SIGCONT."""
+    """Stop until SIGCONT."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class _Rows(list[commits.Row]):
-    """Rows of which the last is not sent before the process is woken."""
+    """Rows, the last of which is sent only after the process continues."""
 
     def __iter__(self) -> Iterator[commits.Row]:
         for number, row in enumerate(super().__iter__()):
@@ -51,7 +51,7 @@ def worker(url: str) -> None:
 
 
 def orchestrator(url: str) -> None:
-    """Take what is due, and stop."""
+    """Take the due announcements, and stop."""
     database = Database(url, application_name="orchestrator", guarded=True)
     with database.begin() as connection:
         taken = announcements.take_due(connection)

@@ -11,7 +11,7 @@ from vidan.supervisor.supervisor import Supervisor
 
 @contextmanager
 def running(supervisor: Supervisor) -> Iterator[None]:
-    """Let it run in a thread; at the end its workers hand over, and what is left is killed."""
+    """Run the supervisor in a thread; at the end its workers hand over, and the rest is killed."""
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:

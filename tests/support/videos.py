@@ -1,4 +1,4 @@
-"""Small test videos, made with PyAV: sound ones in many containers, and damaged ones."""
+"""Small test videos, made with PyAV: undamaged ones in many containers, and damaged ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 WIDTH, HEIGHT, RATE = 64, 48, 25
 X264 = {"x264-params": "bframes=3:b-adapt=0:b-pyramid=normal:keyint=20:scenecut=0:threads=1"}
-"""Groups of 20 pictures, three B pictures between the others."""
+"""Options for groups of 20 pictures with three B pictures between the others."""
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
@@ -61,7 +61,7 @@ def encode(
         for number in range(frames):
             if width <= 320:
                 frame = av.VideoFrame.from_ndarray(picture(number, width, height), "rgb24")
-            else:  # drawn small: quicker
+            else:  # drawn small, which is faster
                 frame = av.VideoFrame.from_ndarray(picture(number), "rgb24")
                 frame = frame.reformat(width, height, pix_fmt)
             frame.pts = number if times is None else times[number]
@@ -115,7 +115,7 @@ def remux(
 
 
 def spliced(sources: Sequence[Path], path: Path) -> Path:
-    """Files put one behind the other: in an MPEG-TS the timestamps jump back."""
+    """Join files: in an MPEG-TS the timestamps jump back."""
     path.write_bytes(b"".join(source.read_bytes() for source in sources))
     return path
 

@@ -1,4 +1,4 @@
-"""Frames put together into batches."""
+"""Frames are collected into batches."""
 
 from __future__ import annotations
 

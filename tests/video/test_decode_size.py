@@ -29,7 +29,7 @@ HERE = f"{__name__}:half"
 
 
 class Left:
-    """Finds the left half of every frame, and wants 24 x 32 pixels, or what it is told."""
+    """Finds the left half of every frame; asks for 24 x 32 pixels, or for another size."""
 
     labels = ("left",)
     batch_size = 4
@@ -57,7 +57,7 @@ def nothing() -> Left:
 def shapes(
     run: Run, model: str = HERE, full_size: bool = False, size: str | None = None
 ) -> list[object]:
-    """The pixels' height and width, their scale, and where the box ends in them."""
+    """Return the pixels' height and width, their scale, and where the box ends in them."""
     wanted = None if size is None else (int(size.split("x")[0]), int(size.split("x")[1]))
     found: list[object] = []
     for batch, detections in run.detect(model=model, full_size=full_size, size=wanted):

@@ -1,4 +1,4 @@
-"""Which frames are wanted."""
+"""Which frames sampling chooses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frame numbers and times from packets' timestamps alone."""
+"""Frame numbers and times follow from the timestamps of packets only."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_missing_and_equal_timestamps_are_told_apart_by_the_order_of_packets() -
 
 @given(st.integers(0, 59), st.integers(0, 59), st.integers(0, 2**32))
 def test_a_resume_numbers_as_an_undisturbed_run(place: int, before: int, seed: int) -> None:
-    """From any packet that is early enough, for any frame."""
+    """A resume may begin at any packet that is early enough, for any frame."""
     packets = groups(seed)
     whole = feed(Timeline(MS, Sampling(fps=Fraction(7))), list(packets))
     first = next(entry for entry in whole if entry.number == place)

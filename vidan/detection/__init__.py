@@ -1,0 +1,1 @@
+"""Detectors, their devices, and one detector shared by many runs."""

@@ -1,4 +1,4 @@
-"""Arrays at both ends of a detector: frames are checked, boxes are thinned out. No torch."""
+"""Checks of the frames that a detector is given, and suppression of overlapping boxes. No torch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def check_pixels(pixels: NDArray[Any]) -> None:
 def nms(
     boxes: NDArray[np.float64], classes: NDArray[np.float64], iou_limit: float, count: int
 ) -> list[int]:
-    """Indices of the at most `count` boxes that non-maximum suppression keeps, class by class.
+    """Return the indices of the boxes that non-maximum suppression keeps, at most `count`.
 
-    `boxes` is (K, 4) xyxy, the best score first. Does what torchvision.ops.batched_nms does
-    (a test compares them), whose import would double a worker's start: 2 s more.
+    `boxes` is (K, 4) xyxy, the best score first; only boxes of one class suppress each other. Gives
+    what torchvision.ops.batched_nms gives (a test compares them); importing torchvision would
+    double the start of a worker, by 2 s.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     left = np.arange(len(boxes))

@@ -1,8 +1,9 @@
-"""One detector for several scenarios: their frames meet in batches, results go to whom they belong.
+"""One detector shared by several scenarios: their frames meet in batches.
 
-A scenario has a seat. What it submits waits there, until a lane (a thread that calls the detector)
-takes it, alone or with what other seats have waiting. Seats have their turns: the one that was
-served longest ago is first, however much others have waiting.
+Each scenario has a seat. The frames that it submits wait at the seat until a lane (a thread that
+calls the detector) takes them, alone or together with frames that wait at other seats. Seats take
+turns: a batch begins with the seat that was served longest ago, however many frames wait at the
+others.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,27 +21,28 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from vidan.detection.detector import Detector
+from vidan.detection.joint_call import clear_frames, detect_jointly
+from vidan.detection.stall_clock import Clock, StallClock
 from vidan.domain.detection import Detection
-from vidan.errors import DeviceLost, RejectedTask
-from vidan.processes.slotboard import Call
+from vidan.errors import DeviceLost
 
-if TYPE_CHECKING:  # an app's module is also imported where tasks are only called
+if TYPE_CHECKING:  # an app's module is also imported where tasks are only called, without numpy
     import numpy as np
     from numpy.typing import NDArray
 
 FILE_WAIT_S, LIVE_WAIT_S = 0.002, 0.035
-"""So long frames wait at most for others that would fill their batch."""
+"""Longest time, in seconds, that frames of a file or of a live source wait for a full batch."""
 
 MAX_WAITING = 2
-"""So many submissions of one seat may wait; the next one waits for room."""
+"""Most submissions that wait at one seat; the next `submit` blocks until there is room."""
 
-Clock = Callable[[Call], AbstractContextManager[None]]
-"""Runs the stall clock of a scenario while the block lasts."""
+CHECK_S = 0.5
+"""Longest time, in seconds, that a waiting scenario takes to notice that it has to end."""
 
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """Frames of one scenario on their way through the detector."""
+    """Frames that a scenario has submitted, and later what the detector found in them."""
 
     seat: Seat
     pixels: NDArray[np.uint8]  # (N, H, W, 3)
@@ -49,36 +50,38 @@ class Pending:
     height: int
     since: float
     context: Context = field(default_factory=copy_context)
-    """Of the thread that submits: what is logged in a call for it alone says whose it is."""
-    inside: bool = False  # of a call of the detector
+    """Context of the submitting thread: log lines of a call for these frames alone name its
+    scenario.
+    """
+    inside: bool = False  # whether a call of the detector has the frames
     settled: bool = False
-    """Whether the detector is done with it."""
+    """Whether that call has ended."""
     found: list[list[Detection]] | None = None
     error: BaseException | None = None
 
     def alike(self, other: Pending) -> bool:
-        """Whether both may be in one batch: a seat that is `alone` shares none."""
+        """Whether both may be in one batch; a seat that is `alone` shares none with other seats."""
         if self.seat is not other.seat and (self.seat.alone or other.seat.alone):
             return False
         sources = (self.width, self.height), (other.width, other.height)
-        if sources[0] != sources[1] and not self.seat.batcher.detector.mixes:
+        if sources[0] != sources[1] and not self.seat.batcher.detector.accepts_mixed_sizes:
             return False
         return self.pixels.shape[1:] == other.pixels.shape[1:]
 
     def result(self) -> list[list[Detection]]:
-        """Wait for the detections of each frame. Raises, once, what the detector raised for them.
+        """Wait for the detections of each frame. Raises, once, the detector's error for them.
 
-        Raises what `check` raises while the frames wait for their turn; frames that the detector
-        has are waited for, so that nobody's clock is left running.
+        Raises what the seat's `check` raises while the frames wait for their turn. Once a call of
+        the detector has the frames, waits for its end, so that no stall clock is left running.
         """
         return self.seat.take(self)
 
 
 class Batcher:
-    """Calls a detector for all seats, in as many lanes as are worth having now.
+    """Calls a detector for all seats, in as many lanes as their submissions can keep busy.
 
-    The lanes live while there are seats. `now` is the clock that waiting is measured by, `lost`
-    tells of an error if it means that the GPU is of no more use to this process.
+    Lanes live as long as there are seats. `now` is the clock that measures waiting; `lost` returns
+    a DeviceLost for an error that means that this process can't use the GPU any more.
     """
 
     def __init__(
@@ -92,45 +95,46 @@ class Batcher:
         self._lost = lost
         self._seats: deque[Seat] = deque()  # the one served longest ago first
         self._lanes: set[int] = set()
-        self._busy = 0
+        self._busy = 0  # lanes that are in a call
         self.lock = threading.Lock()
-        self._ready = threading.Condition(self.lock)  # what lanes wait for; seats have their own
+        self._ready = threading.Condition(self.lock)  # wakes lanes; each seat has its own condition
 
     def seat(
         self, clock: Clock, check: Callable[[], None] = lambda: None, *, alone: bool = False
     ) -> Seat:
-        """Return a seat for a scenario: it takes part once it submits something.
+        """Return a seat for a scenario: it takes part from its first submission on.
 
-        `clock` runs while the detector has its frames, `check` raises when the scenario is to end.
-        `alone`: its frames share no call with others' (they may be what made a process hang).
+        `clock` runs while the detector has its frames; `check` raises when the scenario has to end.
+        With `alone` its frames share no call with other seats' frames: they may be what made a
+        process hang.
         """
-        return Seat(self, clock, check, alone)
+        return Seat(self, StallClock(clock), check, alone)
 
     # --- called by seats
 
     def submit(self, pending: Pending) -> None:
-        """Let it wait for its turn."""
+        """Queue frames at their seat, waiting for room."""
         seat = pending.seat
         with self.lock:
             if seat not in self._seats:
                 self._seats.append(seat)
             while len(seat.waiting) >= MAX_WAITING:
                 seat.check()
-                seat.changed.wait(0.5)
-            self._start_lanes()  # fails where there can be no more threads: then nothing waits
+                seat.changed.wait(CHECK_S)
+            self._start_lanes()  # before the frames are queued: it may fail for lack of threads
             seat.waiting.append(pending)
             self._ready.notify_all()
 
     def await_settled(self, pending: Pending) -> None:
-        """Wait until the detector is done with it, interrupted only as long as it has not begun."""
+        """Wait until the detector is done; only before its call begins does `check` interrupt."""
         with self.lock:
             while not pending.settled:
                 if not pending.inside:
                     pending.seat.check()
-                pending.seat.changed.wait(0.5)
+                pending.seat.changed.wait(CHECK_S)
 
     def leave(self, seat: Seat) -> None:
-        """Withdraw what waits, and wait for what the detector has."""
+        """Withdraw the seat's waiting frames, and wait for calls that have others of its frames."""
         with self.lock:
             seat.waiting.clear()
             while seat.inside:
@@ -150,25 +154,28 @@ class Batcher:
                 self._lanes.add(number)  # it has begun, and waits for the lock that we hold
 
     def _worthwhile(self) -> int:
-        """How many lanes what may be submitted at once can keep busy."""
-        return max(1, min(self.detector.lanes, sum(seat.depth for seat in self._seats)))
+        """How many lanes the seats can keep busy with what they may submit at once."""
+        return max(1, min(self.detector.max_parallel, sum(seat.depth for seat in self._seats)))
 
     def _work(self, number: int) -> None:
         while self._serve(number):
             pass
 
     def _serve(self, number: int) -> bool:
-        """One batch, of which nothing is kept while the lane waits for the next; False: no more."""
+        """Wait for one batch and call the detector; False once no seat is left.
+
+        A function of its own, so that a lane holds no frames while it waits for the next batch.
+        """
         if (taken := self._next(number)) is None:
             return False
         batch, lanes = taken
-        self._call(batch, partial(self.detector.share, number, lanes))
+        self._call(batch, partial(self.detector.prepare_thread, number, lanes))
         with self.lock:
             self._busy -= 1
         return True
 
     def _next(self, number: int) -> tuple[list[Pending], int] | None:
-        """Wait for a batch; None once there are no seats. Also: among how many lanes it is one."""
+        """Return (batch, number of lanes), waiting for one; None once no seat is left."""
         with self.lock:
             while self._seats:
                 lanes = self._worthwhile()
@@ -182,19 +189,19 @@ class Batcher:
             return None
 
     def _form(self, idle: int) -> list[Pending]:
-        """The batch that would go now; `idle` lanes have nothing to do, this one included.
+        """Return the next batch; `idle` is the number of idle lanes, this one included.
 
-        It begins with the seat whose turn it is. What a scenario submitted stays together, so a
-        batch is larger than the detector's own only if its task asked for that.
+        It begins with the seat whose turn it is. A submission is never divided, so a batch is
+        larger than the detector's batch size only if a task submits that many frames at once.
         """
         seats = (seat.waiting for seat in self._seats)
-        # the first of each seat in the order of their turns, then the second of each
+        # the first submission of each seat in the order of their turns, then the second of each
         waiting = [one for turn in zip_longest(*seats) for one in turn if one is not None]
         if not waiting:
             return []
         alike = [one for one in waiting if one.alike(waiting[0])]
         room = self.detector.batch_size
-        if self.detector.spread:
+        if self.detector.prefers_small_calls:
             room = min(room, math.ceil(sum(len(one.pixels) for one in alike) / max(1, idle)))
         batch = alike[:1]
         for one in alike[1:]:
@@ -203,21 +210,23 @@ class Batcher:
         return batch
 
     def _wait(self, batch: Sequence[Pending]) -> float:
-        """Seconds that the batch should wait for others to fill it.
+        """Return for how many more seconds the batch should wait for other frames to fill it.
 
-        Only for a detector that gains by it, and for seats that have nothing on its way: they are
-        about to submit. (On a core of its own a frame takes 96 ms alone and 88 ms as one of four:
-        a core that waited 35 ms for three others would win 32.)
+        It waits only for seats that have no frames waiting or in a call, since they are about to
+        submit; and only for a detector that gains by large calls. (On a core of its own a frame
+        takes 96 ms alone and 88 ms as one of four: a core that waits 35 ms for three others gains
+        no more than 32 ms.)
         """
         first = batch[0].seat
         coming = any(not one.waiting and not one.inside and not one.alone for one in self._seats)
-        if self.detector.spread or first.alone or not coming:
+        if self.detector.prefers_small_calls or first.alone or not coming:
             return 0.0
         if _frames(batch) >= self.detector.batch_size:
             return 0.0
         return max(0.0, min(one.since + one.seat.patience for one in batch) - self._now())
 
     def _begin(self, batch: Sequence[Pending]) -> None:
+        """Move the batch from its seats into a call, and its seats to the end of the turns."""
         self._busy += 1
         for one in batch:
             one.inside = True
@@ -226,11 +235,11 @@ class Batcher:
             if one.seat in self._seats:
                 self._seats.remove(one.seat)
             self._seats.append(one.seat)
-            one.seat.changed.notify_all()  # there is room again
+            one.seat.changed.notify_all()  # there is room for a submission again
         self._ready.notify_all()
 
     def _call(self, batch: Sequence[Pending], prepare: Callable[[], None]) -> None:
-        """Settle a batch. What fails together is tried one by one: only the guilty fail."""
+        """Settle a batch. If it fails, try each submission alone: only the guilty ones fail."""
         found, error = self._try(batch, prepare)
         try:
             if error is not None and len(batch) > 1 and not isinstance(error, DeviceLost):
@@ -241,15 +250,17 @@ class Batcher:
                 self._settle(one, found[: len(one.pixels)] if error is None else None, error)
                 found = found[len(one.pixels) :]
         finally:
-            del error  # it leads to this frame, which must not lead back: see Seat.take
+            del (
+                error
+            )  # its traceback refers to this frame, which must not refer back: see Seat.take
 
     def _try(
         self, batch: Sequence[Pending], prepare: Callable[[], None]
     ) -> tuple[list[list[Detection]], BaseException | None]:
-        """What a call finds, or its error, which holds nothing of what the call had on the device.
+        """Return the detections, or the error, cleared of what the call had on the device.
 
-        To prepare the lane may hang, too, on a GPU, and so may a look at what an error has left of
-        that: the clocks run all the while.
+        On a GPU, preparing the lane and finding out what an error means may hang as well, so the
+        stall clocks run all the while.
         """
         seats = dict.fromkeys(one.seat for one in batch)
         with ExitStack() as clocks:
@@ -260,33 +271,16 @@ class Batcher:
                 if len(seats) == 1:
                     return batch[0].context.run(self._detect, batch), None
                 return self._detect(batch), None
-            except BaseException as error:  # raised again where the result is taken
-                _let_go(error)
+            except BaseException as error:  # raised again by Seat.take
+                clear_frames(error)
                 return [], self._lost(error) or error
 
     def _detect(self, batch: Sequence[Pending]) -> list[list[Detection]]:
-        pixels = batch[0].pixels
-        if len(batch) > 1:
-            import numpy as np
-
-            pixels = np.concatenate([one.pixels for one in batch])
-        sources = [(one.width, one.height) for one in batch for _ in one.pixels]
-        same = len(set(sources)) == 1
-        size = sources[0] if same else (pixels.shape[2], pixels.shape[1])
-        found = self.detector.detect(pixels, *size)
-        if len(found) != len(pixels):  # whose is missing can't be told: all would be another's
-            name = type(self.detector).__name__
-            raise RejectedTask(
-                f"the detector {name} returned {len(found)} lists of detections"
-                f" for {len(pixels)} frames",
-                hint="its detect returns a list for each frame, an empty one where nothing is",
-            )
-        if same:
-            return found
-        return [
-            [_scaled(detection, size, source) for detection in detections]
-            for detections, source in zip(found, sources, strict=True)
-        ]
+        return detect_jointly(
+            self.detector,
+            [one.pixels for one in batch],
+            [(one.width, one.height) for one in batch],
+        )
 
     def _settle(
         self, one: Pending, found: list[list[Detection]] | None, error: BaseException | None
@@ -299,22 +293,18 @@ class Batcher:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """One scenario's place at a detector that several share. Used by one thread."""
+    """One scenario's place at a shared detector. One thread uses it."""
 
     batcher: Batcher
-    guard: Clock
+    stall_clock: StallClock
     check: Callable[[], None]
     alone: bool
     live: bool = False
     waiting: deque[Pending] = field(default_factory=deque)
     inside: int = 0
-    """How many of its submissions the detector has."""
+    """How many of its submissions a call of the detector has."""
     changed: threading.Condition = field(init=False)
-    """With the batcher's lock: so nobody is woken by what is another's."""
-    _blocks: list[object] = field(default_factory=list)
-    """Those inside of `clock`, the oldest first."""
-    _running: AbstractContextManager[None] | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Shares the batcher's lock; wakes this scenario only."""
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition(self.batcher.lock)
@@ -326,25 +316,25 @@ class Seat:
 
     @property
     def batch_size(self) -> int:
-        """How many frames the detector likes to get at once."""
+        """The number of frames that one call of the detector handles best."""
         return self.batcher.detector.batch_size
 
     @property
     def depth(self) -> int:
-        """How many submissions it may have at the detector: of a file, one is ahead."""
+        """How many submissions it may have at the detector: for a file, one is read ahead."""
         return 1 if self.live else 2
 
     @property
     def patience(self) -> float:
-        """How many seconds its frames wait for others."""
+        """Longest time, in seconds, that its frames wait for a full batch."""
         return LIVE_WAIT_S if self.live else FILE_WAIT_S
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) to which frames of a `height` x `width` source may be scaled beforehand."""
+        """Return the (H, W) to which the decoder may scale frames; see Detector.decode_size."""
         return self.batcher.detector.decode_size(height, width)
 
     def submit(self, pixels: NDArray[np.uint8], width: int, height: int) -> Pending:
-        """Hand frames over; see Detector.detect. Waits while too many wait already."""
+        """Submit frames; see Detector.detect. Waits while MAX_WAITING submissions wait already."""
         pending = Pending(self, pixels, width, height, self.batcher._now())
         self.batcher.submit(pending)
         return pending
@@ -352,7 +342,8 @@ class Seat:
     def take(self, pending: Pending) -> list[list[Detection]]:
         """Wait for a result; see Pending.result."""
         self.batcher.await_settled(pending)
-        # its traceback will lead to `pending`, which must not lead back: frames would stay for long
+        # The traceback of the error will refer to `pending`. If `pending` referred back to the
+        # error, its frames would stay in memory until the next garbage collection.
         error, pending.error = pending.error, None
         if error is not None:
             try:
@@ -363,61 +354,13 @@ class Seat:
         return pending.found
 
     def close(self) -> None:
-        """Give the seat up; it may be called again. What waits is dropped."""
+        """Leave the detector, dropping frames that wait. May be called again."""
         self.batcher.leave(self)
 
-    @contextmanager
-    def clock(self) -> Iterator[None]:
-        """Run the stall clock while the block lasts, in whichever lane; two blocks may overlap.
-
-        The clock is the older block's, and goes on when the younger one ends; when the older one
-        ends first, it starts anew for the other.
-        """
-        block = object()
-        with self._lock:
-            self._blocks.append(block)
-            if self._running is None:
-                self._start()
-        try:
-            yield
-        finally:
-            with self._lock:
-                oldest = self._blocks[0] is block
-                self._blocks.remove(block)
-                if oldest:
-                    running, self._running = self._running, None
-                    assert running is not None
-                    running.__exit__(None, None, None)
-                    if self._blocks:
-                        self._start()
-
-    def _start(self) -> None:
-        self._running = self.guard(Call.DETECTOR)
-        self._running.__enter__()
-
-
-def _let_go(error: BaseException) -> None:
-    """Free what the calls that an error came through hold: a batch that a GPU had no room for."""
-    each: BaseException | None = error
-    seen: list[BaseException] = []
-    while each is not None and each not in seen:  # causes may run in a circle
-        traceback.clear_frames(each.__traceback__)
-        seen.append(each)
-        each = each.__cause__ or each.__context__
+    def clock(self) -> AbstractContextManager[None]:
+        """Run the stall clock while the block lasts; blocks in two lanes may overlap."""
+        return self.stall_clock.run()
 
 
 def _frames(batch: Sequence[Pending]) -> int:
     return sum(len(one.pixels) for one in batch)
-
-
-def _scaled(found: Detection, size: tuple[int, int], source: tuple[int, int]) -> Detection:
-    """A detection in pixels of `size` (W, H) → in pixels of the source, cut at its edge."""
-    fx, fy = source[0] / size[0], source[1] / size[1]
-    x1, y1, x2, y2 = found.box
-    box = (
-        min(x1 * fx, source[0]),
-        min(y1 * fy, source[1]),
-        min(x2 * fx, source[0]),
-        min(y2 * fy, source[1]),
-    )
-    return Detection(box, found.label, found.score, found.track_id)

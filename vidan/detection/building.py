@@ -1,18 +1,14 @@
-"""TODO: say what this module is for."""
+"""Builds the detector that a model's name stands for. Light to import: building loads torch."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vidan.detection import catalogue
-from vidan.errors import DeviceLost, InputRejected, MissingExtra, RejectedTask
-
-if TYPE_CHECKING:
-    pass
 from vidan.detection.detector import Detector
+from vidan.errors import DeviceLost, InputRejected, MissingExtra, RejectedTask
 
 
 def build_detector(
@@ -27,10 +23,11 @@ def build_detector(
 ) -> Detector:
     """Load `model`: nanodet-g, torchvision/<name> or module:factory.
 
-    Detections keep to `labels` (None: all) and have at least `min_score`. `size` is the input's
-    (H, W), None for the model's own. `device` is cpu, cuda or cuda:N. `threads` is set for the
-    whole process. Raises RejectedTask for what no retry can mend, InputRejected for what is no
-    device, DeviceLost for one that is not there, VidanError if weights can't be downloaded.
+    Detections have one of `labels` (None: any) and at least `min_score`. `size` is the (H, W) of
+    the network's input, None for the model's own. `device` is cpu, cuda or cuda:N. `threads` is
+    set for the whole process. Raises RejectedTask for what no retry can fix, InputRejected if
+    `device` is no name of a device, DeviceLost if the device is missing, VidanError if weights
+    can't be downloaded.
     """
     try:
         catalogue.check_model(model, weights=weights, labels=labels, size=size, min_score=min_score)
@@ -45,7 +42,7 @@ def build_detector(
 
 
 def device_lost(error: BaseException, device: str) -> DeviceLost | None:
-    """What an error on a device says of it; None if the device is still of use to this process."""
+    """Return a DeviceLost if this process can't use the device after `error`, else None."""
     if isinstance(error, DeviceLost):
         return error
     if device == "cpu" or "torch" not in sys.modules:

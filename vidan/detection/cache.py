@@ -1,4 +1,4 @@
-"""The detectors of a worker: each model once in memory, whatever the number of its slots."""
+"""The detectors of a worker: each model is in memory once, whatever the number of slots."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from vidan.detection.batcher import Batcher, Clock, Seat
+from vidan.detection.batcher import Batcher, Seat
 from vidan.detection.building import build_detector, device_lost
+from vidan.detection.stall_clock import Clock
 from vidan.errors import DeviceLost, RejectedTask, VidanError
 
 _Stamp = tuple[int, int, int]
 
 
 class DetectorCache:
-    """Builds detectors when they are first asked for, and keeps the `keep` used last.
+    """Builds each detector when it is first asked for, and keeps the `keep` used most recently.
 
-    One whose file of weights has been replaced since is built anew, and takes the other's place;
-    what is wrong with the file then may be that it is just being written, so a retry may mend it.
-    One that goes is in memory until the last scenario that uses it has ended. `on_lost` is called
-    when the GPU is of no more use to this process, in the thread that has found it out.
+    A detector whose weights file has been replaced is built again. If the new file is damaged, it
+    may still be being written, so the error allows a retry. A detector that is dropped from the
+    cache stays in memory until the last scenario that uses it has ended. `on_lost` is called when
+    this process can't use the GPU any more, in the thread that has noticed it.
     """
 
     def __init__(
@@ -35,9 +36,9 @@ class DetectorCache:
         self._device = device
         self._threads = threads
         self._keep = keep
-        # the one not used for longest first
+        # the least recently used one first
         self._batchers: dict[str, tuple[Batcher, _Stamp | None]] = {}
-        # who loads one keeps nobody from the others
+        # one lock for each detector: loading one does not block the use of the others
         self._loading: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
         self._on_lost = on_lost
@@ -58,7 +59,9 @@ class DetectorCache:
         with self._lock:
             loading = self._loading.setdefault(key, threading.Lock())
         with loading:
-            stamp = _stamp(options.get("weights"))  # before it is read: it may be replaced then
+            stamp = _stamp(
+                options.get("weights")
+            )  # before reading: the file may be replaced meanwhile
             batcher = self._known(key, stamp) or self._built(key, stamp, options)
         return batcher.seat(clock, check, alone=alone)
 
@@ -69,7 +72,7 @@ class DetectorCache:
                 self._make_room()
             if known is None or known[1] != stamp:
                 return None
-            self._batchers[key] = self._batchers.pop(key)  # now used last
+            self._batchers[key] = self._batchers.pop(key)  # the most recently used one is last
             return known[0]
 
     def _built(self, key: str, stamp: _Stamp | None, options: dict[str, Any]) -> Batcher:
@@ -85,7 +88,7 @@ class DetectorCache:
         batcher = Batcher(built, lost=self._lost)
         with self._lock:
             self._batchers.pop(key, None)
-            self._make_room()  # others may have been loaded meanwhile
+            self._make_room()  # other threads may have added detectors meanwhile
             self._batchers[key] = batcher, stamp
         return batcher
 
@@ -101,11 +104,11 @@ class DetectorCache:
 
 
 def _stamp(weights: str | None) -> _Stamp | None:
-    """Return what tells a file from the one that it replaces; None if there is none to look at."""
+    """Return values that change when a file is replaced; None if there is no file to read."""
     if not weights:
         return None
     try:
         found = Path(weights).stat()
-    except (OSError, ValueError):  # to build the detector says what is wrong with it
+    except (OSError, ValueError):  # building the detector raises an error that explains it
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,6 +1,6 @@
 """Which detection models there are, their labels, and what the task `detect` accepts.
 
-Standard library only and quick to import: commands and services ask here, without torch.
+Quick to import, without torch: commands and services use it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ DEFAULT_MODEL = "nanodet-g"
 DEFAULT_MIN_SCORE = 0.35
 NANODET_WEIGHTS = _PACKAGE / "weights" / "nanodet_g_coco.safetensors"
 NANODET_SHA256 = "cfcfde5c3355ba0e39ed7022c31b1ff4dc38a48c53e1eaee0eb6508866251091"
-MIN_SIDE, MAX_SIDE = 32, 4096  # pixels, of a model's input
-NANODET_MULTIPLE = 32  # the coarsest stride: height and width of its input are multiples of it
+MIN_SIDE, MAX_SIDE = 32, 4096
+"""Smallest and largest height and width, in pixels, of a model's input."""
+NANODET_MULTIPLE = 32
+"""The network's coarsest stride, in pixels: height and width of its input are multiples of it."""
 
 COCO_LABELS: tuple[str, ...] = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
@@ -41,16 +43,16 @@ COCO_LABELS: tuple[str, ...] = (
 
 _UNUSED_COCO_IDS = frozenset({0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
 COCO_IDS: tuple[int, ...] = tuple(i for i in range(91) if i not in _UNUSED_COCO_IDS)
-"""The category id (1…90) of each of COCO_LABELS, as torchvision's models and COCO files count."""
+"""The category id (1…90) of each of COCO_LABELS, as in torchvision's models and COCO files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A detection model that can be named in `model`.
+    """A detection model that the parameter `model` can name.
 
-    `labels` are the names its detections carry with the weights it comes with; `size` says what
-    its input is by default; `weights` is the file in this package, None if torchvision downloads
-    it at the first use.
+    `labels` are the names that its detections carry with its standard weights; `size` describes
+    its default input; `weights` is the file in this package, None if torchvision downloads the
+    weights at the first use.
     """
 
     name: str
@@ -107,13 +109,13 @@ DETECT_SCHEMA: Mapping[str, Any] = {
             "default": DEFAULT_MODEL,
             "description": "nanodet-g, torchvision/<name>, or module:factory",
         },
-        "weights": {**_NAME, "description": "a file of weights, as the worker sees it"},
+        "weights": {**_NAME, "description": "a weights file, at its path on the worker"},
         "min_score": {
             "type": "number",
             "minimum": 0,
             "maximum": 1,
             "default": DEFAULT_MIN_SCORE,
-            "description": "detections below it are left out",
+            "description": "drop detections that score below it",
         },
         "labels": {
             "type": "array",
@@ -128,7 +130,11 @@ DETECT_SCHEMA: Mapping[str, Any] = {
             "description": "the model's input, HEIGHTxWIDTH; by default it keeps the aspect",
         },
         "every": {"type": "integer", "minimum": 1, "description": "every Nth frame"},
-        "fps": {"type": "number", "exclusiveMinimum": 0, "description": "frames a second"},
+        "fps": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "description": "frames per second of video",
+        },
         "decoder": {"enum": list(DECODERS), "default": DECODERS[0]},
     },
 }
@@ -136,20 +142,20 @@ DETECT_SCHEMA: Mapping[str, Any] = {
 
 
 def models() -> tuple[Model, ...]:
-    """All models known by name, the default first. A user's own is named `module:factory`."""
+    """Return all built-in models, the default first. A user's own is named `module:factory`."""
     return _MODELS
 
 
 def find_model(name: str) -> Model:
-    """The model of that name; raises NotFoundError that names the closest ones."""
+    """Return the model of that name; raises NotFoundError that suggests similar names."""
     for model in _MODELS:
         if model.name == name:
             return model
     known = [model.name for model in _MODELS]
     raise NotFoundError(
         f"no such model: {name}",
-        hint=f"{did_you_mean(name, known)} `vidan models list` has them all;"
-        " a factory of your own is named module:factory",
+        hint=f"{did_you_mean(name, known)} `vidan models list` shows all;"
+        " name your own detector module:factory",
     )
 
 
@@ -159,12 +165,12 @@ def is_factory(name: str) -> bool:
 
 
 def sample_video() -> Path:
-    """The video that the package contains: pedestrians, 768x576, 200 frames, 10 a second."""
+    """Return the video in this package: pedestrians, 768x576, 200 frames, 10 per second."""
     return _PACKAGE / "samples" / "pedestrians.mp4"
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`"416x544"` → (416, 544), height and width in pixels; raises InputRejected."""
+    """Parse `"416x544"` into (416, 544), height and width in pixels; raises InputRejected."""
     match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text, re.ASCII)
     if match is None:
         raise InputRejected(
@@ -181,10 +187,10 @@ def check_model(
     size: tuple[int, int] | None = None,
     min_score: float | None = None,
 ) -> None:
-    """Refuse what can't work; raises InputRejected that names what exists.
+    """Raise InputRejected for options that can't work; its hint names those that exist.
 
-    `size` is (H, W) in pixels. Weights are looked at as far as that goes without torch. Of a
-    `module:factory` only the name's shape is checked: the module may exist on workers alone.
+    `size` is (H, W) in pixels. Weights files are checked as far as that is possible without torch.
+    Of `module:factory` only the form of the name is checked: the module may exist on workers only.
     """
     if min_score is not None and not 0 <= min_score <= 1:
         raise InputRejected(f"min_score is {min_score}", hint="it is a number from 0 to 1")
@@ -192,8 +198,13 @@ def check_model(
         raise InputRejected(f"not a size: {size}", hint="height and width in pixels, at least 1")
     if weights is not None:
         _check_file(Path(weights))
-    if is_factory(model):
-        return
+    if not is_factory(model):
+        _check_built_in(model, weights, labels, size)
+
+
+def _check_built_in(
+    model: str, weights: str | None, labels: Sequence[str] | None, size: tuple[int, int] | None
+) -> None:
     try:
         known = find_model(model)
     except NotFoundError as error:
@@ -207,7 +218,7 @@ def check_model(
         _check_nanodet(weights, size)
     elif weights is not None:
         _check_torchvision_weights(Path(weights))
-    # other weights may have other classes, which then are called class_1, class_2, …
+    # a user's weights may have other classes, which are then called class_1, class_2, …
     unnamed = known.name != DEFAULT_MODEL and weights is not None
     check_labels(labels or (), known.labels, unnamed=unnamed)
 
@@ -215,7 +226,7 @@ def check_model(
 def check_labels(labels: Iterable[str], known: Sequence[str], *, unnamed: bool = False) -> None:
     """Raise InputRejected for the first of `labels` that is not in `known`.
 
-    With `unnamed`, class_1, class_2, … pass too.
+    With `unnamed`, class_1, class_2, … are accepted, too.
     """
     for label in labels:
         if label not in known and not (unnamed and re.fullmatch(r"class_[1-9]\d*", label)):
@@ -254,12 +265,12 @@ def _check_nanodet(weights: str | None, size: tuple[int, int] | None) -> None:
     if _tensor_shapes(Path(weights)) != _tensor_shapes(NANODET_WEIGHTS):
         raise InputRejected(
             f"the weights do not fit {DEFAULT_MODEL}: {weights}",
-            hint="they have the same tensors as the built-in ones: COCO's 80 classes",
+            hint="the tensors must be those of the built-in weights: COCO's 80 classes",
         )
 
 
 def _check_torchvision_weights(path: Path) -> None:
-    """The first bytes tell what torch.save wrote (a zip, earlier a pickle) from anything else."""
+    """Check the first bytes: torch.save writes a zip file, and in old versions a pickle."""
     if path.suffix == ".safetensors":
         _tensor_shapes(path)
         return
@@ -272,7 +283,7 @@ def _check_torchvision_weights(path: Path) -> None:
 
 
 def _tensor_shapes(path: Path) -> dict[str, list[int]]:
-    """Names and shapes in a safetensors file: 8 bytes of length, then a JSON header."""
+    """Return names and shapes from a safetensors file: 8 bytes of length, then a JSON header."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -287,9 +298,10 @@ def _tensor_shapes(path: Path) -> dict[str, list[int]]:
 
 
 def detect_params(params: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
-    """Return params of the built-in task, the weights' path absolute, and looked at if `check`.
+    """Return params of the built-in task with the path of the weights made absolute.
 
-    Raises InputRejected for a missing weight file or an unknown model; the service checks the rest.
+    With `check`, raises InputRejected for a missing weights file or an unknown model; the service
+    checks the rest.
     """
     found = dict(params)
     model, weights = found.get("model", DEFAULT_MODEL), found.get("weights")

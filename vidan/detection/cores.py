@@ -1,4 +1,4 @@
-"""How many cores this process may use: not all that the machine has, where a quota limits it."""
+"""How many cores this process may use: fewer than the machine has where a quota limits it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def usable(most: int) -> int:
-    """At most `most`, the cores that the process is bound to, and its cgroups' quota rounded up.
+    """Return the least of `most`, the cores that the process is bound to, and its quota rounded up.
 
-    A quota is what `docker run --cpus 2` sets: it leaves all cores to be seen.
+    `docker run --cpus 2` sets a quota of cgroups: the process still sees all cores.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else most
     allowed = quota()
@@ -22,10 +22,10 @@ def usable(most: int) -> int:
 
 
 def quota(mount: Path = _MOUNT, membership: Path = _MEMBERSHIP) -> float | None:
-    """The least that a cgroup of this process, or one above it, allows; in cores, None: no limit.
+    """Return the lowest quota, in cores, of this process's cgroups and those above them, or None.
 
-    Both versions of cgroups; in a container `mount` is the container's own cgroup, whatever
-    `membership` calls it. https://docs.kernel.org/admin-guide/cgroup-v2.html,
+    Reads both versions of cgroups. In a container `mount` is the container's own cgroup, whatever
+    path `membership` gives. https://docs.kernel.org/admin-guide/cgroup-v2.html,
     https://docs.kernel.org/scheduler/sched-bwc.html
     """
     found: list[float] = []

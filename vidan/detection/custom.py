@@ -1,4 +1,4 @@
-"""A detector of the user's own, named `module:factory`. No torch, unless theirs loads it."""
+"""A user's own detector, named `module:factory`. Loads torch only if the user's module does."""
 
 from __future__ import annotations
 
@@ -14,25 +14,23 @@ from numpy.typing import NDArray
 
 from vidan.detection import catalogue
 from vidan.detection.arrays import check_pixels
+from vidan.detection.detector import Detector
 from vidan.domain.detection import Detection
 from vidan.errors import InputRejected, RejectedTask, VidanError
 
 
-class FactoryDetector:
-    """What the user's factory gave, held to what a Detector promises.
+class FactoryDetector(Detector):
+    """The object that the user's factory returned, made to keep the promises of a Detector.
 
     The factory is called with those of the keywords device, min_score, labels, size and weights
-    that its signature accepts, the last three only if they were asked for. It gives an object
+    that its signature accepts, the last three only if the scenario sets them. It returns an object
     with `labels` and `detect(pixels, width, height)`; `batch_size` and `decode_size` are optional.
-    `detect` is called by one thread at a time, not always the one that called the factory;
-    `decode_size` by any, also while another one is inside `detect` or `decode_size`. What it leaves
-    to us is done here: `min_score` and `labels` are applied to what it finds, and boxes are cut at
-    the frame's edge. Raises RejectedTask if it breaks the promise.
+    One thread at a time calls `detect`, not always the thread that called the factory; any thread
+    calls `decode_size`, also while another thread is in `detect` or `decode_size`. This class
+    applies `min_score` and `labels` to the detections, and cuts boxes at the edge of the frame.
+    Raises RejectedTask if the object breaks a promise. Sources of different sizes share no call:
+    the user's `detect` may use the size of the source.
     """
-
-    lanes = 1
-    spread = False
-    mixes = False  # it may go by the size that a box has in its source
 
     def __init__(
         self,
@@ -60,11 +58,8 @@ class FactoryDetector:
         self._kept = frozenset(self.labels)
         self._min_score = min_score
 
-    def share(self, lane: int, lanes: int) -> None:
-        """There is only one lane."""
-
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) as the user's object says, else the source's own size."""
+        """Return the (H, W) that the user's object asks for, by default the source's own size."""
         own = getattr(self._detector, "decode_size", None)
         if own is None:
             return height, width
@@ -77,7 +72,7 @@ class FactoryDetector:
         return rows, columns
 
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
-        """Detections of each frame, the best first; see Detector."""
+        """Return the detections of each frame, the best first; see Detector."""
         check_pixels(pixels)
         if len(pixels) == 0:
             return []
@@ -86,7 +81,7 @@ class FactoryDetector:
             got = len(results) if isinstance(results, Sequence) else type(results).__name__
             raise RejectedTask(
                 f"{self._model} gave {got} for {len(pixels)} frames",
-                hint="detect returns one list of Detection a frame",
+                hint="detect returns one list of Detection per frame",
             )
         return [self._keep(detections, width, height) for detections in results]
 
@@ -109,7 +104,7 @@ class FactoryDetector:
 
 
 def _inside(detection: Detection, width: int, height: int) -> Detection:
-    """The same with its box cut at the frame's edge, and plain floats."""
+    """Return the detection with its box cut at the edge of the frame, and plain floats."""
     x1, y1, x2, y2 = (float(side) for side in detection.box)
     box = (
         min(max(x1, 0.0), width),
@@ -121,14 +116,14 @@ def _inside(detection: Detection, width: int, height: int) -> Detection:
 
 
 def _find(model: str) -> Callable[..., Any]:
-    """Import the module, the current directory's too, and take the factory from it."""
+    """Import the module, also from the current directory, and return its factory."""
     module_name, _, name = model.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         factory = getattr(importlib.import_module(module_name), name, None)
-    except Exception as error:  # whatever the user's module does when it is imported
+    except Exception as error:  # importing the user's module may raise anything
         raise RejectedTask(
             f"{module_name} can't be imported: {type(error).__name__}: {_line(error)}",
             hint="the worker looks in its current directory and in what is installed",
@@ -137,19 +132,20 @@ def _find(model: str) -> Callable[..., Any]:
         raise RejectedTask(
             f"{module_name} has no factory {name}", hint=f"def {name}(device, min_score): …"
         )
-    return factory  # type: ignore[no-any-return]  # callable() tells no more
+    return factory  # type: ignore[no-any-return]  # callable() narrows Any no further
 
 
 def _call(model: str, factory: Callable[..., Any], keywords: dict[str, Any]) -> Any:
     try:
         parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # built-in callables may hide theirs
+    except (TypeError, ValueError):  # built-in callables may have no signature
         accepted = keywords
     else:
         takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         accepted = {k: v for k, v in keywords.items() if takes_all or k in names}
-    # device, min_score and labels are no loss; the rest would be ignored in silence
+    # A factory may do without device, min_score and labels; size and weights would be ignored
+    # silently.
     for key in {"size", "weights"} & (keywords.keys() - accepted.keys()):
         raise RejectedTask(
             f"{model} takes no {key}", hint=f"leave {key} out, or let the factory accept it"

@@ -1,7 +1,4 @@
-"""What a detector is, and how one is built by its model's name.
-
-Importing this module is light; building a detector loads torch.
-"""
+"""What a detector is: the names that it may find, and a function from frames to detections."""
 
 from __future__ import annotations
 
@@ -9,42 +6,48 @@ from typing import TYPE_CHECKING, Protocol
 
 from vidan.domain.detection import Detection
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # workers without the extra `worker` import this module, too
     import numpy as np
     from numpy.typing import NDArray
 
 
 class Detector(Protocol):
-    """Finds objects in frames. The three implementations pass one contract suite."""
+    """Finds objects in frames. A subclass needs only `labels` and `detect`; the rest has defaults.
+
+    All implementations pass the same contract tests.
+    """
 
     labels: tuple[str, ...]
     """The names that its detections may carry."""
-    batch_size: int
-    """How many frames it likes to get at once."""
-    lanes: int
-    """How many threads may be in `detect` at once with a gain; 1: it takes one call at a time."""
-    spread: bool
-    """Whether two small calls side by side are better than a large one, as on a CPU's cores."""
-    mixes: bool
-    """Whether sources of different sizes may share a call, as one of the size of their frames:
-    what is found depends on the frames alone, and boxes scale."""
+    batch_size: int = 1
+    """The number of frames that one call of `detect` handles best."""
+    max_parallel: int = 1
+    """The largest number of threads in `detect` at the same time that still adds speed."""
+    prefers_small_calls: bool = False
+    """Whether two small calls in parallel are faster than one large call, as on a CPU's cores."""
+    accepts_mixed_sizes: bool = False
+    """Whether frames of sources that differ in size may share a call.
 
-    def share(self, lane: int, lanes: int) -> None:
-        """Prepare this thread for calls of `detect`, beside those of the other `lanes`."""
-        ...
+    True only if detections depend on the frames alone: then the call gets the frames' own size,
+    and the caller scales the boxes to each source.
+    """
+
+    def prepare_thread(self, lane: int, lanes: int) -> None:
+        """Prepare the calling thread, number `lane` of `lanes`, for calls of `detect`."""
+        del lane, lanes  # by default there is nothing to prepare
 
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
-        """The detections of each frame, the best first.
+        """Return the detections of each frame, the best first.
 
-        `pixels` is (N, H, W, 3) uint8 RGB; boxes come in pixels of a `width` x `height` source,
-        whatever H and W are. What is found in a frame does not depend on the others. Raises
-        RejectedTask if `pixels` is something else.
+        `pixels` is (N, H, W, 3) uint8 RGB; boxes are in pixels of a `width` x `height` source,
+        whatever H and W are. The detections of a frame do not depend on the other frames. Raises
+        RejectedTask if `pixels` has another shape or type.
         """
         ...
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) to which frames of a `height` x `width` source may be scaled beforehand.
+        """Return the (H, W) to which the decoder may scale frames of a `height` x `width` source.
 
-        Called by any thread, also while others are inside `detect`.
+        Any thread may call it, also while other threads are in `detect`.
         """
-        ...
+        return height, width

@@ -1,4 +1,4 @@
-"""NanoDet-g's network: layers and how they are joined. Loads torch."""
+"""The network of NanoDet-g: its layers and how they are connected. Loads torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Conv(nn.Module):
 
 
 class Res(nn.Module):
-    """Two convolutions, both kept: (N, i, h, w) → (N, 2·c, h, w)."""
+    """Two convolutions, both outputs concatenated: (N, i, h, w) → (N, 2·c, h, w)."""
 
     def __init__(self, i: int, c: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Res(nn.Module):
 
 
 class Csp(nn.Module):
-    """A cross-stage partial block of `n` Res: (N, i, h, w) → (N, 2·i, h/stride, w/stride)."""
+    """A cross-stage partial block with `n` Res: (N, i, h, w) → (N, 2·i, h/stride, w/stride)."""
 
     def __init__(self, i: int, n: int, stride: int) -> None:
         super().__init__()

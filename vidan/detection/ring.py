@@ -1,8 +1,8 @@
-"""Frames on their way to a device through a ring of buffers that are used again. Loads torch.
+"""Copies frames to a device through a ring of reused buffers. Loads torch.
 
-Pinning memory takes longer than copying a batch, so it is done once a buffer. The ring is the same
-on every device; what CUDA adds (pinned memory, a stream for copies, events) stands behind Copies.
-It was not run on a GPU: tests run the ring with copies on the CPU.
+Pinning memory takes longer than copying a batch, so each buffer is pinned once. The ring is the
+same on every device; what CUDA adds (pinned memory, a stream for copies, events) is in CudaCopies.
+It has not been run on a GPU: tests run the ring with copies on the CPU.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BUFFERS = 3
-"""One that is being filled, one on its way, one that has arrived."""
+"""How many buffers a ring has: one being filled, one being copied, one that has arrived."""
 
 
 class Copies(Protocol):
-    """How bytes get from the host to a device."""
+    """How bytes are copied from the host to a device."""
 
     def buffer(self, size: int) -> Tensor:
-        """A buffer of so many bytes, (size,) uint8, from which copies are quick."""
+        """Return a buffer on the host, (size,) uint8, from which copies are fast."""
         ...
 
     def send(self, host: Tensor) -> tuple[Tensor, Callable[[], None]]:
-        """Begin to copy. Returns the tensor on the device, in order for what this thread does next
-        there, and what waits until `host` may be overwritten.
+        """Begin to copy `host`.
+
+        Returns the tensor on the device, which this thread may use there at once, and a function
+        that waits until `host` may be overwritten.
         """
         ...
 
 
 class Ring:
-    """Sends batches of frames through a few buffers in turn; from any thread."""
+    """Sends batches of frames through a few buffers in turn. Any thread may send."""
 
     def __init__(self, copies: Copies, buffers: int = BUFFERS) -> None:
         self._copies = copies
@@ -45,9 +47,9 @@ class Ring:
             self._free.put(_Buffer())
 
     def send(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """(N, H, W, 3) uint8 → the same on the device. `pixels` may be changed afterwards.
+        """Copy (N, H, W, 3) uint8 frames to the device. `pixels` may be changed afterwards.
 
-        Waits for the oldest copy if all buffers are on their way.
+        Waits for the oldest copy if all buffers are in use.
         """
         buffer = self._free.get()
         try:
@@ -69,34 +71,34 @@ class _Buffer:
 
 
 class HostCopies:
-    """Copies from the host to itself: what a test runs the ring with."""
+    """Copies from the host to itself, for tests of the ring."""
 
     def buffer(self, size: int) -> Tensor:
-        """Plain memory."""
+        """Return ordinary memory."""
         return torch.empty(size, dtype=torch.uint8)
 
     def send(self, host: Tensor) -> tuple[Tensor, Callable[[], None]]:
-        """It has arrived when this returns."""
+        """Copy at once."""
         return host.clone(), lambda: None
 
 
 class CudaCopies:
-    """Copies to a GPU on a stream of their own: beside the kernels of the batch before."""
+    """Copies to a GPU on a stream of its own, in parallel with the kernels of the batch before."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def buffer(self, size: int) -> Tensor:
-        """Pinned memory."""
+        """Return pinned memory."""
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
 
     def send(self, host: Tensor) -> tuple[Tensor, Callable[[], None]]:
-        """The thread's current stream waits for the copy, the thread does not."""
+        """Begin to copy: the thread's current stream waits for the copy, the thread does not."""
         current = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._stream):
             sent = host.to(self._device, non_blocking=True)
             copied = self._stream.record_event()
         current.wait_event(copied)
-        sent.record_stream(current)  # else its memory could be given away while kernels read it
+        sent.record_stream(current)  # else torch could reuse its memory while kernels read it
         return sent, copied.synchronize

@@ -1,6 +1,6 @@
-"""torchvision's detection models, with its COCO weights or with a file of one's own.
+"""torchvision's detection models, with its COCO weights or with a user's file.
 
-On a GPU the backbone runs in bfloat16; that was not run on a GPU.
+On a GPU the backbone runs in bfloat16; that has not been run on a GPU.
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from torch import Tensor, nn
 
 from vidan.detection import catalogue
 from vidan.detection.arrays import check_pixels
+from vidan.detection.detector import Detector
 from vidan.detection.device import Place, works
 from vidan.domain.detection import Detection
 from vidan.errors import InputRejected, RejectedTask, VidanError
 
-_COCO_CLASSES = 91  # category ids from 0, which is the background, to 90
+_COCO_CLASSES = 91  # category ids from 0 (the background) to 90
 _CLASSIFIER = re.compile(
     r"(box_predictor\.cls_score|classification_head\.(cls_logits|module_list\.0(\.1)?))\.bias$"
 )
-_SAVE_HINT = "a state dict of that very model, as torch.save(model.state_dict(), FILE) writes it"
+_SAVE_HINT = "a state dict of the same model, as torch.save(model.state_dict(), FILE) writes it"
 
 
-class TorchvisionDetector:
-    """One of torchvision's detection models: a Detector.
+class TorchvisionDetector(Detector):
+    """A Detector: one of torchvision's detection models.
 
-    With `weights` a state dict written by torch.save (or a safetensors file), without it
-    torchvision's own for COCO, downloaded at the first use. 91 classes are COCO's; others are
-    called class_1, class_2, … (a `module:factory` can give them names).
+    `weights` is a state dict written by torch.save, or a safetensors file; None stands for
+    torchvision's own weights for COCO, downloaded at the first use. If the weights have 91 classes,
+    these are COCO's; otherwise they are called class_1, class_2, … (a `module:factory` can give
+    them names).
     """
 
-    mixes = True
+    accepts_mixed_sizes = True
 
     def __init__(
         self,
@@ -64,28 +66,30 @@ class TorchvisionDetector:
         self.batch_size = 4 if device.type == "cpu" else 8
         self._min_score = min_score
         self._place = place
-        self.lanes, self.spread = place.lanes, place.spread
-        # their own thresholds (0.001 to 0.2) would hide what a lower min_score asks for
+        self.max_parallel = place.max_parallel
+        self.prefers_small_calls = place.prefers_small_calls
+        # the models' own thresholds (0.001 to 0.2) would hide detections with a lower score
         heads = getattr(network, "roi_heads", network)
         heads.score_thresh = min_score
         self._limit = heads.detections_per_img
-        if labels is not None:  # other labels must not use the limit up
+        if labels is not None:  # detections with other labels must not use up the limit
             heads.detections_per_img *= 10
         if size is not None:
             network.transform.fixed_size = (size[1], size[0])
         self._transform = network.transform
         network.backbone = _Autocast(network.backbone, place)
-        # on one core, in batches of four: ssdlite320 29 ms a frame, 52 in planes, 42 one by one
+        # ssdlite320 on one core: 29 ms per frame in batches of four, 42 ms one by one; 52 ms with
+        # separate planes
         self._network = place.put(network)
         if size is not None:
             self._try(model, size)
 
-    def share(self, lane: int, lanes: int) -> None:
+    def prepare_thread(self, lane: int, lanes: int) -> None:
         """Take this lane's share of the device; see Place."""
-        self._place.share(lane, lanes)
+        self._place.prepare_thread(lane, lanes)
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        """(H, W) to which the network itself would scale such a frame, if that is smaller."""
+        """Return the (H, W) to which the network would scale such a frame, if that is smaller."""
         if self._transform.fixed_size is not None:
             return self._transform.fixed_size[1], self._transform.fixed_size[0]
         scale = min(
@@ -97,7 +101,7 @@ class TorchvisionDetector:
 
     @torch.inference_mode()
     def detect(self, pixels: NDArray[np.uint8], width: int, height: int) -> list[list[Detection]]:
-        """Detections of each frame, at most the network's limit (100 to 300), the best first."""
+        """Return the detections of each frame, the best first, up to the network's own limit."""
         check_pixels(pixels)
         if len(pixels) == 0:
             return []
@@ -110,10 +114,10 @@ class TorchvisionDetector:
         return [self._detections(rows, scale, limit) for rows in np.split(found, ends[:-1])]
 
     def _try(self, model: str, size: tuple[int, int]) -> None:
-        """A blank frame tells whether the network takes that size: SSD takes no small one."""
+        """Raise RejectedTask if the network fails for a blank frame: SSD does for small ones."""
         try:
             self.detect(np.zeros((1, *size, 3), dtype=np.uint8), size[1], size[0])
-        except torch.OutOfMemoryError:  # of a GPU that has little room just now
+        except torch.OutOfMemoryError:  # a GPU that has little free memory now
             raise
         except RuntimeError as error:
             if not works(self._place.device):
@@ -126,7 +130,7 @@ class TorchvisionDetector:
     def _detections(
         self, found: NDArray[np.float64], scale: NDArray[np.float64], limit: NDArray[np.float64]
     ) -> list[Detection]:
-        """One frame's rows of `_rows` → its detections in source pixels."""
+        """Turn one frame's rows of `_rows` into detections in pixels of the source."""
         boxes = np.clip(found[:, :4] * scale, 0, limit).tolist()
         kept = [
             Detection(box=(x1, y1, x2, y2), label=name, score=score)
@@ -139,9 +143,9 @@ class TorchvisionDetector:
 
 
 class _Autocast(nn.Module):
-    """A backbone that computes in half the bits on a GPU and hands on float32.
+    """A backbone that computes in 16 bits on a GPU and returns float32.
 
-    The rest stays in float32, since bfloat16 can't hold a coordinate of 800 to the pixel.
+    The rest of the network stays in float32: bfloat16 is too coarse for a coordinate of 800 pixels.
     """
 
     def __init__(self, backbone: nn.Module, place: Place) -> None:
@@ -158,28 +162,28 @@ class _Autocast(nn.Module):
 
 
 def _rows(result: Mapping[str, Tensor]) -> Tensor:
-    """A frame's boxes (K, 4) in pixels as given, labels (K,), scores (K,) → (K, 6)."""
+    """Join a frame's boxes (K, 4) in pixels of the input, labels (K,) and scores (K,) to (K, 6)."""
     boxes = result["boxes"]
     columns = [result[key][:, None].to(boxes.dtype) for key in ("labels", "scores")]
     return torch.cat((boxes, *columns), dim=1)
 
 
 def _network(name: str, weights: str | None) -> tuple[Any, int]:
-    """The model with its weights, on the CPU, and its number of classes, background included."""
+    """Return the model with its weights, on the CPU, and the number of classes with background."""
     from torchvision.models import get_model
 
     if weights is None:
         try:
             return get_model(name, weights="DEFAULT", progress=False), _COCO_CLASSES
-        except (OSError, RuntimeError) as error:  # no network, or not the checksum expected
+        except (OSError, RuntimeError) as error:  # no network, or a wrong checksum
             reason = str(error).partition("\n")[0]
             raise VidanError(
                 f"torchvision could not download the weights of {name}: {reason}",
-                hint="give a file that you have with weights=FILE",
+                hint="name a file that you have: weights=FILE",
             ) from error
     state = _state_dict(Path(weights))
     unfit = RejectedTask(f"the weights do not fit torchvision/{name}: {weights}", hint=_SAVE_HINT)
-    with torch.device("meta"):  # no memory: only the shapes count
+    with torch.device("meta"):  # without memory: only the shapes are needed
         standard = get_model(name, weights=None, weights_backbone=None, num_classes=_COCO_CLASSES)
     per_class = _outputs(standard.state_dict()) // _COCO_CLASSES
     if _outputs(state) % per_class or _outputs(state) < 2 * per_class:
@@ -190,13 +194,13 @@ def _network(name: str, weights: str | None) -> tuple[Any, int]:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:  # a shape differs
         raise unfit from error
-    # a counter that only training uses; torchvision's own files lack it
+    # num_batches_tracked is used by training only; torchvision's own files lack it
     if any(not key.endswith("num_batches_tracked") for key in [*missing, *unexpected]):
         raise unfit
     return network, classes
 
 
-# what unpickling a damaged file has been seen to raise
+# errors that unpickling damaged files was seen to raise
 _UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, AssertionError, TypeError),
     *(AttributeError, struct.error, pickle.UnpicklingError),
@@ -222,7 +226,7 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
 
 
 def _outputs(state: Mapping[str, Tensor]) -> int:
-    """How many numbers the classifier gives a place: classes × anchors; 0 if there is none."""
+    """Return the classifier's outputs per place, classes × anchors; 0 if there is no classifier."""
     for key, tensor in state.items():
         if _CLASSIFIER.search(key):
             return int(tensor.shape[0])
@@ -230,7 +234,7 @@ def _outputs(state: Mapping[str, Tensor]) -> int:
 
 
 def _class_names(classes: int) -> dict[int, str]:
-    """Class index → label. Index 0 is the background, and some of COCO's are not in use."""
+    """Map class index to label. Index 0 is the background; some of COCO's indices are unused."""
     if classes == _COCO_CLASSES:
         return dict(zip(catalogue.COCO_IDS, catalogue.COCO_LABELS, strict=True))
     return {i: f"class_{i}" for i in range(1, classes)}

@@ -1,0 +1,1 @@
+"""Predictions written as files: one module per format."""

@@ -1,6 +1,6 @@
-"""Detections drawn on their frames: an annotated video, or one picture.
+"""Draws detections on their frames: an annotated video, or one picture.
 
-Importing this module loads PyAV and Pillow: import it where something is drawn, not before.
+Importing this module loads PyAV and Pillow: import it only where something is drawn.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ if TYPE_CHECKING:
 
 _MILLISECONDS = Fraction(1, 1000)
 _BATCH = 8
+"""Frames read from the source at once."""
 Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]
 
 
 class AnnotatedVideo:
-    """An MP4 with boxes drawn on its frames, H.264 where PyAV has libx264, else MPEG-4.
+    """An MP4 with boxes drawn on its frames: H.264 if PyAV has libx264, else MPEG-4.
 
-    `width` and `height` are the source's, in whose pixels the boxes are; the frames written may
-    be smaller. Frames keep their times, at equal distances or not. What is written stands under
-    a temporary name beside `path` until the `with` ends well: an interrupted one leaves nothing.
+    `width` and `height` are those of the source, in whose pixels the boxes are; the written frames
+    may be smaller. Frames keep their times, evenly spaced or not. The video has a temporary name
+    beside `path` until the `with` block ends without an error; an interrupted one is removed.
     Raises VidanError if the file can't be written.
     """
 
@@ -64,7 +65,7 @@ class AnnotatedVideo:
     def write(
         self, pixels: NDArray[np.uint8], time_ms: int, detections: Sequence[Detection]
     ) -> None:
-        """Add a frame: `pixels` (H, W, 3) RGB, shown at `time_ms` (later than the one before)."""
+        """Add a frame: `pixels` (H, W, 3) RGB, displayed at `time_ms`, after the previous frame."""
         picture = draw(pixels, detections, *self._size)
         frame = av.VideoFrame.from_ndarray(_even(np.asarray(picture)), format="rgb24")
         self._time = max(time_ms, self._time + 1)
@@ -95,7 +96,7 @@ class AnnotatedVideo:
             self._part.unlink(missing_ok=True)
 
     def _open_stream(self, width: int, height: int) -> av.video.stream.VideoStream:
-        assert self._container is not None, "use it in a with statement"
+        assert self._container is not None, "use AnnotatedVideo in a with statement"
         if "libx264" in av.codecs_available:
             stream = self._container.add_stream("libx264", options={"preset": "veryfast"})
         else:
@@ -126,10 +127,10 @@ def render(
 ) -> int:
     """Write the frames of `source` with their detections to `path`, an MP4.
 
-    `predictions` gives (frame number, detections) in rising order. A frame without a prediction
-    is written plain, or with `only_predicted` left out. `on_progress` is called with the number
-    of frames written so far. Returns that number at the end. Raises VidanError if the file can't
-    be written or would be empty.
+    `predictions` yields (frame number, detections) in ascending order. A frame without a prediction
+    is written without boxes, or left out with `only_predicted`. `on_progress` is called with the
+    number of frames written so far. Returns the number of frames written. Raises VidanError if the
+    file can't be written or would be empty.
     """
     wanted = _Sorted(predictions)
     with AnnotatedVideo(path, source.width, source.height) as video:
@@ -150,7 +151,7 @@ def render(
 
 
 class _Sorted:
-    """Looks up rising keys in rising pairs, holding one pair at a time."""
+    """Looks up ascending keys in ascending pairs, holding one pair at a time."""
 
     def __init__(self, pairs: Iterable[tuple[int, list[Detection]]]) -> None:
         self._pairs: Iterator[tuple[int, list[Detection]]] = iter(pairs)
@@ -172,8 +173,8 @@ def snapshot(
 ) -> None:
     """Save one frame, (H, W, 3) RGB, with its detections as a PNG.
 
-    `width` and `height` are the source's if the frame was scaled. Raises VidanError if the file
-    can't be written.
+    `width` and `height` are those of the source if the frame was scaled. Raises VidanError if the
+    file can't be written.
     """
     picture = draw(pixels, detections, width or pixels.shape[1], height or pixels.shape[0])
     try:
@@ -185,7 +186,7 @@ def snapshot(
 def draw(
     pixels: NDArray[np.uint8], detections: Sequence[Detection], width: int, height: int
 ) -> Image.Image:
-    """A copy of the frame with a box and "label score" for each detection, the best on top.
+    """Return a copy of the frame with a box and a text for each detection, the best on top.
 
     `pixels` is (H, W, 3) RGB, boxes are in pixels of a `width` x `height` source.
     """
@@ -208,7 +209,7 @@ def draw(
 
 
 def color(label: str) -> Color:
-    """A label's own colour, the same in every run: RGB."""
+    """Return the RGB colour of a label, the same in every run."""
     hue = zlib.crc32(label.encode()) * 0.618033988749895 % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
@@ -222,7 +223,7 @@ def _write_label(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     taken: list[Box],
 ) -> None:
-    """Text on its label's colour: above the box, below it or in it, where no other text is."""
+    """Write a text on its label's colour above, below or in the box, where no other text is."""
     text = f"{detection.label} {detection.score:.2f}"
     if detection.track_id is not None:
         text += f" #{detection.track_id}"
@@ -234,7 +235,7 @@ def _write_label(
     inside = [place for place in places if place[1] >= 0 and place[3] <= size[1]]
     free = [place for place in inside if not any(_overlap(place, other) for other in taken)]
     if not free and taken:
-        return  # it would hide a better one's text
+        return  # it would hide the text of a better detection
     place = (free or [(x, 0.0, x + w, float(h))])[0]
     taken.append(place)
     red, green, blue = background = color(detection.label)
@@ -249,13 +250,13 @@ def _overlap(one: Box, other: Box) -> bool:
 
 
 def _ordered(box: Box) -> Box:
-    """Pillow refuses a box whose corners are swapped, which rounding can do to a tiny one."""
+    """Order the corners of a box: rounding can swap those of a tiny one, which Pillow refuses."""
     x1, y1, x2, y2 = box
     return x1, y1, max(x1, x2), max(y1, y2)
 
 
 def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """yuv420p has even sides: the last row or column is doubled where one is missing."""
+    """Make both sides even, as yuv420p requires, by repeating the last row or column."""
     height, width = pixels.shape[:2]
     if height % 2 == 0 and width % 2 == 0:
         return pixels
@@ -264,4 +265,6 @@ def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _unwritable(path: Path, error: Exception) -> VidanError:
     reason = getattr(error, "strerror", None) or str(error)
-    return VidanError(f"can't write {path}: {reason}", hint="is there such a folder, and room?")
+    return VidanError(
+        f"can't write {path}: {reason}", hint="does the folder exist, and has the disk room?"
+    )

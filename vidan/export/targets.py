@@ -1,4 +1,4 @@
-"""The files that commands write: never one that is no file, never the video that was read."""
+"""The files that an export writes: only ordinary files, and never the video that was read."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import IO
 
 from vidan.errors import InputRejected
+from vidan.video.container import local_path
+from vidan.video.opening import is_local
 
 
 def spare(file: str | Path, source: str | None) -> None:
-    """See that a file to be written is not the source that was read. Raises InputRejected."""
-    from vidan.video.container import local_path
-    from vidan.video.opening import is_local
-
+    """Raise InputRejected if the file to be written is the source that was read."""
     if source is None or not is_local(source):
         return
     with suppress(OSError):
@@ -26,23 +25,25 @@ def spare(file: str | Path, source: str | None) -> None:
 
 
 def video(file: str) -> Path:
-    """Return where a video is to be written, behind a symlink, too. Raises InputRejected."""
+    """Return the path of a video to be written, symlinks resolved. Raises InputRejected."""
     path = Path(file)
     if path.suffix.lower() not in (".mp4", ".m4v"):
-        raise InputRejected(f"{file} is no name of an MP4", hint=f"such as {path.stem}.mp4")
+        raise InputRejected(
+            f"the output must end in .mp4, not {file}", hint=f"such as {path.stem}.mp4"
+        )
     if not path.absolute().parent.is_dir():
-        raise InputRejected(f"no such folder: {path.parent}", hint="make it first")
+        raise InputRejected(f"no such folder: {path.parent}", hint="create it first")
     if path.exists() and not path.is_file():
-        raise InputRejected(f"can't write a video to {file}: it is no file", hint="name a file")
+        raise InputRejected(f"can't write a video to {file}: it is not a file", hint="name a file")
     return path.resolve()
 
 
 @contextmanager
 def text(path: Path) -> Iterator[IO[str]]:
-    """A file to write in its stead: it takes the name when the block ends well, else it is gone.
+    """Open a temporary file that replaces `path` when the block ends without an error.
 
-    What is no ordinary file, a pipe or a device, is written to as it is. Raises InputRejected where
-    nothing can be written.
+    After an error the temporary file is removed. A pipe or a device is opened itself. Raises
+    InputRejected if the file can't be written.
     """
     if path.is_dir():
         raise InputRejected(f"can't write {path}: it is a folder", hint="name a file")
@@ -73,5 +74,6 @@ def _opened(path: Path, named: Path) -> IO[str]:
         return path.open("w", encoding="utf-8", newline="")
     except OSError as error:
         raise InputRejected(
-            f"can't write {named}: {error.strerror}", hint="is the folder there, and writable?"
+            f"can't write {named}: {error.strerror}",
+            hint="does the folder exist, and may you write to it?",
         ) from None

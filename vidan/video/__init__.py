@@ -1,0 +1,1 @@
+"""Frames of files and live streams, numbered exactly, also after a resume."""

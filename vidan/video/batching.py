@@ -1,4 +1,4 @@
-"""Putting frames together into batches, with the gaps between them."""
+"""Collects frames into batches, with the gaps between them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
     from vidan.video.timeline import Entry
 
 MAX_WALKED = 500
-"""So many frames that were not wanted, and an empty batch moves the checkpoint."""
+"""After this many frames that sampling left out, an empty batch moves the checkpoint."""
 
 LIVE_WAIT_S = 0.035
-"""So long the first frame of a live source's batch waits for the others, then goes with the next.
+"""Longest time, in seconds, that the first frame of a live source's batch waits for the others.
 
-The detector fills its batches with those of other cameras.
+The batch then ends with the next frame; the detector fills it with frames of other cameras.
 """
 
 
 @dataclass(slots=True)
 class Batching:
-    """Frames come in the order of showing; what is missing between them becomes gaps.
+    """Takes frames in display order; missing numbers become gaps.
 
-    `expected`: the frame to come. `shape`: (H, W) of the pixels. `size`: frames a batch.
+    `expected` is the number of the next frame, `shape` the (H, W) of the pixels, `picture` the
+    (height, width) of the source's displayed picture, `size` the number of frames in a batch.
     """
 
     expected: int
     shape: tuple[int, int]
-    picture: tuple[int, int]  # (height, width) of the source as shown
+    picture: tuple[int, int]
     size: int
     live: bool = False
     _entries: list[Entry] = field(default_factory=list)
@@ -45,8 +46,9 @@ class Batching:
     _since: float = 0.0
 
     def arrive(self, entry: Entry, reason: str) -> NDArray[np.uint8] | None:
-        """The next frame that could be had. Returns where its pixels belong, None if they are not
-        wanted.
+        """Add the next frame that could be decoded; frames skipped before it are a gap.
+
+        Returns the array for its pixels, None if sampling leaves the frame out.
         """
         assert entry.number is not None
         self.lose(entry.number, reason)
@@ -62,25 +64,26 @@ class Batching:
         return place
 
     def lose(self, until: int, reason: str) -> None:
-        """All frames from the expected one up to `until`, without it, could not be had."""
+        """Record a gap from the expected frame up to `until`, exclusive."""
         if until > self.expected:
             self._gaps.append(Gap(self.expected, until - 1, reason))
             self.expected = until
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything to tell since the last batch."""
+        """Whether a frame or a gap has been added since the last batch."""
         return bool(self._walked or self._gaps)
 
     @property
     def ready(self) -> bool:
+        """Whether the batch should end here."""
         if self._pixels is None:
             return self._walked >= MAX_WALKED
         full = len(self._entries) >= self.size or self._walked >= self.size + MAX_WALKED
         return full or (self.live and time.monotonic() - self._since > LIVE_WAIT_S)
 
     def take(self, next_pts: int | None) -> FrameBatch:
-        """The batch as it stands; a new one begins."""
+        """Return the batch as it is and begin a new one."""
         entries, pixels = self._entries, self._pixels
         batch = FrameBatch(
             indices=np.array([entry.number for entry in entries], np.int64),

@@ -1,4 +1,4 @@
-"""Opening containers with PyAV and reading their packets past damage."""
+"""Opens containers with PyAV and reads their packets, continuing after damage."""
 
 from __future__ import annotations
 
@@ -22,56 +22,53 @@ if TYPE_CHECKING:
 
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "udp", "srt", "tcp", "rtp", "mms"})
 MAX_ERRORS = 1000
-"""So many failed reads one after the other, none giving a packet, end a container that does not say
-how many it has.
-"""
+"""Most consecutive failed reads before the source ends; more if its index lists more packets."""
 
 MAX_PIXELS = 100_000_000
-"""So large a picture may be (12K has 80 million): some bytes of a header can claim any size, and
-each picture of FFmpeg's own limit takes gigabytes.
+"""Largest picture, in pixels (12K has 80 million).
+
+A damaged header can claim any size, and one picture of the size that FFmpeg allows takes gigabytes.
 """
 
 STORAGE_ERRORS = frozenset(
     {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
     | {errno.ENXIO, errno.ENODEV, errno.ENOLINK, errno.EREMOTEIO, errno.EACCES, errno.EBADF}
 )
-"""What a disk, or a file system of the network, says when it can't be read just now."""
+"""Errors of a disk or network file system that can't be read at the moment."""
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
 def scheme_of(source: str) -> str:
-    """`rtsp`, `http`, …; "" for a path of this machine, `file://` included."""
+    """Return `rtsp`, `http`, …; "" for a path on this machine, `file://` included."""
     found = _SCHEME.match(source)
     scheme = found.group(1).lower() if found else ""
     return "" if scheme == "file" else scheme
 
 
 def local_path(source: str) -> Path:
-    """The path that a local source names."""
+    """Return the path that a local source names."""
     if source.lower().startswith("file://"):
         return Path(unquote(urlsplit(source).path))
     return Path(source)
 
 
 def shown(source: str) -> str:
-    """The source as messages may show it: without user and password."""
+    """Return the source as messages may show it: without user and password."""
     if scheme_of(source):
         return re.sub(r"://[^/@\s]*@", "://", source)
     return source if source.startswith("file://") else source.removeprefix("file:")
 
 
 def import_av() -> Any:
-    """PyAV, loaded when the first source is opened. Raises MissingExtra."""
+    """Load PyAV when the first source is opened. Raises MissingExtra."""
     try:
         import av
     except ImportError as error:
         raise MissingExtra(
             f"PyAV can't be loaded ({error})", hint='pip install "vidan[worker]"'
         ) from error
-    av.logging.set_level(
-        None
-    )  # what is wrong with a file is told by gaps and errors, not on stderr
+    av.logging.set_level(None)  # gaps and errors report damage, not FFmpeg's lines on stderr
     return av
 
 
@@ -92,9 +89,7 @@ class Opened:
 
     @property
     def indexed(self) -> bool:
-        """Whether a seek by timestamp is exact here. Without an index it is a guess by byte
-        position.
-        """
+        """Whether seeking by timestamp is exact; without an index FFmpeg guesses a position."""
         name = self.container.format.name
         return not self.live and ("mp4" in name or "matroska" in name)
 
@@ -103,8 +98,9 @@ class Opened:
         return self.stream.codec_context.name
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
-        """The stream's packets, on past what can't be read. Raises VidanError when the connection
-        is lost.
+        """Yield the stream's packets, skipping those that can't be read.
+
+        Raises VidanError when the connection is lost or the disk fails.
         """
         av = import_av()
         errors, limit = 0, max(MAX_ERRORS, len(self.stream.index_entries))
@@ -112,11 +108,11 @@ class Opened:
             try:
                 for packet in self.container.demux(self.stream):
                     errors = 0
-                    if packet.size > 0:  # an empty one tells the decoder that the end has come
+                    if packet.size > 0:  # an empty packet marks the end for the decoder
                         yield packet
                 return
             except IndexError:
-                return  # PyAV's way to the end of a file in which streams appeared on the way
+                return  # PyAV ends so if a stream appeared in the middle of a file
             except (av.FFmpegError, OSError) as error:
                 if not self._is_damage(av, error):
                     raise self._lost(error) from error
@@ -125,7 +121,10 @@ class Opened:
                     return
 
     def _is_damage(self, av: Any, error: Exception) -> bool:
-        """A damaged file may ask for a packet of gigabytes, too; a disk's error is no damage."""
+        """Whether the error means damage: an error of the disk does not.
+
+        Running out of memory does: a damaged file may claim a packet of gigabytes.
+        """
         if self.live or self.network:
             return isinstance(error, av.error.InvalidDataError)
         return isinstance(error, av.FFmpegError) and error.errno not in STORAGE_ERRORS
@@ -138,26 +137,26 @@ class Opened:
 
 
 def reason(error: Exception) -> str:
-    """An FFmpeg error in a few words."""
+    """Describe an FFmpeg error in a few words."""
     if type(error).__name__ == "ExitError":
-        return "nothing came within the read time-out"
+        return "no data arrived within the read timeout"
     return str(getattr(error, "strerror", None) or error)
 
 
 def open_container(source: str, read_timeout: float = 10.0) -> Opened:
-    """Open a source and choose its best video stream.
+    """Open a source and choose its best video stream. `read_timeout` is in seconds.
 
-    Raises RejectedTask if it can't be read, VidanError if a network source doesn't answer.
+    Raises RejectedTask if it can't be read, VidanError if a network source does not answer.
     """
     av = import_av()
     scheme = scheme_of(source)
     name = source if scheme else str(local_path(source))
-    options = {"max_pixels": str(MAX_PIXELS)}  # while it looks at the first packets
+    options = {"max_pixels": str(MAX_PIXELS)}  # applies while FFmpeg probes the first packets
     if scheme in ("rtsp", "rtsps"):
         options["rtsp_transport"] = "tcp"
     timeout = (read_timeout, read_timeout) if scheme else None
     try:
-        # A path is passed as file:… so that no name is taken for a protocol or a list of files.
+        # With file:… FFmpeg takes no file name for a protocol or a list of files.
         container = av.open(name if scheme else f"file:{name}", options=options, timeout=timeout)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unopened(av, source, scheme, error) from error
@@ -165,7 +164,7 @@ def open_container(source: str, read_timeout: float = 10.0) -> Opened:
         stream = _best_stream(av, container, source)
         context = stream.codec_context
         check_size(source, context.height, context.width)
-        context.options = {"max_pixels": str(MAX_PIXELS)}  # they may grow on the way: damage then
+        context.options = {"max_pixels": str(MAX_PIXELS)}  # larger pictures later count as damage
     except BaseException:
         container.close()
         raise
@@ -176,33 +175,34 @@ def open_container(source: str, read_timeout: float = 10.0) -> Opened:
 
 
 def check_size(source: str, height: int, width: int) -> None:
-    """Refuse pictures that are too large to be decoded. Raises RejectedTask."""
+    """Raise RejectedTask for pictures that are too large to be decoded."""
     if height * width > MAX_PIXELS:
         raise RejectedTask(
             f"the pictures of {shown(source)} are too large: {width} x {height},"
             f" the most is {MAX_PIXELS // 10**6} million pixels",
-            hint="if that is right, scale it down first; a damaged header may claim any size",
+            hint="scale the video down first; or its header is damaged and claims a wrong size",
         )
 
 
 def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError:
     where = shown(source)
-    for_good = (
+    permanent = (
         av.error.HTTPClientError,
         av.error.ProtocolNotFoundError,
         av.error.InvalidDataError,
     )
-    if scheme and not isinstance(error, for_good):
+    if scheme and not isinstance(error, permanent):
         return VidanError(f"can't open {where}: {reason(error)}")
     if not scheme and isinstance(error, FileNotFoundError | PermissionError):
-        return _not_there(where, local_path(source))
-    if not scheme and isinstance(error, OSError) and _passes(error, local_path(source)):
+        return _unreadable(where, local_path(source))
+    if not scheme and isinstance(error, OSError) and _may_pass(error, local_path(source)):
         return VidanError(f"can't open {where}: {reason(error)}")
     if scheme and not isinstance(error, av.error.InvalidDataError):
         return RejectedTask(f"can't open {where}: {reason(error)}")
     if isinstance(error, av.error.EOFError):
         return RejectedTask(
-            f"it ends before its first picture: {where}", hint="was it copied or downloaded whole?"
+            f"the file ends before its first picture: {where}",
+            hint="was it copied or downloaded whole?",
         )
     return RejectedTask(
         f"not a video that can be read: {where}",
@@ -210,12 +210,15 @@ def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError
     )
 
 
-def _passes(error: OSError, path: Path) -> bool:
-    """Whether a file may well be opened later. An EIO is also what a truncated Matroska gives."""
+def _may_pass(error: OSError, path: Path) -> bool:
+    """Whether the file may be readable later.
+
+    A truncated Matroska gives EIO as a failing disk does, so the file is read to tell them apart.
+    """
     if error.errno != errno.EIO:
         return error.errno in STORAGE_ERRORS | {errno.EMFILE, errno.ENFILE}
     try:
-        if not path.is_file():  # to open a pipe once more would wait for its next writer
+        if not path.is_file():  # opening a pipe again would wait for its next writer
             return False
         with path.open("rb") as file:
             file.read(1)
@@ -226,7 +229,7 @@ def _passes(error: OSError, path: Path) -> bool:
     return False
 
 
-def _not_there(where: str, path: Path) -> RejectedTask:
+def _unreadable(where: str, path: Path) -> RejectedTask:
     try:
         path.open("rb").close()
     except FileNotFoundError:
@@ -258,7 +261,7 @@ def _contents(container: InputContainer) -> str:
 
 
 def _is_live(scheme: str, name: str, container: InputContainer) -> bool:
-    """No length, so no seeking: a camera, a stream, a pipe."""
+    """Whether the source has no length and can't be sought in: a camera, a stream, a pipe."""
     if not scheme:
         return not stat.S_ISREG(Path(name).stat().st_mode)
     if scheme in LIVE_SCHEMES:

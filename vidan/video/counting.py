@@ -1,4 +1,4 @@
-"""Frame numbers where packets carry no timestamps: pictures are counted as they are decoded."""
+"""Frame numbers for packets without timestamps: pictures are counted as they are decoded."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from vidan.video.timeline import Entry
 
 
 class Count:
-    """The timeline of a source without timestamps, such as a raw .264. Times follow from its frame
-    rate.
+    """The timeline of a source without timestamps, such as a raw .264.
+
+    The times of its frames follow from the frame rate.
     """
 
     def __init__(self, rate: Fraction, sampling: Sampling) -> None:
-        self.upcoming: deque[Entry] = deque()  # of what is not decoded yet nothing is known
+        self.upcoming: deque[Entry] = (
+            deque()
+        )  # always empty: nothing is known about pictures before they are decoded
         self.count = 0
         self._step = 1 / rate
         self._sampling = sampling
         self._orders = 0
 
     def add(self, _pts: int | None, _dts: int | None) -> Entry:
-        """A packet with a picture: its number comes when it is decoded."""
+        """Add a packet with a picture, which gets its number when it is decoded."""
         self._orders += 1
         return Entry(0, self._orders)
 
     def decoded(self, entry: Entry) -> None:
-        """The next picture has come out of the decoder."""
+        """Number the picture that the decoder has returned."""
         number = self.count
         self.count += 1
         entry.number = number
@@ -37,4 +40,4 @@ class Count:
         )
 
     def finish(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: every decoded picture has its number."""

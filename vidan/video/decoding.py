@@ -1,10 +1,10 @@
-"""Decoding with several threads where a file is sound, and repeatably where it is damaged.
+"""Decodes with several threads where a file is sound, and repeatably where it is damaged.
 
-FFmpeg's frame threads give the same pixels in every run only as long as nothing is wrong: how a
-damaged picture is patched up depends on how far the other threads have come. So a picture decoded
-by threads is let go only when all packets before its own came out sound. At the first sign of
-damage the decoder begins anew, with one thread, a key frame before; after some sound key frames it
-goes back to threads.
+FFmpeg's frame threads give the same pixels in every run only for sound files: how FFmpeg conceals
+damage depends on the progress of the other threads. So a picture decoded by threads is released
+only after all earlier packets have been decoded without damage. At the first sign of damage the
+decoder restarts at an earlier key frame with one thread; after some sound key frames it returns to
+several threads.
 """
 
 from __future__ import annotations
@@ -23,36 +23,37 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
 MAX_THREADS = 4
-"""Each frame thread holds pictures of its own; more than four gain little and cost memory."""
+"""Most decoding threads: each holds pictures of its own, and more than four gain little."""
 
 MAX_KEPT_BYTES = 64 << 20
-"""Of encoded packets, kept to begin anew. A source with longer groups of pictures is not begun
-anew.
+"""Most bytes of encoded packets kept for a restart.
+
+For a source with larger groups of pictures the decoder does not restart.
 """
 
 LATE = 8
-"""So many pictures wait for one that is missing before them: damage upsets the order of showing."""
+"""Most pictures that wait for a missing earlier one: damage disturbs the display order."""
 
 MAX_INSIDE = 4 * REORDER
-"""A picture that has not come out of the decoder so many packets later never will."""
+"""Most packets for whose pictures the decoder is waited for; older ones never come out."""
 
 SOUND_KEY_FRAMES = 4
-"""So many key frames without damage, and the decoder trusts threads again."""
+"""After this many key frames without damage, the decoder uses threads again."""
 
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """A packet on its way through the decoder. `entry`: None if its picture is not to be shown."""
+    """A packet in the decoder. `entry` is None if its picture is not to be displayed."""
 
     packet: Packet[VideoStream]
     entry: Entry | None
     came_out: bool = False
-    let_go: bool = False
+    released: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    """A key frame's packet and those up to the next one."""
+    """The packet of a key frame and the packets up to the next key frame."""
 
     items: list[Item] = field(default_factory=list)
     size: int = 0
@@ -64,17 +65,17 @@ def _number(held: tuple[Item, VideoFrame]) -> int:
 
 
 def threads_here() -> int:
-    """How many threads decode: the processors that this process may use, few at most."""
+    """Return the number of decoding threads: the cores that this process may use, up to a limit."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(MAX_THREADS, here or 1)
 
 
 class Decoder:
-    """Items in decode order go in, (item, picture) in the order of showing come out, lazily.
+    """Takes items in decode order and yields (item, picture) in display order, lazily.
 
-    `fresh` makes a decoder context that has seen nothing; None: there is only the one, of one
-    thread (a live source, or one without timestamps). `count` is called for each picture that comes
-    out. `expected`: the number of the first picture that matters.
+    `fresh` returns a decoder context in its initial state, for a restart; None: the decoder never
+    restarts and uses one thread (for a live source, or one without timestamps). `count` is called
+    for each picture that comes out. `expected` is the number of the first picture that is needed.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Decoder:
         expected: int = 0,
         threads: int | None = None,
     ) -> None:
-        self.damaged = False  # since the start
+        self.damaged = False  # whether damage was seen since the start
         self._errors = import_av().FFmpegError
         self._fresh = fresh
         self._reorders = fresh is not None
@@ -95,18 +96,18 @@ class Decoder:
         self._kept = 0
         self._sound_keys = 0
         self._begun = 0
-        self._last = expected - 1  # the highest number let go
+        self._last = expected - 1  # the highest number released
         self._begin(context, self._threads)
 
     def pictures(self, items: Iterable[Item]) -> Iterator[tuple[Item, VideoFrame]]:
-        """All pictures of these items. Numbers may come late: a picture waits for its own."""
+        """Yield the pictures of these items, each once its number is known."""
         for item in items:
             self._keep(item)
             yield from self._take(item)
             if self._trusts_again():
-                yield from self._begin_anew(self._threads)
+                yield from self._restart(self._threads)
         yield from self._take(None)
-        yield from self._let_go(everything=True)
+        yield from self._release(everything=True)
 
     def _begin(self, context: VideoCodecContext, threads: int) -> None:
         self._context = context
@@ -114,12 +115,12 @@ class Decoder:
         context.thread_count = threads
         context.thread_type = "AUTO" if self._threaded else "SLICE"
         self._begun += 1
-        self._first_key: int | None = None  # pts of the key frame from which this context decodes
-        self._inside: dict[int | None, deque[Item]] = {}  # by pts: in the decoder, in order
-        self._order: deque[Item] = deque()  # the same, in the order of decoding; of threads
+        self._first_key: int | None = None  # pts of the key frame at which this context began
+        self._inside: dict[int | None, deque[Item]] = {}  # packets inside, by pts
+        self._order: deque[Item] = deque()  # the same in decode order, with threads only
         self._held: deque[tuple[Item, VideoFrame]] = deque()
 
-    def _begin_anew(self, threads: int) -> Iterator[tuple[Item, VideoFrame]]:
+    def _restart(self, threads: int) -> Iterator[tuple[Item, VideoFrame]]:
         assert self._fresh is not None
         self._begin(self._fresh(), threads)
         self._sound_keys = 0
@@ -127,11 +128,11 @@ class Decoder:
         for item in [item for group in self._groups for item in group.items]:
             item.came_out = False
             yield from self._take(item)
-            if self._begun != begun:  # once more, inside: it has taken all of them
+            if self._begun != begun:  # a restart inside `_take` has taken all items
                 return
 
     def _take(self, item: Item | None) -> Iterator[tuple[Item, VideoFrame]]:
-        """One packet, or None: the end."""
+        """Decode one packet; None stands for the end."""
         sound = True
         try:
             frames = self._context.decode(item.packet if item else None)
@@ -143,22 +144,23 @@ class Decoder:
         for frame in frames:
             sound &= not frame.is_corrupt or self._leads(frame.pts)
             self._leave(frame)
-        if self._threaded:  # a picture that never comes is damage too
+        if self._threaded:  # a picture that never comes out is damage, too
             sound &= len(self._held) <= REORDER + self._threads
             sound &= item is not None or all(one.came_out for one in self._order)
         if not sound:
             self.damaged = True
             self._sound_keys = 0
             if self._threaded and self._groups:
-                yield from self._begin_anew(1)
+                yield from self._restart(1)
                 if item is None:
                     yield from self._take(None)
                 return
-        yield from self._let_go()
+        yield from self._release()
 
     def _leads(self, pts: int | None) -> bool:
-        """Shown before the key frame from which this context decodes, so it may lack what it refers
-        to.
+        """Whether a picture is displayed before the key frame at which this context began.
+
+        It may then refer to pictures that this context has not decoded.
         """
         return self._first_key is None or (pts is not None and pts < self._first_key)
 
@@ -176,7 +178,7 @@ class Decoder:
     def _leave(self, frame: VideoFrame) -> None:
         waiting = self._inside.get(frame.pts)
         if not waiting:
-            return  # not to be shown
+            return  # not to be displayed
         item = waiting.popleft()
         if not waiting:
             del self._inside[frame.pts]
@@ -185,7 +187,7 @@ class Decoder:
         self._count(item.entry)
         self._held.append((item, frame))
 
-    def _let_go(self, everything: bool = False) -> Iterator[tuple[Item, VideoFrame]]:
+    def _release(self, everything: bool = False) -> Iterator[tuple[Item, VideoFrame]]:
         while self._held:
             if not self._threaded:
                 self._sort()
@@ -195,19 +197,19 @@ class Decoder:
             if not everything and (number is None or self._in_doubt(item.entry)):
                 return
             self._held.popleft()
-            if not item.let_go:
-                item.let_go = True
+            if not item.released:
+                item.released = True
                 self._last = max(self._last, number or 0)
                 yield item, frame
 
     def _sort(self) -> None:
-        """Damage upsets the order in which pictures come out, by a few."""
+        """Restore the order of held pictures: damage moves them by a few places."""
         numbers = [item.entry.number for item, _ in self._held if item.entry]
         if None not in numbers and numbers != sorted(numbers):  # type: ignore[type-var]
             self._held = deque(sorted(self._held, key=_number))
 
     def _in_doubt(self, entry: Entry) -> bool:
-        """A packet before this one's has not come out yet: it may prove damaged, or come late."""
+        """Whether an earlier picture has not come out yet: it may be damaged, or late."""
         if not self._threaded:
             missing = entry.number is not None and entry.number > self._last + 1
             return self._reorders and missing and len(self._held) <= LATE
@@ -217,7 +219,7 @@ class Decoder:
         return first is not None and first.order < entry.order
 
     def _keep(self, item: Item) -> None:
-        """Keep packets from the key frame before the group whose pictures are not all let go."""
+        """Keep packets from one key frame before the first group with unreleased pictures."""
         if self._fresh is None:
             return
         if item.packet.is_keyframe:
@@ -235,7 +237,7 @@ class Decoder:
 
     def _is_done(self, group: _Group) -> bool:
         return all(
-            item.let_go or (item.entry.number is not None and item.entry.number <= self._last)
+            item.released or (item.entry.number is not None and item.entry.number <= self._last)
             for item in group.items
             if item.entry is not None
         )

@@ -1,8 +1,9 @@
-"""Frames by way of decord, for MP4, MOV, MKV and WebM.
+"""Decodes with decord, for MP4, MOV, MKV and WebM.
 
-decord decodes ahead without bound and counts frames its own way. So it never sees the file: PyAV
-reads the packets, which are numbered as for PyAV, and decord gets short Matroska files of whole
-groups of pictures, made in memory. What it can't do exactly is refused by name.
+decord decodes ahead without a bound and counts frames in its own way. So it never sees the file:
+PyAV reads the packets, which get the same numbers as for PyAV, and decord gets short Matroska files
+of whole groups of pictures, made in memory. Sources that decord does not decode exactly are
+refused with the reason.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ if TYPE_CHECKING:
     from av import VideoStream
 
 MIN_SEGMENT = 32
-"""So many pictures at least make it worth while to open a decord reader."""
+"""Fewest pictures for which a decord reader is opened: opening one is slow."""
 
 MAX_AHEAD_BYTES = 192 << 20
-"""Of decoded pictures that decord may hold."""
+"""Most bytes of decoded pictures that decord may hold."""
 
 MAX_SECONDS = 10**7
-"""A file for decord is no longer: by longer ones its process dies."""
+"""Longest file for decord, in seconds: longer ones kill the process."""
 
 INSTEAD = "decoder=pyav reads it"
 
 
 def import_decord() -> Any:
-    """decord, loaded when the first source is opened with it. Raises MissingExtra."""
+    """Load decord when the first source is opened with it. Raises MissingExtra."""
     try:
         import decord
     except ImportError as error:
@@ -49,7 +50,7 @@ def import_decord() -> Any:
 
 
 def refuse_unless_exact(source: str, opened: Opened, probe: Probe) -> None:
-    """Raises RejectedTask, naming what it is that decord does not decode exactly."""
+    """Raise RejectedTask, with the reason, for a source that decord does not decode exactly."""
 
     def refuse(what: str) -> RejectedTask:
         return RejectedTask(f"decord can't decode {shown(source)}: {what}", hint=INSTEAD)
@@ -65,10 +66,10 @@ def refuse_unless_exact(source: str, opened: Opened, probe: Probe) -> None:
     if not probe.timed:
         raise refuse("its packets have no timestamps of their own")
     if probe.turn.turns:
-        raise refuse("it does not turn pictures by their display matrix")
+        raise refuse("it does not rotate pictures by their display matrix")
     entries = opened.stream.index_entries
     if any(entry.is_discard for entry in entries):
-        raise refuse("it does not keep to edit lists")
+        raise refuse("it does not respect edit lists")
     if "mp4" in opened.container.format.name and len(entries):
         last = entries[-1]
         if last.pos + last.size > local_path(source).stat().st_size:
@@ -76,12 +77,12 @@ def refuse_unless_exact(source: str, opened: Opened, probe: Probe) -> None:
 
 
 class DecordDecoder:
-    """Items in decode order go in, (item, picture) in the order of showing come out, lazily.
+    """Takes items in decode order and yields (item, picture) in display order, lazily.
 
-    Pictures are (H, W, 3) uint8 RGB of `size`, or of the stream's own.
+    Pictures are (H, W, 3) uint8 RGB of `size`, or of the stream's own size.
     """
 
-    damaged = False  # what is damaged is refused
+    damaged = False  # a damaged source is refused
 
     def __init__(self, opened: Opened, source: str, size: tuple[int, int] | None) -> None:
         self._decord = import_decord()
@@ -92,7 +93,7 @@ class DecordDecoder:
             RuntimeError,
             StopIteration,
             AssertionError,
-            UnicodeDecodeError,  # its words about damage may hold bytes of the file
+            UnicodeDecodeError,  # its messages about damage may contain bytes of the file
         )
         self._stream = opened.stream
         self._name = shown(source)
@@ -102,15 +103,15 @@ class DecordDecoder:
         self._most = max(16, MAX_AHEAD_BYTES // max(1, height * width * 3))
 
     def pictures(self, items: Iterable[Item]) -> Iterator[tuple[Item, NDArray[np.uint8]]]:
-        """All pictures of these items. Raises RejectedTask at the first sign of damage."""
+        """Yield the pictures of these items. Raises RejectedTask at the first sign of damage."""
         for segment in segments(items):
             yield from self._segment(segment)
 
     def _segment(self, segment: list[Item]) -> Iterator[tuple[Item, NDArray[np.uint8]]]:
-        """In parts that decord may hold; each is decoded from the segment's key frame."""
+        """Decode a segment in parts that decord may hold, each from the segment's key frame."""
         ranked = sorted(segment, key=_pts)
         place = {id(item): number for number, item in enumerate(segment)}
-        last = -1  # in decode order, of what the part needs
+        last = -1  # the place, in decode order, of the last packet that the part needs
         for first in range(0, len(ranked), self._most):
             part = ranked[first : first + self._most]
             last = max(last, *(place[id(item)] for item in part))
@@ -133,7 +134,7 @@ class DecordDecoder:
                 reader.seek_accurate(first)
             for _ in range(count):
                 picture = reader.next().asnumpy()
-                if picture.shape != (*self._shape, 3):  # a few pixels wide: with FFmpeg's padding
+                if picture.shape != (*self._shape, 3):  # very narrow pictures keep FFmpeg's padding
                     height, width = self._shape
                     raise self._refuse(f"it can't give pictures of {width} x {height}")
                 yield picture
@@ -141,7 +142,7 @@ class DecordDecoder:
             raise self._refuse(f"it is damaged ({type(error).__name__})") from error
 
     def _packed(self, items: list[Item]) -> bytes:
-        """These packets as a file for decord. Raises RejectedTask."""
+        """Return these packets as a file for decord. Raises RejectedTask."""
         try:
             return matroska(self._stream, items)
         except (ValueError, import_av().FFmpegError) as error:
@@ -153,7 +154,7 @@ class DecordDecoder:
 
 
 def segments(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Cut where nothing refers across: before key frames that no later packet precedes in time."""
+    """Divide items where no picture refers across: before key frames that are displayed first."""
     segment: list[Item] = []
     group: list[Item] = []
     for item in items:
@@ -171,7 +172,7 @@ def segments(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _join(segment: list[Item], group: list[Item]) -> tuple[list[Item], list[Item] | None]:
-    """(the segment that goes on, one that is done)."""
+    """Add a group to a segment; return (the open segment, a finished one or None)."""
     closed = bool(group) and min(map(_pts, group)) == _pts(group[0]) and group[0].packet.is_keyframe
     if closed and len(segment) >= MIN_SEGMENT:
         return group, segment
@@ -183,9 +184,9 @@ def _pts(item: Item) -> int:
 
 
 def matroska(stream: VideoStream, items: list[Item]) -> bytes:
-    """A file of these packets alone, its timestamps counted up from 0.
+    """Return a Matroska file with these packets only, its timestamps beginning at 0.
 
-    Raises ValueError and FFmpegError for what does not go into one.
+    Raises ValueError or FFmpegError if the packets do not fit into one.
     """
     av = import_av()
     file = io.BytesIO()
@@ -195,7 +196,7 @@ def matroska(stream: VideoStream, items: list[Item]) -> bytes:
         raise ValueError("timestamps too far apart")
     with av.open(file, "w", format="matroska") as output:
         copy = output.add_stream_from_template(stream)
-        copy.codec_context.framerate = stream.average_rate or Fraction(25)  # decord asks for one
+        copy.codec_context.framerate = stream.average_rate or Fraction(25)  # decord requires one
         for item in items:
             packet = av.Packet(bytes(item.packet))
             packet.stream = copy

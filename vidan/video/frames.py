@@ -1,7 +1,6 @@
-"""Frames of a video, from files and live streams, with exact numbers and exact resumption.
+"""What a source gives: batches of frames, exactly numbered, from files and live streams alike.
 
-`open_source` gives a FrameSource: PyAV's by default, decord's for the containers that it decodes
-exactly. The decoders are imported when a source is opened, not before.
+`vidan.video.opening` opens a source. This module is light: it loads neither numpy nor a decoder.
 """
 
 from __future__ import annotations
@@ -12,70 +11,69 @@ from typing import TYPE_CHECKING, Protocol
 
 from vidan.domain.detection import Gap
 
-if TYPE_CHECKING:  # a source is checked without the extra `worker`, which has numpy
+if TYPE_CHECKING:  # numpy belongs to the extra `worker`; sources are checked without it
     import numpy as np
     from numpy.typing import NDArray
 
-
 Size = tuple[int, int] | Callable[[int, int], tuple[int, int] | None]
-"""(height, width) of the pixels wanted; or what gives it for those of the source, None
-for the source's own.
+"""The (height, width) to which frames are scaled, or a function that returns it for the (height,
+width) of the source. None: the source's own size.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class FrameBatch:
-    """Some frames in the order of showing, and what was found damaged since the batch before. N may
-    be 0.
-    """
+    """N frames in display order, and the gaps found since the previous batch. N may be 0."""
 
     indices: NDArray[np.int64]
-    """(N,) frame numbers, rising."""
+    """(N,) frame numbers, ascending."""
     times: NDArray[np.int64]
-    """(N,) milliseconds since the first frame of the source, rising over a splice too: it goes on
-    one frame later.
+    """(N,) milliseconds since the first frame of the source, ascending. Where two recordings are
+    joined, the second continues one frame after the first.
     """
     pixels: NDArray[np.uint8]
-    """(N, H, W, 3) RGB, as shown (display rotation applied)."""
+    """(N, H, W, 3) RGB, with the display rotation applied."""
     width: int
-    """Of the source's picture as shown; `pixels` may be smaller if the source was opened with a
-    size: see `scale`.
-    """
+    """Width of the source's displayed picture; `pixels` may be smaller, see `scale`."""
     height: int
+    """Height of the source's displayed picture."""
     gaps: tuple[Gap, ...]
-    """Frames that exist in the source and could not be had, both ends included."""
+    """Frames that exist in the source but could not be decoded."""
     next_frame: int
-    """The checkpoint once this batch is stored."""
+    """The checkpoint once this batch is stored: the number of the next frame."""
     next_pts: int | None
-    """Kept beside the checkpoint, so that a resume seeks; None: it finds its place without. Of a
-    live source: Unix time of frame 0 in milliseconds, so that times go on over an interruption.
+    """The timestamp to which a resume seeks, stored with the checkpoint; None: a resume finds its
+    place without it. For a live source, the Unix time of frame 0 in milliseconds, so that the times
+    of frames continue after an interruption.
     """
 
     @property
     def scale(self) -> tuple[float, float]:
-        """(x, y): a box in the source's pixels times this is where it lies in `pixels`."""
+        """The factors (x, y) that turn a box in the source's pixels into one in `pixels`."""
         return self.pixels.shape[2] / self.width, self.pixels.shape[1] / self.height
 
 
 class FrameSource(Protocol):
-    """A source that has been opened. `batches` can be iterated once."""
+    """An open source. `batches` can be iterated once."""
 
     width: int
     height: int
     fps: float | None
-    """Frames a second as the container says, before sampling."""
+    """Frames per second according to the container, before sampling."""
     frames_total: int | None
-    """Frames that will be stored in the whole run, after sampling, if nothing is damaged. None:
+    """How many frames the whole run will store, after sampling, if nothing is damaged. None:
     unknown.
     """
     live: bool
+    """Whether the source has no end: a camera, a stream, a pipe."""
 
     def batches(self, size: int) -> Iterator[FrameBatch]:
-        """At most `size` frames each, decoded when asked for. Raises RejectedTask, VidanError (a
-        retry may help).
+        """Yield batches of at most `size` frames, each decoded when it is asked for.
+
+        Raises RejectedTask, or VidanError if a retry may help.
         """
         ...
 
     def close(self) -> None:
-        """End the iteration, give everything back. May be called twice, and from another thread."""
+        """End the iteration and release the decoder. May be called twice, and from any thread."""
         ...

@@ -1,19 +1,16 @@
-"""TODO: say what this module is for."""
+"""Opens sources, and checks them before they are queued. Decoders load when a source is opened."""
 
 from __future__ import annotations
 
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vidan.errors import InputRejected, MissingExtra, UsageError, VidanError
-from vidan.video.sampling import Sampling
-
-if TYPE_CHECKING:  # a source is checked without the extra `worker`, which has numpy
-    pass
 from vidan.domain.bounds import DECODERS
+from vidan.errors import InputRejected, MissingExtra, UsageError, VidanError
+from vidan.video.container import local_path, open_container, scheme_of
 from vidan.video.frames import FrameSource, Size
+from vidan.video.sampling import Sampling
 
 
 def open_source(
@@ -29,17 +26,17 @@ def open_source(
 ) -> FrameSource:
     """Open a path or URL at a frame.
 
-    `frame`, `pts`: next_frame and next_pts of the last stored batch. `every`, `fps`: see Sampling.
-    `size`: see Size; the decoder scales. `read_timeout`: seconds, of network sources.
-    Raises RejectedTask for what can't be read, VidanError where a retry may help, MissingExtra,
-    UsageError.
+    `decoder` is pyav, or decord for the containers that it decodes exactly. `frame` and `pts` are
+    next_frame and next_pts of the last stored batch. `every` and `fps`: see Sampling. `size`: see
+    Size; the decoder scales. `read_timeout` is in seconds, for network sources. Raises RejectedTask
+    if the source can't be read, VidanError if a retry may help, MissingExtra, UsageError.
     """
     if frame < 0:
         raise UsageError(f"frame={frame} is negative", hint="frames are counted from 0")
     sampling = Sampling.of(every, fps)
     if decoder not in DECODERS:
         raise UsageError(f"no decoder {decoder!r}", hint="there are " + " and ".join(DECODERS))
-    from vidan.video.source import VideoSource
+    from vidan.video.source import VideoSource  # loads numpy, which belongs to the extra `worker`
 
     return VideoSource(
         source,
@@ -53,21 +50,17 @@ def open_source(
 
 
 def is_local(source: str) -> bool:
-    """Whether a source is a path of this machine (file:// too), not a URL."""
-    from vidan.video.container import scheme_of
-
+    """Whether a source is a path on this machine (also as file://), not another URL."""
     return not scheme_of(source)
 
 
 def check_source(source: str) -> None:
-    """Refuse what can't be a video before anything is queued. Raises InputRejected.
+    """Raise InputRejected if the source can't be a video, before anything is queued.
 
-    A file has to exist and not be empty; with PyAV installed it has to open, with video in it.
-    Network sources and pipes are not touched: to open them takes time, or takes what the worker
-    should read.
+    A file must exist and must not be empty; if PyAV is installed, it must open and contain video.
+    Network sources and pipes are not opened: that takes time, or consumes what the worker is to
+    read.
     """
-    from vidan.video.container import local_path
-
     if not is_local(source):
         return
     path = local_path(source)
@@ -76,14 +69,14 @@ def check_source(source: str) -> None:
 
 
 def _is_file(path: Path) -> bool:
-    """False: a pipe or device, which can't be looked into."""
+    """Check a local path; False for a pipe or device, which can't be checked further."""
     try:
         found = path.stat()
     except PermissionError:
         raise InputRejected(
-            f"not allowed to look at {path}", hint="check the permissions of its folders"
+            f"not allowed to read {path}", hint="check the permissions of its folders"
         ) from None
-    except (OSError, ValueError):  # not there, a name too long, a NUL in it
+    except (OSError, ValueError):  # a missing file, a name too long, a NUL in it
         raise InputRejected(f"no such file: {path}", hint="check the path") from None
     if stat.S_ISDIR(found.st_mode):
         raise InputRejected(
@@ -99,8 +92,6 @@ def _is_file(path: Path) -> bool:
 
 
 def _check_video(path: str) -> None:
-    from vidan.video.container import open_container
-
     try:
         opened = open_container(path)
     except MissingExtra:

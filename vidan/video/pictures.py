@@ -1,4 +1,4 @@
-"""Decoded pictures as RGB arrays, the way they are shown."""
+"""Turns decoded pictures into RGB arrays, rotated as they are displayed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Turn:
-    """What a display matrix asks for: a transposition and flips, in multiples of 90 degrees.
+    """The rotation and mirroring of a display matrix, in multiples of 90 degrees.
 
     Source of the matrix: ISO/IEC 14496-12, track header; FFmpeg's libavutil/display.h (nine 32-bit
     numbers, row vectors times matrix, y down).
@@ -24,37 +24,37 @@ class Turn:
             cells = np.frombuffer(matrix, np.int32, 9)
             a, b, c, d = (int(cells[i]) for i in (0, 1, 3, 4))
         self.transposed = abs(b) > abs(a)
-        # (x, y) goes to (a·x + c·y, b·x + d·y): a negative sign mirrors the axis that it arrives on
+        # (x, y) is mapped to (a·x + c·y, b·x + d·y): a negative factor mirrors the resulting axis
         across, down = (c, b) if self.transposed else (a, d)
         self.mirrored = across < 0
         self.upside_down = down < 0
 
     @property
     def turns(self) -> bool:
-        """Whether a picture is shown otherwise than it is stored."""
+        """Whether a picture is displayed differently from how it is stored."""
         return self.transposed or self.mirrored or self.upside_down
 
     @classmethod
     def of(cls, frame: VideoFrame) -> Turn:
-        """The turn that a decoded frame carries from its container."""
+        """Return the turn in the display matrix of a decoded frame."""
         matrix = frame.side_data.get("DISPLAYMATRIX")
         return cls(bytes(matrix) if matrix is not None else None)  # type: ignore[call-overload]
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) as shown of a picture stored so, and back."""
+        """Convert a stored (height, width) to the displayed one, or back."""
         return (width, height) if self.transposed else (height, width)
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """(H, W, 3) as stored → as shown, a view."""
+        """Return a view of the stored (H, W, 3) as it is displayed."""
         if self.transposed:
             pixels = pixels.transpose(1, 0, 2)
         return pixels[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
 
 
 class Converter:
-    """Decoded frames to RGB of one size, whatever size or pixel format each of them has.
+    """Converts decoded frames of any size and pixel format to RGB of one size.
 
-    `size`: (height, width) as shown.
+    `size` is the displayed (height, width).
     """
 
     def __init__(self, size: tuple[int, int], turn: Turn) -> None:
@@ -62,7 +62,7 @@ class Converter:
 
         self.size = size
         self.turn = turn
-        self._reformatter = VideoReformatter()  # one for all frames: it keeps its tables
+        self._reformatter = VideoReformatter()  # one for all frames, since it caches its tables
 
     def into(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
         """Write the picture into `out`, (H, W, 3) uint8 RGB."""

@@ -1,4 +1,4 @@
-"""What is to be known of a source before its frames are read."""
+"""Finds out what has to be known about a source before its frames are read."""
 
 from __future__ import annotations
 
@@ -17,30 +17,32 @@ if TYPE_CHECKING:
     from av import Packet, VideoStream
 
 DEFAULT_RATE = Fraction(25)
+"""Frames per second of a source without timestamps whose container does not say."""
 MAX_PACKETS = 300
-"""In so many packets the first picture has to be found, else size and rotation are the header's."""
+"""Most packets searched for the first picture; without one, size and rotation are the header's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`height`, `width` as shown; `start`: the pts of frame 0; `timed`: packets carry timestamps
-    that tell them apart.
-    """
+    """What is known about a source. `height` and `width` are those of the displayed picture."""
 
     height: int
     width: int
     turn: Turn
     start: int | None
+    """The pts of frame 0."""
     timed: bool
+    """Whether the timestamps of packets tell their pictures apart."""
     rate: Fraction | None
-    """Frames a second."""
+    """Frames per second."""
     total: int | None
-    """Pictures to be shown, as the container's own table of packets has it."""
+    """Number of pictures to be displayed, according to the container's table of packets."""
 
 
 def probe(source: str, read_timeout: float) -> Probe:
-    """Look at the first packets of a source that can be opened again. Raises RejectedTask,
-    VidanError.
+    """Read the first packets of a source that can be opened again.
+
+    Raises RejectedTask, VidanError.
     """
     opened = open_container(source, read_timeout)
     try:
@@ -50,33 +52,16 @@ def probe(source: str, read_timeout: float) -> Probe:
 
 
 def probe_live(opened: Opened) -> Probe:
-    """What the header of a live source says: its packets come only once."""
+    """Return what the header of a live source says: its packets can be read only once."""
     context = opened.stream.codec_context
     return Probe(context.height, context.width, Turn(), None, True, _rate(opened), None)
 
 
 def _probe(opened: Opened, source: str) -> Probe:
-    av = import_av()
     context = opened.stream.codec_context
     context.thread_count = 1
-    height, width, turn = context.height, context.width, None
-    first: list[Packet[VideoStream]] = []
-    packets = opened.packets()
-    for count, packet in enumerate(packets):
-        if len(first) <= REORDER and is_shown(packet, opened.codec):
-            first.append(packet)
-        if turn is None:
-            turn = _turn(av.FFmpegError, opened, packet)
-            if turn is None and count == 0:
-                # told that this was all, a decoder gives at once what it holds back for its order
-                turn = _turn(av.FFmpegError, opened, None)
-                if turn is None:
-                    context.flush_buffers()
-                    turn = _turn(av.FFmpegError, opened, packet)
-        if count >= MAX_PACKETS or (turn is not None and len(first) > REORDER):
-            break
-    if turn is None:
-        turn = _turn(av.FFmpegError, opened, None) or Turn()
+    height, width = context.height, context.width
+    first, turn = _first_packets(opened)
     if not height or not width:
         raise RejectedTask(
             f"no picture in {shown(source)}", hint="was it copied or downloaded whole?"
@@ -87,11 +72,43 @@ def _probe(opened: Opened, source: str) -> Probe:
     return Probe(*turn.size(height, width), turn, start, timed, _rate(opened), _total(opened))
 
 
+def _first_packets(opened: Opened) -> tuple[list[Packet[VideoStream]], Turn]:
+    """Return the first packets to be displayed, and the turn of the first picture."""
+    errors = import_av().FFmpegError
+    first: list[Packet[VideoStream]] = []
+    turn: Turn | None = None
+    for count, packet in enumerate(opened.packets()):
+        if len(first) <= REORDER and is_shown(packet, opened.codec):
+            first.append(packet)
+        if turn is None:
+            turn = _turn(errors, opened, packet)
+            if turn is None and count == 0:
+                turn = _turn_at_once(errors, opened, packet)
+        if count >= MAX_PACKETS or (turn is not None and len(first) > REORDER):
+            break
+    return first, turn or _turn(errors, opened, None) or Turn()
+
+
+def _turn_at_once(
+    errors: type[Exception], opened: Opened, packet: Packet[VideoStream]
+) -> Turn | None:
+    """Return the turn of the picture that the decoder holds back to reorder it, if any.
+
+    The decoder returns the picture at once when it is told that the source ends here.
+    """
+    turn = _turn(errors, opened, None)
+    if turn is None:
+        opened.stream.codec_context.flush_buffers()
+        turn = _turn(errors, opened, packet)
+    return turn
+
+
 def _turn(
     errors: type[Exception], opened: Opened, packet: Packet[VideoStream] | None
 ) -> Turn | None:
-    """That of the first picture which comes out of the decoder, if any. None for a packet: the end,
-    which lets out what is still held back.
+    """Decode a packet and return the turn of the first picture that comes out, if any.
+
+    With None for the packet, the source ends: pictures that were held back come out.
     """
     try:
         frames = opened.stream.codec_context.decode(packet)
@@ -101,7 +118,7 @@ def _turn(
 
 
 def _rises_again(packets: list[Packet[VideoStream]]) -> bool:
-    """Equal timestamps are of two stretches: decode timestamps jump back between them."""
+    """Whether equal timestamps are in different stretches: decode timestamps jump back between."""
     stretch: set[int | None] = set()
     last: int | None = None
     for packet in packets:
@@ -123,8 +140,9 @@ def _start(first: list[Packet[VideoStream]], opened: Opened) -> int | None:
 
 
 def is_shown(packet: Packet[VideoStream], codec: str) -> bool:
-    """Whether a packet's picture is to be shown: not cut away by an edit list, not a hidden one of
-    VP8.
+    """Whether a packet's picture is to be displayed.
+
+    Pictures that an edit list removes and hidden ones of VP8 are not.
     """
     if packet.is_discard:
         return False
@@ -139,7 +157,10 @@ def _rate(opened: Opened) -> Fraction | None:
 
 
 def _total(opened: Opened) -> int | None:
-    """From an MP4's table of samples (not a fragmented one's), or a Matroska's statistics."""
+    """Return the number of pictures from an MP4's table of samples or a Matroska's statistics.
+
+    A fragmented MP4 has no complete table.
+    """
     stream = opened.stream
     if "mp4" in opened.container.format.name:
         entries = stream.index_entries
@@ -150,6 +171,6 @@ def _total(opened: Opened) -> int | None:
         noted = stream.metadata.get("NUMBER_OF_FRAMES", "")
         if not re.fullmatch(r"[0-9]{1,18}", noted):
             return None
-        # a picture has a byte at least: what claims more is a damaged header
+        # a picture takes at least a byte, so a header that claims more pictures is damaged
         return int(noted) if int(noted) <= opened.container.size else None
     return None

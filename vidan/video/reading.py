@@ -1,4 +1,4 @@
-"""One way through a source, from some packet on to its end: packets, pictures, batches."""
+"""Reads a source from a given packet to its end: packets, pictures, batches."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ if TYPE_CHECKING:
 
 
 MAX_SKIPPED = 250
-"""So many pictures before the place, and an empty batch says that one is on the way there."""
+"""After this many pictures before the first frame, an empty batch shows progress."""
 
 
 class PictureDecoder(Protocol):
-    """Items in decode order go in, (item, picture) in the order of showing come out, lazily."""
+    """Takes items in decode order and yields (item, picture) in display order, lazily."""
 
     damaged: bool
+    """Whether damage was seen since the start."""
 
     def pictures(self, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]: ...
 
 
 class Reading:
-    """Packets are numbered by the timeline, decoded, converted and put together in batches.
+    """Numbers packets by the timeline, decodes and converts pictures, and collects batches.
 
-    `resumed`: this run has not decoded everything before its first frame: Uncertain is raised
-    before the first frame if it can't be exact. `must_match`: the pts that the first frame has to
-    have then. `walk` finds the packets to begin with, and puts them back. `pts`: the timestamp with
-    which the first frame was asked for.
+    `resumed`: this run does not decode everything before its first frame, so it raises Uncertain
+    before the first frame if that may not be exact. `must_match` is the pts that the first frame
+    then must have. `walk` finds the packets with which to begin. `pts` is the timestamp with which
+    the first frame was asked for. `epoch_ms` is the Unix time of frame 0 of a live source.
     """
 
     def __init__(
@@ -57,14 +58,14 @@ class Reading:
         self.resumed = False
         self.walk: Iterator[list[Item] | None] = iter(())
         self.pts: int | None = None
-        self.epoch_ms: int | None = None  # of a live source: when its frame 0 came
+        self.epoch_ms: int | None = None
         self._packets = packets
         self._closed = closed
-        self._ahead: deque[Item] = deque()  # read to know the next frame's timestamp
+        self._ahead: deque[Item] = deque()  # already read, to be decoded next
         self._ended = False
 
     def items(self) -> Iterator[Item]:
-        """The packets still to come."""
+        """Yield the remaining packets."""
         while True:
             item = self._ahead.popleft() if self._ahead else self._read()
             if item is None:
@@ -72,7 +73,7 @@ class Reading:
             yield item
 
     def put_back(self, items: Iterable[Item]) -> None:
-        """Packets already read, to come (again) before all others."""
+        """Make `items`, which were already read, the next ones."""
         self._ahead.extendleft(reversed(list(items)))
 
     def _read(self) -> Item | None:
@@ -91,16 +92,17 @@ class Reading:
         convert: Callable[[Any, NDArray[np.uint8]], None],
         total: int | None,
     ) -> Iterator[FrameBatch]:
-        """To the end. Raises RejectedTask if no frame can be decoded, Uncertain, VidanError.
+        """Yield all batches. Raises RejectedTask if no frame can be decoded, Uncertain, VidanError.
 
-        On a long way to the first frame there are empty batches that move nothing.
+        If the first frame is far away, empty batches that leave the checkpoint unchanged come
+        first.
         """
         began, yielded, skipped = batching.expected, False, 0
         yield from self._walked(batching)
         for item, picture in decoder.pictures(self.items()):
             entry = item.entry
             if entry is None or entry.number is None or entry.number < batching.expected:
-                skipped += 1  # before the place, or out of order after damage
+                skipped += 1  # before the first frame, or out of order after damage
                 if batching.expected == began and skipped % MAX_SKIPPED == 0:
                     yield batching.take(self.pts)
                 continue
@@ -112,8 +114,18 @@ class Reading:
             if batching.ready:
                 yielded = True
                 yield batching.take(self._next_pts(batching.expected))
-        if self._closed():
-            return
+        if not self._closed():
+            yield from self._end(batching, decoder, began, total, yielded)
+
+    def _end(
+        self,
+        batching: Batching,
+        decoder: PictureDecoder,
+        began: int,
+        total: int | None,
+        yielded: bool,
+    ) -> Iterator[FrameBatch]:
+        """Yield the last batch, with a gap for the frames that are missing at the end."""
         if batching.expected == began:
             self._check(decoder, began)
             if began == 0:
@@ -134,9 +146,7 @@ class Reading:
                 self.put_back(found)
 
     def _check(self, decoder: PictureDecoder, began: int) -> None:
-        """Before the first frame of a resumed run: is it surely the one that an undisturbed run has
-        there?
-        """
+        """Raise Uncertain unless the first frame is surely that of an undisturbed run."""
         if not self.resumed:
             return
         if decoder.damaged:

@@ -1,9 +1,10 @@
-"""Finding the place from which a resumed run has to decode."""
+"""Finds the packets with which a resumed run has to begin decoding."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from vidan.video.container import Opened, import_av
@@ -15,21 +16,18 @@ if TYPE_CHECKING:
 
 
 MAX_WALKED_PACKETS = 2_000
-"""Over a network they may take long."""
+"""Most packets read before an empty batch shows progress: reading may be slow over a network."""
 
 
 class Uncertain(Exception):
-    """From here the run would not give exactly what an undisturbed one gives. Never leaves this
-    package.
-    """
+    """Beginning here, the run might differ from an undisturbed one. Never leaves this package."""
 
 
 def seek_before(opened: Opened, pts: int, start: int, keys: int) -> Iterator[Packet[VideoStream]]:
-    """Packets from a key frame on: `keys` key frames before the last one that is shown before
-    `pts`.
+    """Yield packets, beginning `keys` key frames before the last one displayed before `pts`.
 
-    At least one whole group of pictures is decoded before the place, so that the decoder is in the
-    state that it has in an undisturbed run. `start`: the pts of frame 0.
+    So the decoder decodes at least one whole group of pictures before `pts`, and then is in the
+    same state as in an undisturbed run. `start` is the pts of frame 0.
     """
     av = import_av()
     target, before = pts - 1, None
@@ -44,7 +42,7 @@ def seek_before(opened: Opened, pts: int, start: int, keys: int) -> Iterator[Pac
         stamp = packet.pts if packet.dts is None else min(packet.pts, packet.dts)
         if before is not None and stamp >= before:
             if before > start:
-                raise Uncertain  # a damaged index leads nowhere
+                raise Uncertain  # the index is damaged: seeking back does not move back
             break
         target, before = stamp - 1, stamp
     try:
@@ -55,24 +53,17 @@ def seek_before(opened: Opened, pts: int, start: int, keys: int) -> Iterator[Pac
     first = next(packets, None)
     if first is None or not first.is_keyframe or first.pts is None or first.pts >= pts:
         raise Uncertain
-    return _put_back(first, packets)
-
-
-def _put_back(
-    first: Packet[VideoStream], packets: Iterator[Packet[VideoStream]]
-) -> Iterator[Packet[VideoStream]]:
-    yield first
-    yield from packets
+    return chain([first], packets)
 
 
 def walk_before(
     items: Iterable[Item], timeline: Timeline, number: int
 ) -> Iterator[list[Item] | None]:
-    """Read packets, without decoding, until frame `number` is among them; those to decode first.
+    """Read packets without decoding until frame `number` is among them.
 
-    They come last; on the way there is a None every few thousand packets. For containers without an
-    index, and for splices: the packets are numbered from the start, as an undisturbed run numbers
-    them.
+    Yields None every MAX_WALKED_PACKETS packets, and at the end the items with which decoding has
+    to begin. This serves containers without an index and joined recordings: packets are numbered
+    from the start, as in an undisturbed run.
     """
     groups: deque[list[Item]] = deque()
     kept = count = 0
@@ -89,7 +80,7 @@ def walk_before(
         count += 1
         kept += item.packet.size
         if kept > 2 * MAX_KEPT_BYTES:
-            raise Uncertain  # no key frames: what to decode is everything
+            raise Uncertain  # without key frames everything has to be decoded
         while timeline.upcoming and (timeline.upcoming[0].number or 0) < number:
             timeline.upcoming.popleft()
         if timeline.upcoming:

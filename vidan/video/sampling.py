@@ -1,4 +1,4 @@
-"""Which frames of a source are wanted: every n-th, or so many a second."""
+"""Which frames of a source are stored: every n-th, or a number per second."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from vidan.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """`every`: frames whose number is a multiple of it. `fps`: the first frame at or after each
-    multiple of 1/fps s.
+    """Chooses frames by `every` or by `fps`.
 
-    Both look at numbers and timestamps alone, never at what could be decoded, so that a resumed run
-    samples the frames that an undisturbed one does.
+    `every` chooses the frames whose number is a multiple of it; `fps` chooses the first frame at or
+    after each multiple of 1/fps seconds. Both depend on numbers and timestamps only, never on which
+    frames could be decoded, so that a resumed run samples the same frames as an undisturbed one.
     """
 
     every: int = 1
@@ -22,25 +22,27 @@ class Sampling:
 
     @classmethod
     def of(cls, every: int = 1, fps: float | None = None) -> Sampling:
-        """Checks what a user asked for. Raises UsageError."""
+        """Return the sampling that a user asked for. Raises UsageError."""
         if every < 1:
             raise UsageError(
                 f"every={every} is not a positive whole number",
-                hint="every=10 takes each tenth frame",
+                hint="every=10 takes every tenth frame",
             )
         if fps is None:
             return cls(every)
         if not 0 < fps < float("inf"):
             raise UsageError(
-                f"fps={fps} is not a positive number", hint="fps=2 takes two frames a second"
+                f"fps={fps} is not a positive number", hint="fps=2 takes two frames per second"
             )
         if every != 1:
             raise UsageError("every and fps can't be given together", hint="leave one of them out")
-        return cls(1, Fraction(str(fps)))  # as it was written: 0.1 is a tenth
+        return cls(1, Fraction(str(fps)))  # the decimal as written: 0.1 is exactly a tenth
 
     def wants(self, number: int, ticks: int, before: int | None, time_base: Fraction) -> bool:
-        """`ticks`, `before`: this frame's and the previous one's time since frame 0, in units of
-        `time_base` seconds.
+        """Whether the frame is chosen.
+
+        `ticks` and `before` are the times of this frame and the previous one since frame 0, in
+        units of `time_base` seconds; `before` is None for the first frame.
         """
         if self.fps is None:
             return number % self.every == 0
@@ -49,10 +51,10 @@ class Sampling:
         return self._slot(ticks, time_base) > self._slot(before, time_base)
 
     def _slot(self, ticks: int, time_base: Fraction) -> int:
-        """How many multiples of 1/fps lie at or before that time.
+        """Return how many multiples of 1/fps lie at or before that time.
 
-        Containers round timestamps (1/30 s is 33 ms in a Matroska): half a tick, at most half a
-        millisecond, counts as arrived.
+        Containers round timestamps (1/30 s is 33 ms in a Matroska), so a time counts from half a
+        tick earlier, at most half a millisecond.
         """
         assert self.fps is not None
         time = ticks * time_base + min(time_base / 2, Fraction(1, 2000))

@@ -1,4 +1,4 @@
-"""Frames by way of PyAV: any container and codec that FFmpeg reads, live streams too."""
+"""The FrameSource for any container and codec that FFmpeg reads, and for live streams."""
 
 from __future__ import annotations
 
@@ -30,21 +30,18 @@ if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
 
 SEEKS = (1, 4, 16)
-"""So many key frames before the place a resume begins to decode: further back each time it meets
-damage there.
-"""
-
+"""How many key frames before its place a resume begins to decode: further back after damage."""
 
 MAX_BATCH_BYTES = 256 << 20
-"""Several batches are held at once: of very large pictures each has fewer."""
+"""Most bytes of pixels in a batch: several are held at once, so large pictures make it smaller."""
 
 
 class VideoSource:
-    """A FrameSource. Decodes only when a batch is asked for. `decord`: pictures come from decord,
-    all else from PyAV.
+    """A FrameSource that decodes only when a batch is asked for.
 
-    Of a truncated file the lost rest is a gap where the container says how many frames it had
-    (MP4); elsewhere nothing tells their number, and the frames simply end.
+    With `decord` the pictures come from decord, everything else from PyAV. The lost end of a
+    truncated file is a gap if the container says how many frames there were (MP4); otherwise their
+    number is unknown and the frames simply end.
     """
 
     def __init__(
@@ -63,7 +60,7 @@ class VideoSource:
         self._sampling = sampling
         self._decord = decord
         self._timeout = read_timeout
-        self._lock = threading.Lock()  # held while a batch is made
+        self._lock = threading.Lock()  # held while a batch is decoded
         self._closed = False
         self._opened: Opened | None = open_container(source, read_timeout)
         self.live = self._opened.live
@@ -74,7 +71,7 @@ class VideoSource:
                 import_decord()
                 refuse_unless_exact(source, self._opened, self._probe)
             self.width, self.height = self._probe.width, self._probe.height
-            # a detector of the user's own may raise here
+            # a user's own detector may raise here
             self._size = size(self.height, self.width) if callable(size) else size
             self._shape = self._size or (self.height, self.width)
             self.fps = float(self._probe.rate) if self._probe.rate else None
@@ -100,9 +97,7 @@ class VideoSource:
             yield batch
 
     def close(self) -> None:
-        """See FrameSource. While another thread is inside the decoder, that one closes it when it
-        comes out.
-        """
+        """See FrameSource. While a thread is in the decoder, it closes the decoder afterwards."""
         self._closed = True
         if self._lock.acquire(blocking=False):
             try:
@@ -120,11 +115,11 @@ class VideoSource:
             try:
                 yield from self._read(begin(), size)
                 return
-            except Uncertain:  # never after the first frame
+            except Uncertain:  # raised only before the first frame
                 self._open_again()
 
     def _beginnings(self) -> Iterator[Callable[[], Reading]]:
-        """Ways to come to the frame to begin with, the quickest first; the last one always does."""
+        """Yield ways to reach the first frame, the fastest first; the last one always succeeds."""
         if self._frame and not self.live and self._probe.timed:
             if self._pts is not None and self._now.indexed and self._probe.start is not None:
                 for keys in SEEKS:
@@ -154,7 +149,7 @@ class VideoSource:
         return Reading(self._now, self._now.packets(), timeline, self._is_closed)
 
     def _live(self) -> Reading:
-        """What comes before the first key frame is no frame of a live source."""
+        """Read a live source: its frames begin with the first key frame."""
         packets = dropwhile(lambda packet: not packet.is_keyframe, self._now.packets())
         now = time.time_ns() // 1_000_000
         epoch = self._pts if self._frame and self._pts is not None else now
@@ -176,8 +171,8 @@ class VideoSource:
             yield from reading.batches(batching, decoder, _copy, self._probe.total)
             return
         once = self.live or self._now.network or not self._probe.timed
-        # One that decodes everything does so just as an undisturbed run: even the memory that it
-        # is given again shows in the pixels of damage.
+        # A run that decodes everything does so exactly as an undisturbed one: where a file is
+        # damaged, even the reuse of memory shows in the pixels.
         decoder = Decoder(
             self._now.stream.codec_context,
             None if once else self._fresh_context,

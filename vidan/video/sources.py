@@ -1,4 +1,4 @@
-"""What a caller names, as it is stored: a local path is absolute, and was looked at."""
+"""Turns the source that a caller names into the one that is stored: checked, with absolute path."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vidan.video.opening import check_source, is_local
 
 
 def source_for(place: str, *, check: bool) -> str:
-    """Return the source as it is stored: a local path absolute, and opened if `check`.
+    """Return the source as it is stored: a local path is made absolute, a URL stays as it is.
 
-    A URL stays as it is. Raises InputRejected.
+    With `check`, raises InputRejected if a local file is no video.
     """
     if not place:
-        raise InputRejected("a source can't be empty", hint="is a variable of your shell unset?")
+        raise InputRejected("a source can't be empty", hint="is a shell variable unset?")
     try:
         place.encode()
     except UnicodeEncodeError:

@@ -1,9 +1,8 @@
-"""Frame numbers and times, from the timestamps of packets alone.
+"""Frame numbers and times, derived from the timestamps of packets only.
 
-A frame's number is the rank of its timestamp among those of the packets that are to be shown,
-within a stretch of rising decode timestamps; a backward jump (two recordings put together) starts
-the next stretch, which counts on. What can't be decoded has its number all the same. Nothing here
-decodes.
+A frame's number is the rank of its timestamp among the packets to be displayed, within a stretch of
+ascending decode timestamps. A backward jump (two recordings joined) starts the next stretch, which
+continues the count. A picture that can't be decoded keeps its number. Nothing here decodes.
 """
 
 from __future__ import annotations
@@ -16,37 +15,39 @@ from fractions import Fraction
 from vidan.video.sampling import Sampling
 
 REORDER = 32
-"""A picture is shown at most so many packets after the place its timestamp has (H.264 and H.265
-allow 16).
-"""
+"""Most packets by which decode order and display order differ (H.264 and H.265 allow 16)."""
 
 MAX_TIME_MS = 2**53
-"""Timestamps may claim more than any column holds; JSON's numbers end here."""
+"""Largest time of a frame, in milliseconds: the largest exact integer in JSON.
+
+A damaged timestamp may claim more than the database's columns can hold.
+"""
 
 PASSED = -1
-"""The number of a picture that lies before the frame from which a resumed run goes on."""
+"""The number of all pictures before the first frame of a resumed run."""
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One picture to be shown. All but `pts` and `order` is known once no later packet can come
-    before it.
+    """One picture to be displayed.
+
+    The fields other than `pts` and `order` are set once no later packet can precede the picture.
     """
 
     pts: int
-    order: int  # of its packet, in the order of decoding
+    order: int  # the rank of its packet in decode order
     number: int | None = None
     time_ms: int = 0
     wanted: bool = False
-    seekable: bool = False  # its pts alone tells which frame it is
+    seekable: bool = False  # whether its pts identifies the frame
 
 
 class Timeline:
-    """Takes packets in decode order, gives numbers in the order of showing.
+    """Takes packets in decode order and numbers their pictures in display order.
 
-    `resume`: (number, pts) of the frame from which to go on; pictures before it are PASSED.
-    `start`: the pts of frame 0, needed then; otherwise found. `count`, `first_ms`: number and time
-    of the first picture where a live source is taken up again.
+    `resume` is the (number, pts) of the frame at which a run resumes: pictures before it are
+    PASSED. `start`, the pts of frame 0, is needed for that; otherwise it is found. `count` and
+    `first_ms` are number and time of the first picture after a live source was interrupted.
     """
 
     def __init__(
@@ -61,24 +62,25 @@ class Timeline:
     ) -> None:
         self.time_base = time_base
         self.sampling = sampling
-        self.upcoming: deque[Entry] = deque()  # numbered, in order; the user takes them off
-        self.count = resume[0] if resume else count  # the next number to give
+        self.upcoming: deque[Entry] = deque()  # numbered, in display order; the caller removes them
+        self.count = resume[0] if resume else count  # the next number
         self._first_ticks = round(Fraction(first_ms, 1000) / time_base)
         self.stretch = 0
         self._resume_pts = resume[1] if resume else None
         self._pending: list[tuple[int, int, Entry]] = []  # a heap by (pts, order)
         self._orders = 0
         self._last_dts: int | None = None
-        self._last_pts: int | None = None  # of the packet before
-        self._before: int | None = None  # pts of the picture before, in the order of showing
-        self._ticks: int | None = None  # its time since frame 0
-        self._step = 1  # between the last two pictures
+        self._last_pts: int | None = None  # of the previous packet
+        self._before: int | None = None  # pts of the previous picture, in display order
+        self._ticks: int | None = None  # time of that picture since frame 0
+        self._step = 1  # time between the last two pictures
         self._offset = -start if start is not None else None  # ticks = pts + offset
-        self._fresh = False  # the next picture is its stretch's first
+        self._fresh = False  # whether the next picture is the first of its stretch
 
     def add(self, pts: int | None, dts: int | None) -> Entry:
-        """A packet with a picture that is to be shown; one without a timestamp has that of the
-        packet before.
+        """Add a packet with a picture to be displayed.
+
+        A packet without a timestamp gets that of the previous packet.
         """
         if dts is not None:
             if self._last_dts is not None and dts < self._last_dts:
@@ -97,10 +99,10 @@ class Timeline:
         return entry
 
     def decoded(self, entry: Entry) -> None:
-        """What could be decoded changes no number."""
+        """Do nothing: numbers do not depend on what can be decoded."""
 
     def finish(self) -> None:
-        """No packet comes any more."""
+        """Number the remaining pictures: there are no more packets."""
         self._settle(everything=True)
 
     def _pass(self, entry: Entry) -> None:
@@ -117,8 +119,9 @@ class Timeline:
         self._last_pts = None
 
     def _settle(self, everything: bool = False) -> None:
-        """Number what no later packet can come before: a packet is never shown before its decode
-        time.
+        """Number the pictures that no later packet can precede.
+
+        A picture is never displayed before its decode time.
         """
         while self._pending and (
             everything
@@ -130,9 +133,8 @@ class Timeline:
     def _number(self, entry: Entry) -> None:
         if self._offset is None:
             self._offset = self._first_ticks - entry.pts
-        elif (
-            self._fresh and self._ticks is not None
-        ):  # time goes on one frame after the last stretch
+        elif self._fresh and self._ticks is not None:
+            # the stretch begins one frame after the last frame of the previous stretch
             self._offset = self._ticks + self._step - entry.pts
         tied = not self._fresh and self._before == entry.pts
         self._fresh = False

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def stored_total(probe: Probe, opened: Opened, sampling: Sampling) -> int | None:
-    """After sampling, None if unknown. Cheap: from the container's header, so it is what that
-    promises.
+    """Return how many frames will be stored after sampling, according to the container's header.
 
-    With `fps` the decode times stand in for the times of showing: the same, shifted, wherever
-    frames follow one another evenly; elsewhere it may be out by a few.
+    None if the header does not say. With `fps` the decode times replace the display times, which
+    differ from them by a constant where frames are evenly spaced; elsewhere the total may be wrong
+    by a few frames.
     """
     if probe.total is None or not probe.timed:
         return None

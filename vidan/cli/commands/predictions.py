@@ -235,8 +235,8 @@ def render(
     """Draw the stored boxes on the scenario's video, read anew from its source."""
     from vidan.export import render_scenario
 
-    with connect.database(settings, out, reads=True) as database, out.progress() as progress:
-        frames = render_scenario.render_scenario(database, scenario_id, file, progress)
+    with connect.database(settings, out, reads=True) as database, out.drawing() as on_progress:
+        frames = render_scenario.render_scenario(database, scenario_id, file, on_progress)
     out.note(f"{frames} frames written to {file}")
 
 

@@ -126,6 +126,18 @@ class Output:
         with frames_progress() as progress:
             yield progress
 
+    @contextmanager
+    def drawing(self) -> Iterator[Callable[[int, int], None]]:
+        """Return a function that shows how many frames are drawn, given (done, total)."""
+        with self.progress() as progress:
+            if progress is None:
+                yield lambda _done, _total: None
+                return
+            bar = progress.add_task("drawing", total=None, visible=False)
+            yield lambda done, total: progress.update(
+                bar, completed=done, total=total, visible=True
+            )
+
     def _table(self, columns: Mapping[str, Sequence[object]], spare: Sequence[str]) -> None:
         from rich.console import Console
 

@@ -50,8 +50,8 @@ def write(database: Database, out: Output, scenario: Scenario, folder: Path | No
         return []
     formats.write(_pages(database, scenario.id), "jsonl", str(folder / PREDICTIONS))
     try:
-        with out.progress() as progress:
-            render_scenario.render_scenario(database, scenario.id, str(folder / VIDEO), progress)
+        with out.drawing() as on_progress:
+            render_scenario.render_scenario(database, scenario.id, str(folder / VIDEO), on_progress)
     except VidanError as error:
         out.warn(f"no {VIDEO}: {error}")
         return [folder / PREDICTIONS]

@@ -1,0 +1,20 @@
+"""The format jsonl: one line of JSON per frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vidan.services.predictions import StoredFrame
+
+
+def write(pages: Iterable[list[StoredFrame]], target: IO[str]) -> int:
+    """Write the frames of all pages; return how many."""
+    count = 0
+    for page in pages:
+        for frame in page:
+            target.write(json.dumps(frame.as_json(), ensure_ascii=False) + "\n")
+        count += len(page)
+    return count
