@@ -125,7 +125,7 @@ def test_a_registration_that_fails_leaves_the_one_before_to_be_followed(tmp_path
     lease = Lease(
         "postgresql://vidan@127.0.0.1:1/vidan", WorkerOptions("w"), ("t",), board,
         on_beat=lambda *_: None, on_end=lambda: None, measure=lambda: Measured("idle", 0.0),
-        former=before,
+        replaces=before,
     )  # fmt: skip
     with pytest.raises(DatabaseUnavailable):
         lease.begin()

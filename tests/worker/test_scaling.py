@@ -98,7 +98,7 @@ def test_a_registration_that_follows_another_keeps_the_number(database: Database
 
     def register(before: uuid.UUID | None) -> tuple[int | None, int]:
         new = heartbeats.Registration(
-            uuid.uuid4(), "w", "test", 1, "cpu", 2, ("default",), ("detect",), former=before
+            uuid.uuid4(), "w", "test", 1, "cpu", 2, ("default",), ("detect",), replaces=before
         )
         with database.begin() as connection:
             asked = heartbeats.register(connection, new).slots
@@ -154,8 +154,8 @@ class Stepped:
     def asked(self, slots: int) -> None:
         """As the heartbeat brings it."""
         scale(self.database, "w", slots)
-        assert self.worker._lease is not None
-        self.worker._lease.desired_slots = slots
+        assert self.worker.lease is not None
+        self.worker.lease.desired_slots = slots
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def stepped(database_url: str, database: Database, tmp_path: Path) -> Iterator[A
 
     yield make
     for one in made:
-        one.worker._leave()
+        one.worker.leave()
         one.worker._slots.close()
         one.board.close()
 
@@ -179,7 +179,7 @@ def test_a_step_grows_claims_at_once_and_bounds_what_is_ahead(stepped: Any) -> N
     one.create(4)
     assert one.steps(lambda: len(one.running()) == 1)
     one.asked(3)
-    one.worker._intake._next_sweep = float("inf")
+    one.worker._polling._next_sweep = float("inf")
     assert one.steps(lambda: len(one.running()) == 3)
     assert one.board.in_use == 3
     assert one.worker._claims._ended.maxlen == 3 * AHEAD_PER_SLOT
@@ -192,7 +192,7 @@ def test_a_step_grows_claims_at_once_and_bounds_what_is_ahead(stepped: Any) -> N
     one.finish(first)
     one.finish(second)
     assert one.steps(lambda: one.worker._measure().slots == 1)
-    one.worker._intake._next_sweep = 0.0
+    one.worker._polling._next_sweep = 0.0
     assert not one.steps(lambda: one.running() != {third}, 1.5)
     one.finish(third)
     assert one.steps(lambda: len(one.running()) == 1)
@@ -236,8 +236,8 @@ def test_a_suspect_that_got_on_holds_nothing_up(stepped: Any) -> None:
     with one.database.begin() as connection:
         connection.exec_driver_sql("UPDATE scenarios SET crashes = 2")
     assert one.steps(lambda: suspect in one.running())
-    (engagement,) = one.worker._slots.engaged()
-    one.worker._progressed(engagement)
+    (run,) = one.worker._slots.runs()
+    run.note_progress(quarantine=False)
     others = one.create(2)
     one.asked(3)
     assert one.steps(lambda: len(one.running() & set(others)) == 2)

@@ -30,8 +30,8 @@ from vidan.protocol.tasks import TaskSpec
 from vidan.run.run import Run
 from vidan.services import scenarios, steering
 from vidan.tasks.app import Vidan
-from vidan.worker import claiming, execution, polling
-from vidan.worker import outcomes as concluding
+from vidan.worker import claiming, execution, lease_holder, polling
+from vidan.worker import outcomes as outcomes_module
 from vidan.worker import worker as worker_module
 from vidan.worker.execution import Outcome
 from vidan.worker.outcomes import OutcomeWriter
@@ -148,7 +148,7 @@ def worker(database_url: str, tmp_path: Path) -> Iterator[Worker]:
     made.run_once()
     yield made
     go_on.set()
-    made._leave()
+    made.leave()
     made._slots.close()
 
 
@@ -187,7 +187,7 @@ def step_until(worker: Worker, database: Database, scenario_id: int, *wanted: St
 
 def is_paused(worker: Worker) -> bool:
     worker.run_once()
-    return worker._intake._paused
+    return worker._polling._paused
 
 
 ENDED = (Status.COMPLETED, Status.FAILED, Status.INACTIVE)
@@ -236,8 +236,8 @@ def test_a_stop_reaches_a_task_without_frames_by_the_heartbeat(
     step_until(worker, database, scenario_id, Status.ACTIVE)
     with database.begin() as connection:
         steering.stop(connection, scenario_id)
-    assert worker._lease is not None
-    worker._lease._beat()
+    assert worker.lease is not None
+    worker.lease._beat()
     step_until(worker, database, scenario_id, Status.INACTIVE)
 
 
@@ -248,10 +248,11 @@ def test_what_waits_too_long_for_a_slot_is_put_back(
     for value in range(20):  # it has finished so many lately: it claims ahead
         step_until(worker, database, create(database, "echo", value=value), Status.COMPLETED)
     ids = [create(database, "waits") for _ in range(6)]
-    worker._intake.soon = True
+    worker._polling.claim_now = True
     worker.run_once()
     time.sleep(0.1)
-    worker._put_back_waiting(worker._lease)  # type: ignore[arg-type]
+    assert worker.lease is not None
+    worker._lease_holder.hand_over_waiting(worker.lease, "for a test", worker_module.AHEAD_SECONDS)
     statuses = [get(database, one).status for one in ids]
     assert statuses.count(Status.ACTIVE) == 2
     assert statuses.count(Status.INIT_STARTUP) == 4
@@ -263,12 +264,12 @@ def test_a_database_that_is_away_while_it_puts_back_costs_no_slot(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was not put back is held without a run: two heartbeats later it is put back."""
-    lease = worker._lease
+    lease = worker.lease
     assert lease is not None
     lease._stop.set()  # it beats here when it is told to
     worker._claims._ended.extend([float("inf")] * 4)  # so many are claimed ahead
     ids = [create(database, "waits") for _ in range(4)]
-    worker._intake.soon = True
+    worker._polling.claim_now = True
     worker.run_once()
     assert eventually(lambda: worker._slots.waiting == 2)
 
@@ -276,10 +277,9 @@ def test_a_database_that_is_away_while_it_puts_back_costs_no_slot(
         raise DatabaseUnavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker_module, "AHEAD_SECONDS", 0.0)
-        patch.setattr(worker._conclusions, "put_back", away)
+        patch.setattr(worker._outcome_writer, "hand_over", away)
         with pytest.raises(DatabaseUnavailable):
-            worker._put_back_waiting(lease)
+            worker._lease_holder.hand_over_waiting(lease, "for a test")
     assert worker._slots.free == 0
     lease._beat()
     assert [get(database, one).status for one in ids].count(Status.ACTIVE) == 4
@@ -301,9 +301,9 @@ def test_what_can_not_be_written_keeps_more_from_being_claimed(
         raise DatabaseUnavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker._conclusions, "write", away)
+        patch.setattr(worker._outcome_writer, "write", away)
         for _ in range(40):
-            worker._intake.soon = True
+            worker._polling.claim_now = True
             worker.run_once()
         assert eventually(lambda: worker._slots.waiting == 0)
         waiting = [one for one in ids if get(database, one).status is Status.INIT_STARTUP]
@@ -355,7 +355,7 @@ def run_all(worker: Worker, count: int) -> None:
     """Step until so many have ended and are not written."""
 
     def ran() -> bool:
-        worker._intake.soon = True
+        worker._polling.claim_now = True
         worker.run_once()
         return worker._slots.unwritten == count
 
@@ -378,7 +378,7 @@ def test_ends_that_are_too_large_for_one_statement_are_written_in_several(
         written.append(len(endings))
         return finish(connection, endings, actor=actor)
 
-    monkeypatch.setattr(concluding, "STATEMENT_BYTES", 1_000_000)
+    monkeypatch.setattr(outcomes_module, "STATEMENT_BYTES", 1_000_000)
     monkeypatch.setattr(lifecycle, "finish", timing_out)
     large = [create(database, "echo", value="x" * 400_000) for _ in range(6)]
     small = [create(database, "echo", value="x") for _ in range(20)]
@@ -407,17 +407,19 @@ def test_who_meets_a_database_or_a_broker_that_is_away_is_tried_again_after_a_pa
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be another deployment's: else it would run again and again, hundreds a second."""
-    monkeypatch.setattr(execution, "AWAY_SECONDS", 60.0)
+    monkeypatch.setattr(execution, "UNAVAILABLE_SECONDS", 60.0)
     calls.clear()
     ids = [create(database, "forwards") for _ in range(2)]
 
     def reasons() -> set[str | None]:
-        worker._intake.soon = True
+        worker._polling.claim_now = True
         worker.run_once()
         with database.begin() as connection:
             return {scenarios.history(connection, one)[-1].reason for one in ids}
 
-    assert eventually(lambda: reasons() == {f"put back for 60 s: {error}" for error in AWAY}, 15)
+    assert eventually(
+        lambda: reasons() == {f"requeued, due in 60 s: {error}" for error in AWAY}, 15
+    )
     for _ in range(20):
         reasons()
     assert sorted(calls) == ids
@@ -437,7 +439,7 @@ def test_who_could_not_begin_without_the_database_goes_on_when_it_is_back(
             raise errors.pop()
         return start(*args, **options)
 
-    monkeypatch.setattr(execution, "AWAY_SECONDS", 60.0)
+    monkeypatch.setattr(execution, "UNAVAILABLE_SECONDS", 60.0)
     monkeypatch.setattr(lifecycle, "start", away)
     new = NewScenario(str(encode(tmp_path / "a.mp4", 10)), "sees")
     with database.begin() as connection:
@@ -459,7 +461,7 @@ def test_a_capped_task_goes_on_as_soon_as_its_end_is_written(
     monkeypatch.setattr(OutcomeWriter, "write", slowly)
     monkeypatch.setattr(polling, "SWEEP_SECONDS", 60.0)
     ids = [create(database, "one by one") for _ in range(5)]
-    worker._intake.soon = True
+    worker._polling.claim_now = True
     step_until(worker, database, ids[-1], Status.COMPLETED)
     assert {get(database, one).status for one in ids} == {Status.COMPLETED}
 
@@ -471,7 +473,7 @@ def test_after_a_pause_it_sweeps_more_often(
     monkeypatch.setattr(polling, "SWEEP_SECONDS", 16.0)
     monkeypatch.setattr(polling, "DEAF_SECONDS", 60.0)
     ids = [create(database, "waits") for _ in range(2)]
-    worker._intake.soon = True
+    worker._polling.claim_now = True
     for one in ids:
         step_until(worker, database, one, Status.ACTIVE)
     assert eventually(lambda: is_paused(worker), 5)
@@ -504,16 +506,14 @@ def test_a_lost_answer_of_a_hand_over_does_not_take_the_next_run_of_it(
             raise DatabaseUnavailable("the answer was lost")
 
     monkeypatch.setattr(OutcomeWriter, "write", losing)
-    worker._slots.engaged()[0].control.interrupt(HandOver("for a test"))
+    worker._slots.runs()[0].control.interrupt(HandOver("for a test"))
     assert eventually(lambda: get(database, scenario_id).status is Status.INIT_STARTUP)
-    worker._intake.soon = True
+    worker._polling.claim_now = True
     worker.run_once()  # claims it anew
     assert get(database, scenario_id).epoch == 2
-    again.set()  # and the old run is concluded once more
+    again.set()  # and the outcome of the old run is written a second time
     epochs = [2]
-    assert eventually(
-        lambda: [one.claimed.fence.epoch for one in worker._slots.engaged()] == epochs
-    )
+    assert eventually(lambda: [one.claimed.fence.epoch for one in worker._slots.runs()] == epochs)
     go_on.set()
     ended = step_until(worker, database, scenario_id, *ENDED)
     assert (ended.status, ended.result) == (Status.COMPLETED, "went on")
@@ -525,15 +525,15 @@ def test_a_lease_that_has_ended_stops_its_runs_and_a_new_one_begins(
 ) -> None:
     scenario_id = create(database, "waits")
     step_until(worker, database, scenario_id, Status.ACTIVE)
-    former = worker._lease
+    former = worker.lease
     assert former is not None
     with database.begin() as connection:
         connection.execute(text("UPDATE workers SET lease_until = now()"))
         expiry.expire(connection, actor="orchestrator")
     former._end()  # as the heartbeat does when it finds no lease to renew
     worker.run_once()
-    assert worker._lease is not None
-    assert worker._lease.worker_id != former.worker_id
+    assert worker.lease is not None
+    assert worker.lease.worker_id != former.worker_id
 
     def claimed_again() -> bool:
         worker.run_once()
@@ -551,14 +551,14 @@ def test_asked_to_end_when_its_lease_has_ended_it_waits_for_its_runs(
     monkeypatch.setattr(os, "_exit", lambda code: pytest.fail(f"it ended itself with {code}"))
     scenario_id = create(database, "lingers")
     step_until(worker, database, scenario_id, Status.ACTIVE)
-    assert worker._lease is not None
-    worker._lease._end()
+    assert worker.lease is not None
+    worker.lease._end()
     worker.stopping = True
 
     worker.run_once()
 
-    assert worker._slots.engaged() == []
-    assert worker._lease is None  # and it registers no more
+    assert worker._slots.runs() == []
+    assert worker.lease is None  # and it registers no more
     worker.stopping = False  # for the fixture
 
 
@@ -567,13 +567,13 @@ def test_a_renewal_that_landed_after_all_keeps_nothing_from_others(
 ) -> None:
     scenario_id = create(database, "waits")
     step_until(worker, database, scenario_id, Status.ACTIVE)
-    former = worker._lease
+    former = worker.lease
     assert former is not None
     former._end()  # by its own clock, while the database has just renewed it
 
     worker.run_once()
 
-    assert worker._lease is not former
+    assert worker.lease is not former
     with database.begin() as connection:
         (released,) = expiry.expire(connection, actor="orchestrator")
     assert (released.id, released.row.died) == (scenario_id, False)
@@ -585,7 +585,7 @@ def test_a_run_that_outlives_its_lease_is_not_to_blame_for_the_end_of_its_proces
     def end(_: int) -> None:
         raise ProcessEnded
 
-    monkeypatch.setattr(worker_module, "ABANDON_SECONDS", 0.1)
+    monkeypatch.setattr(lease_holder, "ABANDON_SECONDS", 0.1)
     monkeypatch.setattr(os, "_exit", end)
     go_on.clear()
     board = SlotBoard.create(1)
@@ -595,8 +595,8 @@ def test_a_run_that_outlives_its_lease_is_not_to_blame_for_the_end_of_its_proces
     scenario_id = create(database, "stuck")
     step_until(worker, database, scenario_id, Status.ACTIVE)
     assert eventually(lambda: board.executing() == [scenario_id])
-    assert worker._lease is not None
-    worker._lease._end()
+    assert worker.lease is not None
+    worker.lease._end()
 
     with pytest.raises(ProcessEnded):
         worker.run_once()
@@ -604,7 +604,7 @@ def test_a_run_that_outlives_its_lease_is_not_to_blame_for_the_end_of_its_proces
     assert board.executing() == []  # as its supervisor will see it
     go_on.set()
     worker._slots.close()
-    worker._lease.close()
+    worker.lease.close()
     board.close()
 
 
@@ -613,11 +613,11 @@ def test_leaving_outlasts_the_runs_of_a_lease_that_has_ended(
 ) -> None:
     """Left to the interpreter's end, one in the middle of native code aborts the process."""
     step_until(worker, database, create(database, "lingers"), Status.ACTIVE)
-    assert worker._lease is not None
-    worker._lease._end()
+    assert worker.lease is not None
+    worker.lease._end()
     worker.stopping = True
-    worker._leave()
-    assert worker._slots.engaged() == []
+    worker.leave()
+    assert worker._slots.runs() == []
     worker.stopping = False  # for the fixture
 
 
@@ -630,8 +630,8 @@ def test_leaving_outlasts_runs_that_could_not_be_put_back(
     step_until(worker, database, create(database, "lingers"), Status.ACTIVE)
     monkeypatch.setattr(OutcomeWriter, "write", fail)
     worker.stopping = True
-    worker._leave()
-    assert worker._slots.engaged() == []
+    worker.leave()
+    assert worker._slots.runs() == []
     worker.stopping = False
 
 
@@ -640,15 +640,15 @@ def test_a_claim_that_is_answered_after_the_end_of_the_lease_does_not_run_on(
 ) -> None:
     """The process was stopped meanwhile: what ran was interrupted before this one was there."""
     create(database, "waits")
-    engage = worker._claims._engage
+    engage = worker._claims._add
 
     def late(claimed: list[Claimed]) -> None:
-        assert worker._lease is not None
-        worker._lease._end()
+        assert worker.lease is not None
+        worker.lease._end()
         engage(claimed)
 
-    monkeypatch.setattr(worker._claims, "_engage", late)
-    worker._intake.soon = True
+    monkeypatch.setattr(worker._claims, "_add", late)
+    worker._polling.claim_now = True
     worker.run_once()
     assert eventually(lambda: worker._slots.free == 2, 5)
 
@@ -657,7 +657,7 @@ def test_leaving_puts_back_what_runs(worker: Worker, database: Database) -> None
     ids = [create(database, "waits") for _ in range(2)]
     for one in ids:
         step_until(worker, database, one, Status.ACTIVE)
-    worker._leave()
+    worker.leave()
     for one in ids:
         found = get(database, one)
         assert (found.status, found.attempts, found.crashes) == (Status.INIT_STARTUP, 0, 0)
@@ -700,13 +700,13 @@ def test_a_task_that_the_worker_lacks_is_left_to_others_and_told_once(
     ids = [create(database, "elsewhere") for _ in range(2)]
 
     def told() -> list[str]:
-        worker._claims._next_look = 0.0  # it looks at each sweep
+        worker._claims._next_warning = 0.0  # it looks at each sweep
         worker.run_once()
         return [one for one in caplog.messages if "elsewhere" in one]
 
     assert eventually(lambda: bool(told()), 15)
     for _ in range(20):
-        worker._intake._next_sweep = 0.0
+        worker._polling._next_sweep = 0.0
         told()
     assert told() == ["task elsewhere is left to others: this worker does not have it"]
     assert {get(database, one).status for one in ids} == {Status.INIT_STARTUP}

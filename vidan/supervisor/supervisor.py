@@ -143,7 +143,7 @@ class Supervisor:
             environment["OMP_NUM_THREADS"] = str(post.options.threads)
         arguments = ["--options", post.options.to_json()]
         if post.former is not None:
-            arguments += ["--former", str(post.former)]
+            arguments += ["--replaces", str(post.former)]
         board: SlotBoard | None = None
         try:
             board = SlotBoard.create(MAX_SLOTS)
