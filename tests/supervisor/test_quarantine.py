@@ -17,7 +17,7 @@ from tests.support.processes import eventually
 from tests.support.supervising import running
 from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
-from vidan.supervisor import supervisor as supervisor_module
+from vidan.supervisor import post, quarantine
 from vidan.supervisor.supervisor import Supervisor
 
 LONGEST_PAUSE = 120.0
@@ -120,7 +120,7 @@ def test_suspects_that_nobody_here_can_run_keep_no_process(embedded_cluster: Clu
     unknown = cluster.create(task="add", params={"a": 1})
     cluster.query("UPDATE scenarios SET crashes = 2 WHERE id = :id", id=foreign)
     cluster.query("UPDATE scenarios SET crashes = 2, task = 'gone' WHERE id = :id", id=unknown)
-    time.sleep(3 * supervisor_module.QUARANTINE_SECONDS)
+    time.sleep(3 * quarantine.CHECK_SECONDS)
     assert cluster.query("SELECT 1 FROM workers WHERE name = 'w-quarantine'") == []
 
     mine = cluster.create(task="add", params={"a": 1})
@@ -133,7 +133,7 @@ def _quick_to_lose_patience(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slots: int
 ) -> Iterator[None]:
     """A supervisor in this process whose stall limit is three seconds."""
-    monkeypatch.setattr(supervisor_module, "STALL_SECONDS", 3.0)
+    monkeypatch.setattr(post, "STALL_SECONDS", 3.0)
     monkeypatch.chdir(APPS)
     supervisor = Supervisor(
         cluster.settings, [WorkerOptions(name="w", app="trial:app", threads=1, slots=slots)]

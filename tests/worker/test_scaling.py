@@ -275,20 +275,19 @@ def supervisor(database_url: str, tmp_path: Path) -> Iterator[Supervisor]:
     settings = Settings(home=tmp_path, database_url=database_url)
     made = Supervisor(settings, [WorkerOptions("w"), WorkerOptions("v")])
     yield made
-    if made._database is not None:
-        made._database.close()
+    made._database.close()
 
 
 def test_a_process_for_suspects_is_kept_only_while_no_worker_has_one_slot(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_start", lambda _: None)
+    monkeypatch.setattr(Post, "start", lambda *_: None)
     monkeypatch.setattr(claims, "suspects_due", lambda *_, **__: True)
 
     def looked() -> Post | None:
-        supervisor._next_quarantine = 0.0
-        supervisor._keep_quarantine()
-        return supervisor._quarantine
+        supervisor._quarantine.check_now()
+        supervisor._quarantine.keep()
+        return supervisor._quarantine.post
 
     one, other = supervisor._posts
     assert looked() is None
@@ -296,7 +295,7 @@ def test_a_process_for_suspects_is_kept_only_while_no_worker_has_one_slot(
     assert looked() is None  # the other takes them
     other.given_up = True
     assert looked() is not None  # it can't
-    other.given_up, supervisor._quarantine = False, None
+    other.given_up, supervisor._quarantine.post = False, None
     other.slots = 2
     found = looked()
     assert found is not None
