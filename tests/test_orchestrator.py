@@ -18,7 +18,7 @@ from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain.schedule import Schedule
 from vidan.domain.status import Status
-from vidan.orchestrator import BATCH, BROKER_AWAY_SECONDS, Orchestrator
+from vidan.orchestrator import BATCH, BROKER_UNAVAILABLE_SECONDS, Orchestrator
 from vidan.protocol import creation, partitions, tasks
 from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, schedules
@@ -91,19 +91,19 @@ def test_without_a_broker_a_backlog_is_not_written_again_and_again(
 
     with running(orchestrator):
         assert eventually(lambda: len(sends.at) > 0)
-        until = time.monotonic() + 2.5 * BROKER_AWAY_SECONDS
+        until = time.monotonic() + 2.5 * BROKER_UNAVAILABLE_SECONDS
         while time.monotonic() < until:
             create(database, 1)  # wakes it
             time.sleep(0.1)
         assert all(
-            later - earlier >= BROKER_AWAY_SECONDS
+            later - earlier >= BROKER_UNAVAILABLE_SECONDS
             for earlier, later in zip(sends.at, sends.at[1:], strict=False)
         )
         assert len(sends.at) >= 2
         with database.begin() as connection:
             assert scenarios.get(connection, held).status is Status.INIT_STARTUP
         sends.away = False
-        assert eventually(lambda: waiting(database) == 0, 2 * BROKER_AWAY_SECONDS + BUSY)
+        assert eventually(lambda: waiting(database) == 0, 2 * BROKER_UNAVAILABLE_SECONDS + BUSY)
 
     told = [one.getMessage() for one in caplog.records if "announcements" in one.getMessage()]
     assert told == [
