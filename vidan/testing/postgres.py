@@ -34,9 +34,7 @@ def postgres() -> Iterator[str]:
     lock.acquire(shared=False)
     # a folder of this name is removed by other processes unless it is locked
     folder = folder.rename(folder.with_name(folder.name.replace(_DRAFT, _NAME, 1)))
-    folder.chmod(
-        0o755
-    )  # in a test run by root, the server has an account of its own that must get in
+    folder.chmod(0o755)  # for the account of its own that the server has when root tests
     server = PostgresServer(folder / "postgres", folder / "postgres.log", _QUICK)
     try:
         server.start()
