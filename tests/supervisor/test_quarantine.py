@@ -1,4 +1,4 @@
-"""Several slots, one process: who kills it, or hangs in it, fails alone."""
+"""Several slots, one process: a scenario that kills it, or hangs in it, fails alone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_one_that_kills_its_process_among_eight_slots_fails_alone(
     tried = "SELECT 1 FROM transitions WHERE scenario_id = :id AND actor LIKE '%quarantine'"
     assert cluster.query(tried, id=deadly), _history(cluster)
     for start, end in _quarantined(cluster, neighbours):  # none, if all were cleared before that
-        # two commits, not a video: that is why nobody waits for the end of one
+        # two commits, not a video: so no suspect waits for the end of a video
         stay = (end["at"] - start["at"]).total_seconds()
         if end["to_status"] == "completed":  # it was less than two commits from its video's end
             assert stay < 15, _history(cluster)
@@ -186,7 +186,7 @@ def test_a_source_that_hangs_is_ended_by_the_stall_limit_and_fails_alone(
 def test_a_batch_of_four_scenarios_that_hangs_fails_the_guilty_one_alone(
     embedded_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whose frame it was can't be seen from outside. Who was charged has calls of its own then."""
+    """The supervisor can't see whose frame hung. Charged scenarios get calls of their own later."""
     cluster = embedded_cluster
     black = videos.plain(tmp_path / "black.mp4", 0)
     bright = videos.plain(tmp_path / "bright.mp4", 200, frames=100)

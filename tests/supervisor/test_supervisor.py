@@ -1,4 +1,4 @@
-"""The supervisor: stalls, restarts, what a restart won't mend."""
+"""The supervisor: stalls, restarts, errors that a restart won't fix."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_worker_whose_gpu_is_gone_claims_nothing(embedded_cluster: Cluster) ->
 
 
 def test_a_registration_that_fails_leaves_the_one_before_to_be_followed(tmp_path: Path) -> None:
-    """Else a process that died then would be replaced by one that knows of no drain."""
+    """Otherwise the process that follows a dead one would not know that its worker was drained."""
     board = SlotBoard.create(1)
     board.worker_id = before = uuid.uuid4()
     lease = Lease(

@@ -139,7 +139,7 @@ def step_until(worker: Worker, database: Database, scenario_id: int, *wanted: St
 
 
 def run_all(worker: Worker, count: int) -> None:
-    """Step until so many have ended and are not written."""
+    """Step until `count` runs have ended whose outcomes are not written."""
 
     def ran() -> bool:
         worker._polling.claim_now = True

@@ -31,7 +31,7 @@ def test_what_waits_too_long_for_a_slot_is_put_back(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "AHEAD_SECONDS", 0.05)
-    for value in range(20):  # it has finished so many lately: it claims ahead
+    for value in range(20):  # it claims ahead as many as ended recently
         step_until(worker, database, create(database, "echo", value=value), Status.COMPLETED)
     ids = [create(database, "waits") for _ in range(6)]
     worker._polling.claim_now = True
@@ -50,7 +50,7 @@ def test_what_can_not_be_written_keeps_more_from_being_claimed(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claiming, "AHEAD_PER_SLOT", 2)
-    for value in range(4):  # it has finished so many lately: it claims ahead
+    for value in range(4):  # it claims ahead as many as ended recently
         step_until(worker, database, create(database, "echo", value=value), Status.COMPLETED)
     monkeypatch.setattr(claiming, "UNWRITTEN_PER_SLOT", 2)
     ids = [create(database, "echo", value=value) for value in range(30)]

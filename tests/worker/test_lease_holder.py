@@ -39,11 +39,11 @@ class ProcessEnded(BaseException):
 def test_a_database_that_is_away_while_it_puts_back_costs_no_slot(
     worker: Worker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was not put back is held without a run: two heartbeats later it is put back."""
+    """A row that was not handed over is held without a run: two heartbeats later it is."""
     lease = worker.lease
     assert lease is not None
-    lease._stop.set()  # it beats here when it is told to
-    worker._claims._ended.extend([float("inf")] * 4)  # so many are claimed ahead
+    lease._stop.set()  # heartbeats are sent by this test
+    worker._claims._ended.extend([float("inf")] * 4)  # four may be claimed ahead
     ids = [create(database, "waits") for _ in range(4)]
     worker._polling.claim_now = True
     worker.run_once()

@@ -202,7 +202,7 @@ def test_a_lease_that_ended_forgets_no_drain(embedded_cluster: Cluster) -> None:
 
 
 def test_a_process_that_replaces_a_drained_one_leaves_at_once(embedded_cluster: Cluster) -> None:
-    """As when the database was away, and its supervisor could not ask."""
+    """As when the database was unavailable, so that the supervisor could not ask it."""
     former = PlayedWorker(embedded_cluster.database, "w")
     retire(embedded_cluster, "w", to=DRAINED)
     former.let_lease_end()
@@ -234,7 +234,7 @@ def test_a_quarantine_child_goes_with_the_last_worker(
     assert (put_back.status, put_back.crashes) == (Status.INIT_STARTUP, 2)
 
 
-# --- a fresh process after so many frames
+# --- a fresh process after a number of frames
 
 
 def test_a_process_that_has_done_its_frames_makes_room(cluster: Cluster) -> None:

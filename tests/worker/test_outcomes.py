@@ -51,7 +51,7 @@ def test_ends_that_are_too_large_for_one_statement_are_written_in_several(
     may_write: threading.Event,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else the statement runs out of time, and what is written once more is no smaller."""
+    """Otherwise the statement times out, and each further attempt is as large."""
     finish = lifecycle.finish
     written: list[int] = []
 
@@ -70,7 +70,7 @@ def test_ends_that_are_too_large_for_one_statement_are_written_in_several(
     for one in large + small:
         assert len(step_until(worker, database, one, *ENDED).result) in (400_000, 1)
     assert sum(written) == 26
-    assert len(written) <= 5  # the first one that ended, and three of two; small ones go along
+    assert len(written) <= 5  # one large outcome first, then two at a time, small ones beside them
 
 
 def test_what_a_run_returned_is_not_changed_by_the_next_one(
@@ -108,7 +108,7 @@ def test_a_lost_answer_of_a_hand_over_does_not_take_the_next_run_of_it(
     worker._slots.runs()[0].control.interrupt(HandOver("for a test"))
     assert eventually(lambda: get(database, scenario_id).status is Status.INIT_STARTUP)
     worker._polling.claim_now = True
-    worker.run_once()  # claims it anew
+    worker.run_once()  # claims it again
     assert get(database, scenario_id).epoch == 2
     again.set()  # and the outcome of the old run is written a second time
     epochs = [2]

@@ -18,7 +18,7 @@ def test_a_row_without_a_run_is_put_back_after_some_beats() -> None:
 
 
 def test_beats_of_an_epoch_do_not_count_for_the_next() -> None:
-    """It was concluded and claimed again in between, and the answer to that is on its way."""
+    """Its outcome was written and it was claimed again; the answer to that claim is on its way."""
     reconciliation = Reconciliation()
     assert reconciliation.rows_without_run([row(7, 1)], [], 0.0) == []
     assert reconciliation.rows_without_run([row(7, 2)], [], 0.0) == []

@@ -204,7 +204,7 @@ def test_what_waits_in_a_worker_is_put_back_when_its_slots_become_fewer(
     monkeypatch.setattr("vidan.worker.worker.AHEAD_SECONDS", 600.0)
     one: Stepped = stepped(2)
     ids = one.create(6)
-    one.worker._claims._ended.extend([float("inf")] * 4)  # so many are claimed ahead
+    one.worker._claims._ended.extend([float("inf")] * 4)  # four may be claimed ahead
     one.worker.run_once()
     assert one.steps(lambda: len(one.running()) == 2)
     one.worker._claims._ended.clear()
@@ -217,7 +217,7 @@ def test_what_waits_in_a_worker_is_put_back_when_its_slots_become_fewer(
 
 
 def test_a_suspect_stays_alone_when_its_worker_is_to_grow(stepped: Any) -> None:
-    """Else its neighbours would be charged with its next crash, too."""
+    """Otherwise its neighbours would be charged for its next crash as well."""
     one: Stepped = stepped(1)
     (suspect,) = one.create(1, priority=1)
     with one.database.begin() as connection:
@@ -267,7 +267,7 @@ def test_a_post_knows_how_many_slots_its_worker_has() -> None:
     assert post.count() == 1
     post.board.close()
     post.board, post.slots = None, 1
-    assert post.count() == 1  # as the one that died
+    assert post.count() == 1  # as many as the process that died
 
 
 @pytest.fixture
@@ -292,9 +292,9 @@ def test_a_process_for_suspects_is_kept_only_while_no_worker_has_one_slot(
     one, other = supervisor._posts
     assert looked() is None
     one.slots = 4
-    assert looked() is None  # the other takes them
+    assert looked() is None  # the other worker takes them
     other.given_up = True
-    assert looked() is not None  # it can't
+    assert looked() is not None  # the other worker can't
     other.given_up, supervisor._quarantine.post = False, None
     other.slots = 2
     found = looked()

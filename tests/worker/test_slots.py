@@ -44,7 +44,7 @@ def claimed_run(scenario_id: int) -> ClaimedRun:
 
 
 class Runs:
-    """Runs that last until they are let go, and how many there were at once."""
+    """Runs that last until a test ends them, and the most that there were at once."""
 
     def __init__(self) -> None:
         self.running: dict[int, int] = {}
@@ -102,7 +102,7 @@ def test_more_slots_take_at_once_what_waits(slots: Slots, runs: Runs, board: Slo
     assert (slots.waiting, slots.free) == (1, -1)
     assert sorted(runs.running.values()) == [0, 1, 2]
     assert board.in_use == slots.thread_count == 3
-    assert sorted(board.executing()) == [1, 2]  # 0 is nobody's id
+    assert sorted(board.executing()) == [1, 2]  # 0 is no scenario's id
 
 
 def test_with_fewer_what_runs_ends_and_then_as_many_run(
@@ -112,7 +112,7 @@ def test_with_fewer_what_runs_ends_and_then_as_many_run(
     slots.add(map(claimed_run, range(1, 8)))
     assert runs.are(1, 2, 3, 4)
     slots.resize(2)
-    assert runs.are(1, 2, 3, 4)  # nobody is ended for it
+    assert runs.are(1, 2, 3, 4)  # no run is ended for it
     assert board.in_use == 4
     runs.end(1, 2)
     assert runs.are(3, 4)
@@ -143,7 +143,7 @@ def test_one_slot_begins_nothing_beside_what_still_runs(
     assert runs.are(3)
 
 
-def test_waiting_ones_can_be_withdrawn_after_it(slots: Slots, runs: Runs) -> None:
+def test_waiting_runs_can_be_taken_back_after_slots_became_fewer(slots: Slots, runs: Runs) -> None:
     slots.resize(2)
     slots.add(map(claimed_run, range(1, 6)))
     assert runs.are(1, 2)
@@ -153,10 +153,10 @@ def test_waiting_ones_can_be_withdrawn_after_it(slots: Slots, runs: Runs) -> Non
     assert eventually(lambda: slots.thread_count == 1, 20)
 
 
-def test_one_that_is_looked_at_by_who_withdraws_is_not_lost_to_a_slot(
+def test_a_run_that_is_not_taken_back_after_all_is_not_lost_to_a_slot(
     slots: Slots, runs: Runs
 ) -> None:
-    """A slot becomes free while it is not among those that wait."""
+    """A slot becomes free while the run is not in the queue of waiting runs."""
 
     class Slow(deque[ClaimedRun]):
         def appendleft(self, one: ClaimedRun) -> None:
@@ -232,7 +232,7 @@ def test_under_load_each_runs_once_and_never_too_many(board: SlotBoard) -> None:
 
 
 def test_short_tasks_in_many_slots_wait_for_no_lock_of_each_other(board: SlotBoard) -> None:
-    """One that they all take turns at makes a convoy of them: five switches of thread a task."""
+    """Turns at one lock make a convoy of the slots: five switches of threads per task."""
     app = Vidan()
 
     @app.task(name="t", source=False)
