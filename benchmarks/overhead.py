@@ -46,7 +46,7 @@ from vidan.detection.building import build_detector  # noqa: E402
 from vidan.domain.status import ENDED, Status  # noqa: E402
 from vidan.protocol.creation import NewScenario  # noqa: E402
 from vidan.services.scenarios import Scenario  # noqa: E402
-from vidan.supervisor.supervisor import MALLOC  # noqa: E402
+from vidan.supervisor.post import MALLOC  # noqa: E402
 
 MODELS = (
     "nanodet-g",

@@ -44,7 +44,7 @@ from vidan.db import schema  # noqa: E402
 from vidan.db.session import Database  # noqa: E402
 from vidan.domain.worker import WorkerOptions  # noqa: E402
 from vidan.protocol.creation import NewScenario  # noqa: E402
-from vidan.supervisor.supervisor import MALLOC  # noqa: E402
+from vidan.supervisor.post import MALLOC  # noqa: E402
 
 SCENARIOS = 8
 BATCHES = (1, 2, 4, 8)

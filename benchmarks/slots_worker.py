@@ -86,7 +86,7 @@ def note_all(noted: Noted) -> None:
 
 def main() -> int:
     """Run the worker until SIGTERM. Returns its exit code."""
-    from vidan.worker import worker
+    from vidan.worker import __main__ as worker
 
     noted = Noted()
     note_all(noted)

@@ -1,4 +1,4 @@
-"""An orchestrator whose broker is away, or whose housekeeping fails: all else goes on."""
+"""An orchestrator whose broker is unavailable, or whose housekeeping fails: the rest continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain.schedule import Schedule
 from vidan.domain.status import Status
-from vidan.orchestrator import BATCH, BROKER_AWAY_SECONDS, Orchestrator
+from vidan.orchestrator import BATCH, BROKER_UNAVAILABLE_SECONDS, Orchestrator
 from vidan.protocol import creation, partitions, tasks
 from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, schedules
@@ -49,17 +49,17 @@ def running(orchestrator: Orchestrator) -> Iterator[None]:
 
 
 class Sends:
-    """When a producer was asked to send; the broker is `away` until somebody says otherwise."""
+    """When a producer was asked to send; the broker is unavailable until a test says otherwise."""
 
     def __init__(self, orchestrator: Orchestrator, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.away = True
+        self.unavailable = True
         self.at: list[float] = []
         self._send = orchestrator._producer.send
         monkeypatch.setattr(orchestrator._producer, "send", self.send)
 
     def send(self, topic: str, ids: Sequence[int]) -> list[int]:
         self.at.append(time.monotonic())
-        return self._send(topic, ids) if self.away else []
+        return self._send(topic, ids) if self.unavailable else []
 
 
 def create(database: Database, count: int) -> None:
@@ -80,7 +80,7 @@ def test_without_a_broker_a_backlog_is_not_written_again_and_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whatever is due, and whoever says that there is more; leases end meanwhile."""
+    """However much is due, and whatever wakes the orchestrator; leases are expired meanwhile."""
     caplog.set_level(logging.INFO, "vidan.orchestrator")
     create(database, 1)
     dead = PlayedWorker(database)
@@ -91,19 +91,19 @@ def test_without_a_broker_a_backlog_is_not_written_again_and_again(
 
     with running(orchestrator):
         assert eventually(lambda: len(sends.at) > 0)
-        until = time.monotonic() + 2.5 * BROKER_AWAY_SECONDS
+        until = time.monotonic() + 2.5 * BROKER_UNAVAILABLE_SECONDS
         while time.monotonic() < until:
             create(database, 1)  # wakes it
             time.sleep(0.1)
         assert all(
-            later - earlier >= BROKER_AWAY_SECONDS
+            later - earlier >= BROKER_UNAVAILABLE_SECONDS
             for earlier, later in zip(sends.at, sends.at[1:], strict=False)
         )
         assert len(sends.at) >= 2
         with database.begin() as connection:
             assert scenarios.get(connection, held).status is Status.INIT_STARTUP
-        sends.away = False
-        assert eventually(lambda: waiting(database) == 0, 2 * BROKER_AWAY_SECONDS + BUSY)
+        sends.unavailable = False
+        assert eventually(lambda: waiting(database) == 0, 2 * BROKER_UNAVAILABLE_SECONDS + BUSY)
 
     told = [one.getMessage() for one in caplog.records if "announcements" in one.getMessage()]
     assert told == [

@@ -1,4 +1,7 @@
-"""What comes from a topic and can't be used goes to the dead letters; the partition moves on."""
+"""Messages that came from a topic: scenario ids or dead letters, and sending dead letters again.
+
+A message that can't be used is kept as a dead letter, so that the partition moves on.
+"""
 
 from __future__ import annotations
 
@@ -14,60 +17,35 @@ from vidan.services.dead_letters import DeadLetter, NewLetter
 log = logging.getLogger("vidan.broker")
 
 STATEMENT_BYTES = 8 << 20
-"""So much of dead letters goes into one transaction: far from the statement time-out."""
+"""Most bytes of dead letters that one transaction adds: far from the statement time-out."""
+BATCH = 100
+"""How many dead letters are sent again, and then removed, at once."""
 
 
 def scenario_ids(database: Database, received: Iterable[Received]) -> list[int]:
-    """Return the scenario ids that messages carry; keep the others as dead letters.
+    """Return the scenario ids that messages carry; keep unusable messages as dead letters.
 
     Raises DatabaseUnavailable.
     """
-    ids, letters = [], []
+    ids, unusable = [], []
     for message in received:
         try:
             ids.append(decode(message.value).scenario_id)
         except ValueError as error:
-            letters.append(_letter(message, str(error)))
-    for part in _parts(letters):
-        database.retrying(lambda c, part=part: dead_letters.add(c, part))  # type: ignore[misc]
-    if letters:
-        first = letters[0]
+            unusable.append(_new_letter(message, str(error)))
+    for part in _in_parts(unusable):
+        database.retrying(dead_letters.add, part)
+    if unusable:
+        first = unusable[0]
         log.warning(
             "dead letters: %d, the first from %s/%d at %d: %s",
-            len(letters), *first.place, first.error,
+            len(unusable), *first.place, first.error,
         )  # fmt: skip
     return ids
 
 
-def _letter(message: Received, error: str) -> NewLetter:
-    return NewLetter(
-        topic=message.topic,
-        partition=message.partition,
-        offset=message.offset,
-        timestamp_ms=message.timestamp_ms,
-        key=message.key,
-        payload=message.value,
-        error=error,
-    )
-
-
-def _parts(letters: Sequence[NewLetter]) -> Iterator[list[NewLetter]]:
-    """Cut them so that none is longer than STATEMENT_BYTES, unless it is one letter."""
-    part: list[NewLetter] = []
-    size = 0
-    for letter in letters:
-        length = len(letter.key or b"") + len(letter.payload or b"")
-        if part and size + length > STATEMENT_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(letter)
-        size += length
-    if part:
-        yield part
-
-
 def rewind(consumer: Consumer, received: Iterable[Received]) -> None:
-    """Receive messages again that could not be dealt with: from the first of each partition."""
+    """Receive messages again: rewind each partition to the first message of it."""
     first: dict[tuple[str, int], Received] = {}
     for message in received:
         first.setdefault((message.topic, message.partition), message)
@@ -75,14 +53,10 @@ def rewind(consumer: Consumer, received: Iterable[Received]) -> None:
         consumer.rewind(message)
 
 
-BATCH = 100
-"""So many letters are sent, and then removed, at once."""
-
-
 def letters(database: Database, topic: str | None) -> Iterator[list[DeadLetter]]:
-    """Yield the letters that there are now, the newest first, in batches.
+    """Yield the dead letters that exist now, the newest first, in batches.
 
-    One that comes back meanwhile, as a new letter, is not among them.
+    A letter that comes back meanwhile, as a new letter, is not among them.
     """
     last: int | None = None
     while True:
@@ -97,16 +71,44 @@ def letters(database: Database, topic: str | None) -> Iterator[list[DeadLetter]]
 def send_again(
     database: Database, producer: Producer, batch: Sequence[DeadLetter]
 ) -> list[DeadLetter]:
-    """Send letters as they came, and remove those that were delivered; returns these.
+    """Send letters to their topics as they came, remove the delivered ones and return these.
 
-    A letter is removed only after its delivery report: cut off in between, it is sent twice.
+    A letter is removed only after its delivery report: an interrupted call may have sent a letter
+    that is still kept, and which is then sent twice.
     """
-    failed = set()
+    failed: set[int] = set()
     for topic in dict.fromkeys(letter.topic for letter in batch):
         of_topic = [letter for letter in batch if letter.topic == topic]
         raws = [Raw(letter.key, letter.payload) for letter in of_topic]
-        failed |= {of_topic[place].id for place in producer.send_raw(topic, raws)}
+        failed.update(of_topic[place].id for place in producer.send_raw(topic, raws))
     sent = [letter for letter in batch if letter.id not in failed]
     if sent:
-        database.retrying(lambda c: dead_letters.delete(c, [letter.id for letter in sent]))
+        database.retrying(dead_letters.delete, [letter.id for letter in sent])
     return sent
+
+
+def _new_letter(message: Received, error: str) -> NewLetter:
+    return NewLetter(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        timestamp_ms=message.timestamp_ms,
+        key=message.key,
+        payload=message.value,
+        error=error,
+    )
+
+
+def _in_parts(letters: Sequence[NewLetter]) -> Iterator[list[NewLetter]]:
+    """Yield parts of at most STATEMENT_BYTES, except for a single letter that is longer."""
+    part: list[NewLetter] = []
+    size = 0
+    for letter in letters:
+        length = len(letter.key or b"") + len(letter.payload or b"")
+        if part and size + length > STATEMENT_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(letter)
+        size += length
+    if part:
+        yield part

@@ -1,6 +1,6 @@
-"""The orchestrator: turns state into events, restarts what failed, releases what was left behind.
+"""The orchestrator: announces due scenarios, fires schedules, restarts retries, expires leases.
 
-Any number may run, all alike; there is no leader. `python -m vidan.orchestrator`.
+Any number of orchestrators may run, all alike; there is no leader. `python -m vidan.orchestrator`.
 """
 
 from __future__ import annotations
@@ -30,25 +30,30 @@ from vidan.services import schedules, workers
 log = logging.getLogger("vidan.orchestrator")
 
 ROUND_SECONDS = 1.0
-"""At the latest so long after the round before, announcements are looked at."""
+"""Longest pause between rounds of announcements, in seconds."""
 PACE_SECONDS = 0.05
-"""At the soonest: what is due may be another's to announce, one that stands still."""
+"""Shortest pause between rounds, in seconds: a hung orchestrator may have locked the due rows."""
 HOUSEKEEPING_SECONDS = 600.0
+"""Interval, in seconds, at which partitions are made ahead and workers that are gone forgotten."""
 HOUSEKEEPING_AGAIN_SECONDS = 30.0
-"""How long housekeeping waits that failed, such as for a table that somebody locks."""
+"""The same interval, in seconds, after a failure, such as a locked table."""
 EXPIRY_SECONDS = 0.5
-"""How often leases are looked at. A row that a dying session still locks waits for another look."""
-BROKER_AWAY_SECONDS = 2.0
-"""How long all announcements wait after some that could not be delivered."""
+"""Pause, in seconds, between two queries for ended leases. A row that a dying session still locks
+waits for the next one."""
+BROKER_UNAVAILABLE_SECONDS = 2.0
+"""How long, in seconds, all announcements wait after some could not be delivered."""
 RETRIES_SECONDS = 0.5
-"""How long one look at the retry topic waits for an event."""
-PAUSE = timedelta(seconds=5)
+"""How long, in seconds, one poll of the retry topic waits for an event."""
+LONGEST_GAP = timedelta(seconds=5)
+"""After a longer gap between two queries, the orchestrator has not watched the leases meanwhile."""
 BATCH = 1000
+"""Most scenarios that are announced at once."""
 BATCHES_A_ROUND = 10
+"""Most batches of announcements in a round."""
 
 
 class Orchestrator:
-    """Announces, restarts, releases. `run_once` is one round of all of it, without waiting."""
+    """Runs three steps again and again, each in a thread: announcements, leases, retry events."""
 
     actor = "orchestrator"
 
@@ -57,67 +62,59 @@ class Orchestrator:
         self._settings = settings
         self._lock = threading.Lock()
         self._database: Database | None = None
-        self._watched: tuple[datetime, datetime] | None = None  # since when, and the last look
+        self._watched: tuple[datetime, datetime] | None = None  # since when, and the last query
         self._broker = broker.connect(settings)
         self._producer = self._broker.producer()
         self._retries = self._broker.consumer(ORCHESTRATORS_GROUP, [RETRY_TOPIC])
         self._next_housekeeping = 0.0
-        self._away = False
+        self._unavailable = False  # the database does not answer
         self._undelivered = False  # the last announcements could not be delivered
-        self._held_until = 0.0  # nothing is announced before
-        self._told = False  # NOTIFY: there is something to announce
-        self._breaks = 0  # errors of the database so far
+        self._held_until = 0.0  # nothing is announced before this time (monotonic)
+        self._notified = False  # NOTIFY: there is something to announce
+        self._breaks = 0  # how often the database has been unavailable so far
 
     def run(self) -> None:
         """Work until `stopping`: announcements here, leases and the retry topic in threads.
 
-        An announcement waits seconds for a broker that is away: no lease may wait behind it.
+        An announcement waits seconds for an unavailable broker: no lease may wait behind it.
         """
         listener = Listener(self._settings)
         threads = [
-            threading.Thread(target=self._always, args=(step, time.sleep), daemon=True)
-            for step in (self._look_at_leases, self._read_retries)
+            threading.Thread(target=self._repeat, args=(step, time.sleep), daemon=True)
+            for step in (self._expire_leases, self._read_retries)
         ]
         for thread in threads:
             thread.start()
-        self._always(self._announce_and_keep_house, partial(self._listen, listener))
+        self._repeat(self._announce_and_keep_house, partial(self._listen, listener))
         for thread in threads:
             thread.join(5)
         listener.close()
         self.close()
 
-    def run_once(self) -> None:
-        """Do one round of everything. Raises DatabaseUnavailable."""
-        self.fire()
-        self.announce()
-        self.expire()
-        self.keep_house()
-        self.restart(timeout=0)
-
     def close(self) -> None:
-        """Let go of database and broker."""
+        """Close the connections to database and broker."""
         self._retries.close()
         self._producer.close()
         if self._database is not None:
             self._database.close()
 
     def announce(self) -> int:
-        """Announce what is due; returns how many were. A failed announcement is due again.
+        """Announce due scenarios and return how many. A failed announcement becomes due again.
 
-        After a failure nothing is announced for a while: of a long backlog there is always more
-        due. Of very many the rest is left to the next round: there is the house to keep in between.
+        After a failure nothing is announced for a while, since a long backlog always has more that
+        is due. The rest of a very long backlog is left to the next round, after the housekeeping.
         """
         announced = 0
         for _ in range(BATCHES_A_ROUND):
-            if self.stopping or self._held() > 0:
+            if self.stopping or self._seconds_held() > 0:
                 break
-            ids = self._connected().retrying(lambda c: announcements.take_due(c, BATCH))
+            ids = self._connected().retrying(announcements.take_due, BATCH)
             if not ids:
                 break
             failed = self._producer.send(SCENARIOS_TOPIC, ids)
             announced += len(ids) - len(failed)
             if failed:
-                self._again(failed)
+                self._announce_again(failed)
             elif self._undelivered:
                 self._undelivered = False
                 log.info("announcements are delivered again")
@@ -125,34 +122,34 @@ class Orchestrator:
                 break
         return announced
 
-    def _held(self) -> float:
-        """Return for how many seconds more nothing is announced."""
+    def _seconds_held(self) -> float:
+        """Return for how many more seconds nothing is announced."""
         return self._held_until - time.monotonic()
 
-    def _again(self, failed: list[int]) -> None:
+    def _announce_again(self, failed: list[int]) -> None:
         level = logging.DEBUG if self._undelivered else logging.WARNING
         log.log(level, "%d announcements could not be delivered: they wait", len(failed))
         self._undelivered = True
-        self._held_until = time.monotonic() + BROKER_AWAY_SECONDS
+        self._held_until = time.monotonic() + BROKER_UNAVAILABLE_SECONDS
         self._connected().retrying(
-            lambda c: announcements.announce_again(c, failed, delay=BROKER_AWAY_SECONDS)
+            announcements.announce_again, failed, delay=BROKER_UNAVAILABLE_SECONDS
         )
 
     def fire(self) -> None:
         """Create the scenarios of schedules that are due."""
-        for one in self._connected().retrying(lambda c: schedules.fire(c, actor=self.actor)):
+        for one in self._connected().retrying(schedules.fire, actor=self.actor):
             if one.error is None:
                 log.info("schedule %s: scenarios %s", one.name, list(one.ids))
             else:
                 log.error("schedule %s: %s", one.name, one.error)
 
     def expire(self) -> int:
-        """Release what workers held whose lease has ended; returns how many scenarios."""
+        """Release the scenarios of workers whose lease has ended; return how many."""
         since, any_ended = self._watch()
         if not any_ended:
             return 0
         released = self._connected().retrying(
-            lambda c: expiry.expire(c, actor=self.actor, connected_since=since)
+            expiry.expire, actor=self.actor, connected_since=since
         )
         for one in released:
             with logs.bound(scenario_id=one.id):
@@ -160,13 +157,13 @@ class Orchestrator:
         return len(released)
 
     def restart(self, timeout: float) -> None:
-        """Read the retry topic and plan announcements. Raises DatabaseUnavailable."""
+        """Poll the retry topic and plan announcements. Raises DatabaseUnavailable."""
         received = self._retries.poll(timeout)
         if not received:
             return
         try:
             ids = inbox.scenario_ids(self._connected(), received)
-            restarted = self._connected().retrying(lambda c: announcements.restart(c, ids))
+            restarted = self._connected().retrying(announcements.restart, ids)
         except DatabaseUnavailable:
             inbox.rewind(self._retries, received)
             raise
@@ -176,7 +173,7 @@ class Orchestrator:
         self._retries.commit(received)
 
     def keep_house(self) -> None:
-        """Make partitions ahead, forget workers that are long gone; now and then."""
+        """Make partitions ahead and forget workers that are long gone, if it is time to."""
         if time.monotonic() < self._next_housekeeping:
             return
         database = self._connected()
@@ -195,44 +192,44 @@ class Orchestrator:
     def _watch(self) -> tuple[datetime, bool]:
         """Return since when the database has answered without a break, and if a lease has ended.
 
-        By the database's clock. A break is an error, or a pause between two looks: a host that
-        slept has seen nobody die.
+        By the database's clock. An error is a break, and so is a long gap between two queries:
+        while its host slept, the orchestrator could not see a worker die.
         """
         breaks = self._breaks
         with self._connected().autocommit() as connection:
             now, any_ended = expiry.any_ended(connection)
-        with self._lock:  # an error that another thread has met meanwhile must not be forgotten
+        with self._lock:  # a break that another thread has noted meanwhile must not be overwritten
             since, last = (now, now) if breaks != self._breaks else self._watched or (now, now)
-            since = now if now - last > PAUSE else since
+            since = now if now - last > LONGEST_GAP else since
             self._watched = (since, now)
-            if self._away:
+            if self._unavailable:
                 log.info("the database answers again")
-            self._away = False
+            self._unavailable = False
         return since, any_ended
 
     def _disconnected(self, error: DatabaseUnavailable) -> None:
-        log.log(logging.DEBUG if self._away else logging.WARNING, "%s", error)
+        log.log(logging.DEBUG if self._unavailable else logging.WARNING, "%s", error)
         with self._lock:
-            self._away = True
+            self._unavailable = True
             self._watched = None
             self._breaks += 1
 
-    # --- steps that are done again and again: each returns how long to wait until the next
+    # --- the steps: each returns the seconds to wait until it is repeated
 
-    def _always(self, step: Callable[[], float], wait: Callable[[float], None]) -> None:
+    def _repeat(self, step: Callable[[], float], wait: Callable[[float], None]) -> None:
         while not self.stopping:
             try:
                 pause = step()
             except DatabaseUnavailable as error:
                 self._disconnected(error)
                 pause = ROUND_SECONDS
-            except Exception:  # one bad round must not end the rounds
+            except Exception:  # one failed round must not end the rounds
                 log.exception("a round failed")
                 pause = ROUND_SECONDS
             wait(pause)
 
     def _announce_and_keep_house(self) -> float:
-        if self._told:
+        if self._notified:
             self.announce()
         with self._connected().autocommit() as connection:  # mostly nothing is due
             schedule = _seconds(schedules.next_due(connection))
@@ -240,12 +237,12 @@ class Orchestrator:
         if announcement <= 0:
             self.announce()
         self._try_to_keep_house()
-        if schedule <= 0:  # last: what it meets keeps nothing else from being done
+        if schedule <= 0:  # last, so that its errors keep nothing else from being done
             self.fire()
-        return max(PACE_SECONDS, min(schedule, max(announcement, self._held())))
+        return max(PACE_SECONDS, min(schedule, max(announcement, self._seconds_held())))
 
     def _try_to_keep_house(self) -> None:
-        """Keep house, or try later: what is in the way is mostly a lock, and no break."""
+        """Keep house, or try again later: an error here is mostly a lock, and no break."""
         try:
             self.keep_house()
         except Exception as error:
@@ -258,9 +255,9 @@ class Orchestrator:
             )
 
     def _listen(self, listener: Listener, seconds: float) -> None:
-        self._told = listener.wait(seconds)
+        self._notified = listener.wait(seconds)
 
-    def _look_at_leases(self) -> float:
+    def _expire_leases(self) -> float:
         return 0.0 if self.expire() else EXPIRY_SECONDS
 
     def _read_retries(self) -> float:
@@ -273,14 +270,14 @@ def _seconds(due: timedelta | None) -> float:
 
 
 class Listener:
-    """Waits for NOTIFY, or just waits: nothing relies on it."""
+    """Waits for NOTIFY. Nothing relies on it: without a connection it just waits."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to announce, `seconds` at most; whether there is."""
+        """Wait up to `seconds` for something to announce; return whether there is."""
         try:
             if self._connection is None:
                 database = Database(

@@ -98,7 +98,7 @@ def test_it_does_not_stand_on_a_disk_that_may_be_full(board: SlotBoard) -> None:
 
 
 def test_as_a_file_it_has_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hole for which a full disk has no block kills whoever touches it."""
+    """Touching a hole for which a full disk has no block kills the process."""
     monkeypatch.delattr(os, "memfd_create", raising=False)
     board = SlotBoard.create(100)
     assert os.fstat(board.fd).st_blocks > 0

@@ -26,7 +26,7 @@ from vidan.services import scenarios
 from vidan.supervisor.post import Post, Release
 from vidan.supervisor.supervisor import Supervisor
 from vidan.tasks.app import Vidan
-from vidan.worker.lease import Lease
+from vidan.worker.outcomes import OutcomeThread
 from vidan.worker.worker import Worker
 
 app = Vidan()
@@ -56,7 +56,7 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 def worker(settings: Settings) -> Iterator[Worker]:
     made = Worker(settings, WorkerOptions("w@test", slots=3), app.tasks)
     yield made
-    made._leave()
+    made.leave()
     made._slots.close()
 
 
@@ -93,14 +93,15 @@ def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
         database.retrying(lambda c: c.execute(text(f"DROP TRIGGER refuse ON {table}")))
 
 
-def run_until_all_wait_to_be_concluded(worker: Worker, count: int) -> Lease:
-    """In the thread of its own each might be written for itself."""
-    lease = worker._current_lease()
+def run_until_all_are_unwritten(worker: Worker, count: int) -> OutcomeThread:
+    """End the thread that writes outcomes: it might write each in a statement of its own."""
+    lease, thread = worker._lease_holder.current(), worker._lease_holder.outcome_thread
     assert lease is not None
-    worker._stop_concluding()
-    worker._claims.take(lease, told=True)
+    assert thread is not None
+    thread.close()
+    worker._claims.claim(lease, hinted=True)
     assert eventually(lambda: len(worker._slots.outcomes()) == count)
-    return lease
+    return thread
 
 
 def test_an_end_that_is_refused_is_its_own_runs_error(worker: Worker, database: Database) -> None:
@@ -108,7 +109,7 @@ def test_an_end_that_is_refused_is_its_own_runs_error(worker: Worker, database: 
     first, poisoned, last = create(database, 3)
     condition = f"NEW.id = {poisoned} AND NEW.status = 'completed'"
     with refusing(database, "scenarios", condition):
-        worker._conclude(run_until_all_wait_to_be_concluded(worker, 3))
+        run_until_all_are_unwritten(worker, 3).write_ended()
     assert [get(database, one).status for one in (first, last)] == [Status.COMPLETED] * 2
     found = get(database, poisoned)
     assert (found.status, found.attempts) == (Status.FAILED, 1)
@@ -123,12 +124,12 @@ def test_not_even_one_that_can_not_fail_holds_the_others_up(
     first, poisoned = create(database, 2)
     condition = f"NEW.id = {poisoned} AND NEW.status NOT IN ('init_startup_processing', 'active')"
     with refusing(database, "scenarios", condition):
-        lease = run_until_all_wait_to_be_concluded(worker, 2)
-        worker._conclude(lease)
+        run_until_all_are_unwritten(worker, 2).write_ended()
         assert get(database, first).status is Status.COMPLETED
         assert worker._slots.free == 3
-    lease._beat()
-    lease._beat()  # a row without a run, in two heartbeats
+    assert worker.lease is not None
+    worker.lease._beat()
+    worker.lease._beat()  # a row without a run, in two heartbeats
     assert get(database, poisoned).status is Status.INIT_STARTUP
     assert get(database, poisoned).attempts == 0
 
@@ -151,14 +152,14 @@ def test_a_round_that_fails_ends_no_worker(worker: Worker, database: Database) -
 
 
 def test_a_worker_that_leaves_can_leave(worker: Worker, database: Database) -> None:
-    """What can't be put back is put back by whoever finds it without a worker."""
+    """What it can't hand over is handed over by expiry, which finds it without a worker."""
     worker.run_once()
     create(database)
     with refusing(database, "scenarios", "OLD.status = 'active'"):
-        run_until_all_wait_to_be_concluded(worker, 1)
-        worker._conclusions.write = broken  # type: ignore[method-assign,assignment]
+        run_until_all_are_unwritten(worker, 1)
+        worker._outcome_writer.write = broken  # type: ignore[method-assign,assignment]
         started = time.monotonic()
-        worker._leave()
+        worker.leave()
         assert time.monotonic() - started < 25  # less than it has for a run that hangs
     with database.begin() as connection:
         assert connection.execute(text("SELECT state FROM workers")).scalar() == "gone"

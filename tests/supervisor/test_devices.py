@@ -1,4 +1,4 @@
-"""GPUs that are there and of no use: what is told of them, and to whom. None is needed here."""
+"""GPUs that exist but do not work: what is reported, and where. The tests need no GPU."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vidan.supervisor import devices
 def test_a_model_that_a_broken_gpu_can_not_hold_is_no_fault_of_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else its worker would go on, and fail whatever it claims."""
+    """Otherwise its worker would continue, and fail each scenario that it claims."""
 
     def broken(**_: Any) -> Any:
         raise RuntimeError("CUDA error: uncorrectable ECC error encountered")

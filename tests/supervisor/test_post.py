@@ -15,7 +15,9 @@ import pytest
 from vidan.config import Settings
 from vidan.domain.worker import WorkerOptions
 from vidan.processes import lifeline
-from vidan.supervisor.supervisor import MAX_FALSE_STARTS, Supervisor
+from vidan.supervisor.post import MAX_FALSE_STARTS
+from vidan.supervisor.quarantine import Quarantine
+from vidan.supervisor.supervisor import Supervisor
 
 
 @dataclass
@@ -67,7 +69,7 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Make]:
             return start(WorkerOptions.from_json(arguments[1]).name)
 
         monkeypatch.setattr(lifeline, "spawn", spawn)
-        monkeypatch.setattr(Supervisor, "_keep_quarantine", lambda _: None)
+        monkeypatch.setattr(Quarantine, "keep", lambda _: None)
         settings = Settings(home=tmp_path, database_url="postgresql://nowhere/x")
         made.append(Supervisor(settings, [WorkerOptions("first"), WorkerOptions("second")]))
         return made[-1]

@@ -1,4 +1,4 @@
-"""Several slots, one process: who kills it, or hangs in it, fails alone."""
+"""Several slots, one process: a scenario that kills it, or hangs in it, fails alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.processes import eventually
 from tests.support.supervising import running
 from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
-from vidan.supervisor import supervisor as supervisor_module
+from vidan.supervisor import post, quarantine
 from vidan.supervisor.supervisor import Supervisor
 
 LONGEST_PAUSE = 120.0
@@ -77,7 +77,7 @@ def test_one_that_kills_its_process_among_eight_slots_fails_alone(
     tried = "SELECT 1 FROM transitions WHERE scenario_id = :id AND actor LIKE '%quarantine'"
     assert cluster.query(tried, id=deadly), _history(cluster)
     for start, end in _quarantined(cluster, neighbours):  # none, if all were cleared before that
-        # two commits, not a video: that is why nobody waits for the end of one
+        # two commits, not a video: so no suspect waits for the end of a video
         stay = (end["at"] - start["at"]).total_seconds()
         if end["to_status"] == "completed":  # it was less than two commits from its video's end
             assert stay < 15, _history(cluster)
@@ -120,7 +120,7 @@ def test_suspects_that_nobody_here_can_run_keep_no_process(embedded_cluster: Clu
     unknown = cluster.create(task="add", params={"a": 1})
     cluster.query("UPDATE scenarios SET crashes = 2 WHERE id = :id", id=foreign)
     cluster.query("UPDATE scenarios SET crashes = 2, task = 'gone' WHERE id = :id", id=unknown)
-    time.sleep(3 * supervisor_module.QUARANTINE_SECONDS)
+    time.sleep(3 * quarantine.CHECK_SECONDS)
     assert cluster.query("SELECT 1 FROM workers WHERE name = 'w-quarantine'") == []
 
     mine = cluster.create(task="add", params={"a": 1})
@@ -133,7 +133,7 @@ def _quick_to_lose_patience(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slots: int
 ) -> Iterator[None]:
     """A supervisor in this process whose stall limit is three seconds."""
-    monkeypatch.setattr(supervisor_module, "STALL_SECONDS", 3.0)
+    monkeypatch.setattr(post, "STALL_SECONDS", 3.0)
     monkeypatch.chdir(APPS)
     supervisor = Supervisor(
         cluster.settings, [WorkerOptions(name="w", app="trial:app", threads=1, slots=slots)]
@@ -186,7 +186,7 @@ def test_a_source_that_hangs_is_ended_by_the_stall_limit_and_fails_alone(
 def test_a_batch_of_four_scenarios_that_hangs_fails_the_guilty_one_alone(
     embedded_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whose frame it was can't be seen from outside. Who was charged has calls of its own then."""
+    """The supervisor can't see whose frame hung. Charged scenarios get calls of their own later."""
     cluster = embedded_cluster
     black = videos.plain(tmp_path / "black.mp4", 0)
     bright = videos.plain(tmp_path / "bright.mp4", 200, frames=100)

@@ -1,4 +1,4 @@
-"""The supervisor: stalls, restarts, what a restart won't mend."""
+"""The supervisor: stalls, restarts, errors that a restart won't fix."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from vidan.processes import lifeline
 from vidan.processes.lifeline import Child
 from vidan.processes.slotboard import Call, SlotBoard
 from vidan.protocol import claims
-from vidan.supervisor import devices
-from vidan.supervisor import supervisor as supervisor_module
+from vidan.supervisor import devices, quarantine
+from vidan.supervisor import post as post_module
 from vidan.supervisor.devices import posts
 from vidan.supervisor.post import Post
 from vidan.supervisor.supervisor import Supervisor, supervise
@@ -42,7 +42,7 @@ from vidan.worker.lease import Lease, Measured
 def test_a_hung_detector_ends_its_process_and_is_charged(
     embedded_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(supervisor_module, "STALL_SECONDS", 2.0)
+    monkeypatch.setattr(post_module, "STALL_SECONDS", 2.0)
     monkeypatch.chdir(APPS)
     options = WorkerOptions(name="w", app="trial:app", threads=1, slots=2)
     with running(Supervisor(embedded_cluster.settings, [options])):
@@ -120,13 +120,13 @@ def test_a_worker_whose_gpu_is_gone_claims_nothing(embedded_cluster: Cluster) ->
 
 
 def test_a_registration_that_fails_leaves_the_one_before_to_be_followed(tmp_path: Path) -> None:
-    """Else a process that died then would be replaced by one that knows of no drain."""
+    """Otherwise the process that follows a dead one would not know that its worker was drained."""
     board = SlotBoard.create(1)
     board.worker_id = before = uuid.uuid4()
     lease = Lease(
         "postgresql://vidan@127.0.0.1:1/vidan", WorkerOptions("w"), ("t",), board,
         on_beat=lambda *_: None, on_end=lambda: None, measure=lambda: Measured("idle", 0.0),
-        former=before,
+        replaces=before,
     )  # fmt: skip
     with pytest.raises(DatabaseUnavailable):
         lease.begin()
@@ -153,7 +153,7 @@ def test_a_quarantine_child_is_asked_to_end_once(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A signal in the last steps of a process ends it as if it had died."""
-    monkeypatch.setattr(supervisor_module, "QUARANTINE_SECONDS", 0.0)
+    monkeypatch.setattr(quarantine, "CHECK_SECONDS", 0.0)
     asked: list[int] = []
     monkeypatch.setattr(Child, "terminate", lambda child: asked.append(child.pid))
     settings = Settings(home=tmp_path, database_url=database_url)
@@ -161,10 +161,10 @@ def test_a_quarantine_child_is_asked_to_end_once(
     leaving = lifeline.spawn("http.server", ["0"])  # any process that stays
     board = SlotBoard.create(1)
     board.worker_id = uuid.uuid4()
-    supervisor._quarantine = Post(WorkerOptions("w-quarantine"), leaving, board)
+    supervisor._quarantine.post = Post(WorkerOptions("w-quarantine"), leaving, board)
 
     for _ in range(3):
-        supervisor._keep_quarantine()
+        supervisor._quarantine.keep()
     supervisor._posts[0].retired = True
     for _ in range(3):
         supervisor.run_once()
@@ -180,21 +180,21 @@ def test_a_quarantine_child_is_asked_to_end_once(
 def test_quarantine_is_on_a_device_that_was_not_drained(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor_module, "QUARANTINE_SECONDS", 0.0)
+    monkeypatch.setattr(quarantine, "CHECK_SECONDS", 0.0)
     monkeypatch.setattr(claims, "suspects_due", lambda *_, **__: True)
-    monkeypatch.setattr(Supervisor, "_start", lambda *_: None)
+    monkeypatch.setattr(Post, "start", lambda *_: None)
     settings = Settings(home=tmp_path, database_url=database_url)
     devices = ["cuda:0", "cuda:1"]
     supervisor = Supervisor(settings, [WorkerOptions("w", device=d, slots=2) for d in devices])
 
-    supervisor._keep_quarantine()
-    assert supervisor._quarantine is not None
-    assert supervisor._quarantine.options.device == "cuda:0"
+    supervisor._quarantine.keep()
+    assert supervisor._quarantine.post is not None
+    assert supervisor._quarantine.post.options.device == "cuda:0"
     supervisor._posts[0].retired = True
-    supervisor._keep_quarantine()  # makes room
-    supervisor._keep_quarantine()
-    assert supervisor._quarantine is not None
-    assert supervisor._quarantine.options.device == "cuda:1"
+    supervisor._quarantine.keep()  # makes room
+    supervisor._quarantine.keep()
+    assert supervisor._quarantine.post is not None
+    assert supervisor._quarantine.post.options.device == "cuda:1"
 
 
 def test_a_child_that_was_asked_to_end_before_it_listened_has_not_died(

@@ -73,7 +73,7 @@ def worker(database_url: str, tmp_path: Path) -> Iterator[Worker]:
     made = Worker(settings, WorkerOptions("w@test"), app.tasks)
     made.run_once()
     yield made
-    made._leave()
+    made.leave()
     made._slots.close()
 
 

@@ -23,7 +23,7 @@ from vidan.protocol import creation, heartbeats
 from vidan.protocol.creation import NewScenario
 from vidan.services import workers
 from vidan.worker.leaving import Leaving
-from vidan.worker.slots import ClaimedRun
+from vidan.worker.slots import ClaimedRun, FrameCount
 
 DRAINED, STOPPED = DesiredState.DRAINED, DesiredState.STOPPED
 
@@ -104,7 +104,7 @@ def test_a_registration_that_follows_another_forgets_no_drain(database: Database
 
     def register(before: uuid.UUID | None) -> DesiredState:
         new = heartbeats.Registration(
-            uuid.uuid4(), "w", "test", 1, "cpu", 1, ("default",), ("detect",), former=before
+            uuid.uuid4(), "w", "test", 1, "cpu", 1, ("default",), ("detect",), replaces=before
         )
         with database.begin() as connection:
             return heartbeats.register(connection, new).state
@@ -202,7 +202,7 @@ def test_a_lease_that_ended_forgets_no_drain(embedded_cluster: Cluster) -> None:
 
 
 def test_a_process_that_replaces_a_drained_one_leaves_at_once(embedded_cluster: Cluster) -> None:
-    """As when the database was away, and its supervisor could not ask."""
+    """As when the database was unavailable, so that the supervisor could not ask it."""
     former = PlayedWorker(embedded_cluster.database, "w")
     retire(embedded_cluster, "w", to=DRAINED)
     former.let_lease_end()
@@ -210,7 +210,7 @@ def test_a_process_that_replaces_a_drained_one_leaves_at_once(embedded_cluster: 
 
     options = WorkerOptions("w", app="trial:app").to_json()
     child = embedded_cluster.start(
-        "vidan.worker", ["--options", options, "--former", str(former.id)]
+        "vidan.worker", ["--options", options, "--replaces", str(former.id)]
     )
 
     assert ended_with(child, 30) == RETIRED_EXIT_CODE, embedded_cluster.log()
@@ -234,7 +234,7 @@ def test_a_quarantine_child_goes_with_the_last_worker(
     assert (put_back.status, put_back.crashes) == (Status.INIT_STARTUP, 2)
 
 
-# --- a fresh process after so many frames
+# --- a fresh process after a number of frames
 
 
 def test_a_process_that_has_done_its_frames_makes_room(cluster: Cluster) -> None:
@@ -271,22 +271,23 @@ def test_each_run_gets_on_before_its_process_goes(database: Database) -> None:
     for number in range(3):
         with database.begin() as connection:
             creation.create(connection, NewScenario(source=f"/{number}.mp4"))
-    quick, slow, _ = (_engagement(database) for _ in range(3))
+    quick, slow, _ = (_claimed_run(database) for _ in range(3))
     slots: Any = _Slots([quick, slow])
-    departure = Leaving(8)
-    departure.count(quick, 4)
-    assert not departure.look(DesiredState.RUNNING)
-    departure.count(quick, 4)
-    assert departure.look(DesiredState.RUNNING)
-    assert not departure.hand_over(DesiredState.RUNNING, slots)
+    frames = FrameCount()
+    leaving = Leaving(8, frames)
+    frames.add(quick, 4)
+    assert not leaving.should_leave(DesiredState.RUNNING)
+    frames.add(quick, 4)
+    assert leaving.should_leave(DesiredState.RUNNING)
+    assert not leaving.hand_over(DesiredState.RUNNING, slots)
     assert isinstance(quick.control.interruption, HandOver)
     assert slow.control.interruption is None
-    departure.count(slow, 1)
-    assert not departure.hand_over(DesiredState.RUNNING, slots)
+    frames.add(slow, 1)
+    assert not leaving.hand_over(DesiredState.RUNNING, slots)
     assert isinstance(slow.control.interruption, HandOver)
-    slots.runs = []
-    assert departure.hand_over(DesiredState.RUNNING, slots)
-    assert not departure.retired
+    slots.all = []
+    assert leaving.hand_over(DesiredState.RUNNING, slots)
+    assert not leaving.retired
 
 
 def test_what_has_no_frames_is_waited_for_so_long_and_no_longer(
@@ -294,23 +295,23 @@ def test_what_has_no_frames_is_waited_for_so_long_and_no_longer(
 ) -> None:
     with database.begin() as connection:
         creation.create(connection, NewScenario(source="/a.mp4"))
-    slots: Any = _Slots([_engagement(database)])
-    departure = Leaving(0)
-    assert departure.look(DesiredState.RUNNING)
-    assert not departure.hand_over(DesiredState.RUNNING, slots)
+    slots: Any = _Slots([_claimed_run(database)])
+    leaving = Leaving(0, FrameCount())
+    assert leaving.should_leave(DesiredState.RUNNING)
+    assert not leaving.hand_over(DesiredState.RUNNING, slots)
     monkeypatch.setattr("vidan.worker.leaving.RECYCLE_SECONDS", 0.0)
-    assert departure.hand_over(DesiredState.RUNNING, slots)
+    assert leaving.hand_over(DesiredState.RUNNING, slots)
 
 
 class _Slots:
     def __init__(self, runs: list[ClaimedRun]) -> None:
-        self.runs = runs
+        self.all = runs
 
-    def engaged(self) -> list[ClaimedRun]:
-        return self.runs
+    def runs(self) -> list[ClaimedRun]:
+        return self.all
 
 
-def _engagement(database: Database) -> ClaimedRun:
+def _claimed_run(database: Database) -> ClaimedRun:
     (claimed,) = PlayedWorker(database).take()
     return ClaimedRun(claimed)
 

@@ -12,13 +12,13 @@ def row(scenario_id: int, epoch: int) -> Held:
 
 
 def test_a_row_without_a_run_is_put_back_after_some_beats() -> None:
-    comparison = Reconciliation()
-    found = [comparison.orphans([row(7, 1)], [], 0.0) for _ in range(BEATS)]
+    reconciliation = Reconciliation()
+    found = [reconciliation.rows_without_run([row(7, 1)], [], 0.0) for _ in range(BEATS)]
     assert found == [*[[]] * (BEATS - 1), [row(7, 1)]]
 
 
 def test_beats_of_an_epoch_do_not_count_for_the_next() -> None:
-    """It was concluded and claimed again in between, and the answer to that is on its way."""
-    comparison = Reconciliation()
-    assert comparison.orphans([row(7, 1)], [], 0.0) == []
-    assert comparison.orphans([row(7, 2)], [], 0.0) == []
+    """Its outcome was written and it was claimed again; the answer to that claim is on its way."""
+    reconciliation = Reconciliation()
+    assert reconciliation.rows_without_run([row(7, 1)], [], 0.0) == []
+    assert reconciliation.rows_without_run([row(7, 2)], [], 0.0) == []

@@ -37,7 +37,7 @@ def seconds_until_due(cluster: Cluster, scenario_id: int) -> float:
 
 
 def failed_once(cluster: Cluster, scenario_id: int) -> Scenario:
-    """The scenario once it has been put back, or has ended."""
+    """The scenario once it was handed over, or has ended."""
 
     def is_back() -> bool:
         found = cluster.get(scenario_id)

@@ -1,4 +1,4 @@
-"""Events of retries are sent as long as there is somebody to send them."""
+"""Events of retries are sent, whatever error an earlier one met."""
 
 from __future__ import annotations
 

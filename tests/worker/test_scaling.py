@@ -98,7 +98,7 @@ def test_a_registration_that_follows_another_keeps_the_number(database: Database
 
     def register(before: uuid.UUID | None) -> tuple[int | None, int]:
         new = heartbeats.Registration(
-            uuid.uuid4(), "w", "test", 1, "cpu", 2, ("default",), ("detect",), former=before
+            uuid.uuid4(), "w", "test", 1, "cpu", 2, ("default",), ("detect",), replaces=before
         )
         with database.begin() as connection:
             asked = heartbeats.register(connection, new).slots
@@ -154,8 +154,8 @@ class Stepped:
     def asked(self, slots: int) -> None:
         """As the heartbeat brings it."""
         scale(self.database, "w", slots)
-        assert self.worker._lease is not None
-        self.worker._lease.desired_slots = slots
+        assert self.worker.lease is not None
+        self.worker.lease.desired_slots = slots
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def stepped(database_url: str, database: Database, tmp_path: Path) -> Iterator[A
 
     yield make
     for one in made:
-        one.worker._leave()
+        one.worker.leave()
         one.worker._slots.close()
         one.board.close()
 
@@ -179,7 +179,7 @@ def test_a_step_grows_claims_at_once_and_bounds_what_is_ahead(stepped: Any) -> N
     one.create(4)
     assert one.steps(lambda: len(one.running()) == 1)
     one.asked(3)
-    one.worker._intake._next_sweep = float("inf")
+    one.worker._polling._next_sweep = float("inf")
     assert one.steps(lambda: len(one.running()) == 3)
     assert one.board.in_use == 3
     assert one.worker._claims._ended.maxlen == 3 * AHEAD_PER_SLOT
@@ -192,7 +192,7 @@ def test_a_step_grows_claims_at_once_and_bounds_what_is_ahead(stepped: Any) -> N
     one.finish(first)
     one.finish(second)
     assert one.steps(lambda: one.worker._measure().slots == 1)
-    one.worker._intake._next_sweep = 0.0
+    one.worker._polling._next_sweep = 0.0
     assert not one.steps(lambda: one.running() != {third}, 1.5)
     one.finish(third)
     assert one.steps(lambda: len(one.running()) == 1)
@@ -204,7 +204,7 @@ def test_what_waits_in_a_worker_is_put_back_when_its_slots_become_fewer(
     monkeypatch.setattr("vidan.worker.worker.AHEAD_SECONDS", 600.0)
     one: Stepped = stepped(2)
     ids = one.create(6)
-    one.worker._claims._ended.extend([float("inf")] * 4)  # so many are claimed ahead
+    one.worker._claims._ended.extend([float("inf")] * 4)  # four may be claimed ahead
     one.worker.run_once()
     assert one.steps(lambda: len(one.running()) == 2)
     one.worker._claims._ended.clear()
@@ -217,7 +217,7 @@ def test_what_waits_in_a_worker_is_put_back_when_its_slots_become_fewer(
 
 
 def test_a_suspect_stays_alone_when_its_worker_is_to_grow(stepped: Any) -> None:
-    """Else its neighbours would be charged with its next crash, too."""
+    """Otherwise its neighbours would be charged for its next crash as well."""
     one: Stepped = stepped(1)
     (suspect,) = one.create(1, priority=1)
     with one.database.begin() as connection:
@@ -236,8 +236,8 @@ def test_a_suspect_that_got_on_holds_nothing_up(stepped: Any) -> None:
     with one.database.begin() as connection:
         connection.exec_driver_sql("UPDATE scenarios SET crashes = 2")
     assert one.steps(lambda: suspect in one.running())
-    (engagement,) = one.worker._slots.engaged()
-    one.worker._progressed(engagement)
+    (run,) = one.worker._slots.runs()
+    run.note_progress(quarantine=False)
     others = one.create(2)
     one.asked(3)
     assert one.steps(lambda: len(one.running() & set(others)) == 2)
@@ -267,7 +267,7 @@ def test_a_post_knows_how_many_slots_its_worker_has() -> None:
     assert post.count() == 1
     post.board.close()
     post.board, post.slots = None, 1
-    assert post.count() == 1  # as the one that died
+    assert post.count() == 1  # as many as the process that died
 
 
 @pytest.fixture
@@ -275,28 +275,27 @@ def supervisor(database_url: str, tmp_path: Path) -> Iterator[Supervisor]:
     settings = Settings(home=tmp_path, database_url=database_url)
     made = Supervisor(settings, [WorkerOptions("w"), WorkerOptions("v")])
     yield made
-    if made._database is not None:
-        made._database.close()
+    made._database.close()
 
 
 def test_a_process_for_suspects_is_kept_only_while_no_worker_has_one_slot(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_start", lambda _: None)
+    monkeypatch.setattr(Post, "start", lambda *_: None)
     monkeypatch.setattr(claims, "suspects_due", lambda *_, **__: True)
 
     def looked() -> Post | None:
-        supervisor._next_quarantine = 0.0
-        supervisor._keep_quarantine()
-        return supervisor._quarantine
+        supervisor._quarantine.check_now()
+        supervisor._quarantine.keep()
+        return supervisor._quarantine.post
 
     one, other = supervisor._posts
     assert looked() is None
     one.slots = 4
-    assert looked() is None  # the other takes them
+    assert looked() is None  # the other worker takes them
     other.given_up = True
-    assert looked() is not None  # it can't
-    other.given_up, supervisor._quarantine = False, None
+    assert looked() is not None  # the other worker can't
+    other.given_up, supervisor._quarantine.post = False, None
     other.slots = 2
     found = looked()
     assert found is not None

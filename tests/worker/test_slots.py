@@ -27,7 +27,7 @@ from vidan.worker.slots import ClaimedRun, Slots
 WORKER = uuid.uuid4()
 
 
-def engagement(scenario_id: int) -> ClaimedRun:
+def claimed_run(scenario_id: int) -> ClaimedRun:
     claimed = Claimed(
         fence=Fence(scenario_id, 1, WORKER),
         task="t",
@@ -44,7 +44,7 @@ def engagement(scenario_id: int) -> ClaimedRun:
 
 
 class Runs:
-    """Runs that last until they are let go, and how many there were at once."""
+    """Runs that last until a test ends them, and the most that there were at once."""
 
     def __init__(self) -> None:
         self.running: dict[int, int] = {}
@@ -53,16 +53,16 @@ class Runs:
         self._go: dict[int, threading.Event] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, engagement: ClaimedRun, slot: int) -> Outcome:
+    def __call__(self, claimed_run: ClaimedRun, slot: int) -> Outcome:
         with self._lock:
-            self.running[engagement.id] = slot
+            self.running[claimed_run.id] = slot
             self.used.add(slot)
             self.most = max(self.most, len(self.running))
-            go = self._go.setdefault(engagement.id, threading.Event())
+            go = self._go.setdefault(claimed_run.id, threading.Event())
         assert go.wait(30)
         with self._lock:
-            del self.running[engagement.id]
-        return Outcome(engagement.claimed, End.COMPLETED)
+            del self.running[claimed_run.id]
+        return Outcome(claimed_run.claimed, End.COMPLETED)
 
     def end(self, *ids: int) -> None:
         with self._lock:
@@ -94,29 +94,29 @@ def slots(runs: Runs, board: SlotBoard) -> Iterator[Slots]:
 
 
 def test_more_slots_take_at_once_what_waits(slots: Slots, runs: Runs, board: SlotBoard) -> None:
-    slots.add(map(engagement, range(4)))
+    slots.add(map(claimed_run, range(4)))
     assert runs.are(0)
     assert board.in_use == 1
     slots.resize(3)
     assert runs.are(0, 1, 2)
     assert (slots.waiting, slots.free) == (1, -1)
     assert sorted(runs.running.values()) == [0, 1, 2]
-    assert board.in_use == slots.there == 3
-    assert sorted(board.executing()) == [1, 2]  # 0 is nobody's id
+    assert board.in_use == slots.thread_count == 3
+    assert sorted(board.executing()) == [1, 2]  # 0 is no scenario's id
 
 
 def test_with_fewer_what_runs_ends_and_then_as_many_run(
     slots: Slots, runs: Runs, board: SlotBoard
 ) -> None:
     slots.resize(4)
-    slots.add(map(engagement, range(1, 8)))
+    slots.add(map(claimed_run, range(1, 8)))
     assert runs.are(1, 2, 3, 4)
     slots.resize(2)
-    assert runs.are(1, 2, 3, 4)  # nobody is ended for it
+    assert runs.are(1, 2, 3, 4)  # no run is ended for it
     assert board.in_use == 4
     runs.end(1, 2)
     assert runs.are(3, 4)
-    assert eventually(lambda: slots.there == 2, 20)
+    assert eventually(lambda: slots.thread_count == 2, 20)
     assert board.in_use == 2
     assert slots.waiting == 3
     assert not eventually(lambda: len(runs.running) != 2, 0.3)
@@ -131,10 +131,10 @@ def test_one_slot_begins_nothing_beside_what_still_runs(
     slots: Slots, runs: Runs, number: int
 ) -> None:
     slots.resize(2)
-    slots.add([engagement(1), engagement(2)])
+    slots.add([claimed_run(1), claimed_run(2)])
     assert runs.are(1, 2)
     slots.resize(1)
-    slots.add([engagement(3)])
+    slots.add([claimed_run(3)])
     (first,) = (one for one, slot in runs.running.items() if slot == number)
     runs.end(first)
     assert runs.are(3 - first)
@@ -143,20 +143,20 @@ def test_one_slot_begins_nothing_beside_what_still_runs(
     assert runs.are(3)
 
 
-def test_waiting_ones_can_be_withdrawn_after_it(slots: Slots, runs: Runs) -> None:
+def test_waiting_runs_can_be_taken_back_after_slots_became_fewer(slots: Slots, runs: Runs) -> None:
     slots.resize(2)
-    slots.add(map(engagement, range(1, 6)))
+    slots.add(map(claimed_run, range(1, 6)))
     assert runs.are(1, 2)
     slots.resize(1)
-    assert [one.id for one in slots.withdraw()] == [3, 4, 5]
+    assert [one.id for one in slots.take_back_waiting()] == [3, 4, 5]
     runs.end(1, 2)
-    assert eventually(lambda: slots.there == 1, 20)
+    assert eventually(lambda: slots.thread_count == 1, 20)
 
 
-def test_one_that_is_looked_at_by_who_withdraws_is_not_lost_to_a_slot(
+def test_a_run_that_is_not_taken_back_after_all_is_not_lost_to_a_slot(
     slots: Slots, runs: Runs
 ) -> None:
-    """A slot becomes free while it is not among those that wait."""
+    """A slot becomes free while the run is not in the queue of waiting runs."""
 
     class Slow(deque[ClaimedRun]):
         def appendleft(self, one: ClaimedRun) -> None:
@@ -165,11 +165,11 @@ def test_one_that_is_looked_at_by_who_withdraws_is_not_lost_to_a_slot(
             time.sleep(0.1)
             super().appendleft(one)
 
-    slots.add([engagement(1)])
+    slots.add([claimed_run(1)])
     assert runs.are(1)
     slots._waiting = Slow()
-    slots.add([engagement(2)])
-    assert slots.withdraw(older_than=60) == []
+    slots.add([claimed_run(2)])
+    assert slots.take_back_waiting(older_than=60) == []
     assert runs.are(2)
     runs.end(2)
 
@@ -178,12 +178,12 @@ def test_numbers_of_slots_are_used_again(slots: Slots, runs: Runs, board: SlotBo
     """Each has a place on the board, which has no more than the most slots."""
     for _ in range(20):
         slots.resize(64)
-        assert slots.there == 64
+        assert slots.thread_count == 64
         slots.resize(1)
         slots.resize(30)
-        assert eventually(lambda: slots.there == 30, 20)
+        assert eventually(lambda: slots.thread_count == 30, 20)
     slots.resize(64)
-    slots.add(map(engagement, range(1, 65)))
+    slots.add(map(claimed_run, range(1, 65)))
     assert runs.are(*range(1, 65))
     assert runs.used == set(range(64))
     assert sorted(board.executing()) == list(range(1, 65))
@@ -191,7 +191,7 @@ def test_numbers_of_slots_are_used_again(slots: Slots, runs: Runs, board: SlotBo
 
 def test_growing_again_before_what_is_too_much_has_ended(slots: Slots, runs: Runs) -> None:
     slots.resize(3)
-    slots.add(map(engagement, range(1, 6)))
+    slots.add(map(claimed_run, range(1, 6)))
     assert runs.are(1, 2, 3)
     slots.resize(1)
     slots.resize(4)
@@ -222,17 +222,17 @@ def test_under_load_each_runs_once_and_never_too_many(board: SlotBoard) -> None:
     number = 0
     for count in (8, 1, 5, 2, 7, 1, 8, 3) * 25:
         slots.resize(count)
-        slots.add([engagement(number + place) for place in range(10)])
+        slots.add([claimed_run(number + place) for place in range(10)])
         number += 10
     assert eventually(lambda: slots.unwritten == number, 30)
     slots.close()
     assert sorted(ran) == list(range(number))
     assert too_many == []
-    assert slots.there == 3
+    assert slots.thread_count == 3
 
 
 def test_short_tasks_in_many_slots_wait_for_no_lock_of_each_other(board: SlotBoard) -> None:
-    """One that they all take turns at makes a convoy of them: five switches of thread a task."""
+    """Turns at one lock make a convoy of the slots: five switches of threads per task."""
     app = Vidan()
 
     @app.task(name="t", source=False)
@@ -241,14 +241,14 @@ def test_short_tasks_in_many_slots_wait_for_no_lock_of_each_other(board: SlotBoa
 
     around = RunContext(cast("Database", None), cast("DetectorCache", None), lambda: None)
 
-    def run(engagement: ClaimedRun, slot: int) -> Outcome:
-        with engagement.about():
-            return run_scenario(engagement.claimed, app.tasks, engagement.control, around)
+    def run(claimed_run: ClaimedRun, slot: int) -> Outcome:
+        with claimed_run.log_context():
+            return run_scenario(claimed_run.claimed, app.tasks, claimed_run.control, around)
 
     number = 4000
     slots = Slots(8, run, board)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
-    slots.add(map(engagement, range(1, number + 1)))
+    slots.add(map(claimed_run, range(1, number + 1)))
     while slots.unwritten < number:
         time.sleep(0.05)
     switches = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before

@@ -69,7 +69,7 @@ def worker(database_url: str, tmp_path: Path) -> Iterator[Worker]:
     made = Worker(settings, WorkerOptions("w@test", slots=4), app.tasks)
     made.run_once()
     yield made
-    made._leave()
+    made.leave()
     made._slots.close()
 
 

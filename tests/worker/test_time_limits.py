@@ -129,7 +129,7 @@ def test_a_scenarios_own_limit_outweighs_its_tasks(embedded_cluster: Cluster) ->
 def test_a_supervisor_that_leaves_waits_no_longer_than_a_time_limit(
     embedded_cluster: Cluster,
 ) -> None:
-    """It was ended because all leave: nobody is charged."""
+    """It was ended because all workers leave: no scenario is charged."""
     cluster = embedded_cluster
     child = cluster.supervisor(app=APP)
     params = {"seconds": 600}

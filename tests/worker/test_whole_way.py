@@ -123,7 +123,7 @@ def test_a_stopped_worker_is_fenced_when_it_wakes(embedded_cluster: Cluster) -> 
 
     assert scenario.result == {"frames": SAMPLE_FRAMES}
     assert [one.frame for one in embedded_cluster.frames(scenario_id)] == list(range(SAMPLE_FRAMES))
-    # it registers anew, under another id, and works on
+    # it registers again, under another id, and works on
     registered = "SELECT 1 FROM workers WHERE name = :name"
     assert eventually(lambda: len(embedded_cluster.query(registered, name=name)) == 2)
     assert not is_gone(zombie)
@@ -358,7 +358,7 @@ def test_a_file_that_this_host_lacks_is_left_to_others(embedded_cluster: Cluster
     time.sleep(1)
     scenario = embedded_cluster.get(scenario_id)
     assert scenario.status is Status.INIT_STARTUP
-    assert len(embedded_cluster.statuses(scenario_id)) == 3  # claimed once, put back once
+    assert len(embedded_cluster.statuses(scenario_id)) == 3  # claimed once, handed over once
 
 
 def test_predictions_of_a_tasks_own_are_stored_exactly_once_over_a_kill(

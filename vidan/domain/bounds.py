@@ -16,5 +16,8 @@ EARLIEST, LATEST = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo
 MAX_AFTER_SECONDS = 100 * 366 * 86_400
 """Longest delay of a new scenario, and upper bound of `not_before`, in seconds from now."""
 
+PAGE = 500
+"""Rows that are read at once where a list is read page by page."""
+
 DECODERS = ("pyav", "decord")
 """The names of the decoders."""

@@ -1,8 +1,8 @@
-"""Children that never outlive their parent, however it dies.
+"""Child processes that never outlive their parent, however the parent dies.
 
-The parent keeps the write end of a pipe and never writes; the child reads. When the parent's end
-closes (it exited, or was killed with -9) the read returns, and the child ends in its own way. The
-write end is inherited by nobody, so a grandchild can't keep a dead parent's pipe open.
+The parent keeps the write end of a pipe and never writes; the child reads. When the parent exits or
+is killed, its end closes, the child's read returns, and the child ends in its own way. No process
+inherits the write end, so a grandchild can't keep the pipe of a dead parent open.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 FD_VARIABLE = "VIDAN_LIFELINE_FD"
-"""Tells the child which descriptor is the read end."""
+"""Environment variable that tells the child which descriptor is the read end."""
 
 Output = int | IO[bytes] | IO[str] | None
 
@@ -31,12 +31,12 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is its session's and its process group's too."""
+        """The process id, which is also the id of its session and process group."""
         return self._process.pid
 
     @property
     def stdout(self) -> IO[bytes] | None:
-        """Its output, if it was started with `stdout=subprocess.PIPE`."""
+        """The child's output, if it was started with `stdout=subprocess.PIPE`."""
         return self._process.stdout
 
     def poll(self) -> int | None:
@@ -44,25 +44,25 @@ class Child:
         return self._process.poll()
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end; raises subprocess.TimeoutExpired after `timeout` seconds."""
+        """Return the exit code, after waiting; raises TimeoutExpired after `timeout` seconds."""
         return self._process.wait(timeout)
 
     def terminate(self) -> None:
-        """Ask it to end (SIGTERM); without effect if it has ended."""
+        """Ask the child to end (SIGTERM); no effect if it has ended."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it (SIGKILL); without effect if it has ended."""
+        """End the child (SIGKILL); no effect if it has ended."""
         self._process.kill()
 
     def close(self) -> None:
-        """Let go of the lifeline: the child ends as if this process had died."""
+        """Close the lifeline: the child ends as if this process had died."""
         if self._write_end is not None:
             os.close(self._write_end)
             self._write_end = None
 
     def stop(self, timeout: float) -> int:
-        """Terminate, wait up to `timeout` seconds, then kill; the exit code."""
+        """Terminate, wait up to `timeout` seconds, then kill; return the exit code."""
         self.terminate()
         try:
             return self.wait(timeout)
@@ -85,10 +85,10 @@ def spawn(
 ) -> Child:
     """Start `python -m module args…` on a lifeline, in a session of its own.
 
-    The session keeps a terminal's Ctrl-C with the parent, which passes on what it means. `env` is
-    the whole environment (this process's own by default).
+    Because of the session only the parent gets a terminal's Ctrl-C, and decides what it means for
+    the child. `env` is the whole environment (this process's own by default).
     """
-    read_end, write_end = os.pipe()  # neither is inheritable: pass_fds lets one of them through
+    read_end, write_end = os.pipe()  # not inheritable, except through pass_fds
     environment = dict(os.environ if env is None else env)
     environment[FD_VARIABLE] = str(read_end)
     try:
@@ -113,10 +113,10 @@ def spawn(
 def watch(on_closed: Callable[[], None]) -> None:
     """In the child: call `on_closed` in a daemon thread when the parent's end closes.
 
-    If it raises, the process ends at once with exit code 1.
+    If `on_closed` raises, the process ends at once with exit code 1.
 
-    Without effect in a process that was not started by `spawn`. To be called once, early: the
-    variable is taken away, so that children of this process don't take the descriptor for theirs.
+    Has no effect in a process that `spawn` did not start. To be called once, early: it removes the
+    variable, so that children of this process don't read the descriptor as their own.
     """
     value = os.environ.pop(FD_VARIABLE, None)
     if value is None:
@@ -125,13 +125,13 @@ def watch(on_closed: Callable[[], None]) -> None:
     os.set_inheritable(fd, False)
 
     def wait() -> None:
-        while os.read(fd, 1):  # nobody writes: this returns at the end of the pipe alone
+        while os.read(fd, 1):  # the parent never writes: this returns at the end of the pipe
             pass
         os.close(fd)
         try:
             on_closed()
         except BaseException:
-            # nobody is left to see to it: a child that can't end in its own way ends at once
+            # no parent is left to end a child that can't end in its own way
             traceback.print_exc()
             os._exit(1)
 
@@ -139,7 +139,7 @@ def watch(on_closed: Callable[[], None]) -> None:
 
 
 def death(code: int) -> str:
-    """Say in a few words how a worker process died, by its exit code."""
+    """Describe in a few words how a worker process died, by its exit code."""
     if code >= 0:
         return f"the worker died (exit code {code})"
     try:

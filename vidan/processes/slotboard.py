@@ -1,7 +1,7 @@
-"""What a worker process is at, slot by slot, in memory that it shares with its supervisor.
+"""The slot board: memory in which a worker process shows its supervisor what each slot does.
 
-The supervisor reads it when the process has died (which scenarios' code it ran, under which id it
-was registered) and while it lives (how long a call has taken): no message has to get through.
+After the process has died, the supervisor reads which scenarios' code it ran and under which id it
+was registered; while the process lives, how long a call has taken. No message has to arrive.
 """
 
 from __future__ import annotations
@@ -19,27 +19,26 @@ from uuid import UUID
 _UUID = struct.Struct("16s")
 _INTEGER = struct.Struct("q")
 _TIME = struct.Struct("d")
-_HEADER = 32  # worker id, when the database last answered, how many slots there are
-_SLOT = 48  # scenario id, a clock for each kind of call, then the run's time limit and its end
+_HEADER = 32  # worker id, time of the database's last answer, number of slots
+_SLOT = 48  # scenario id, a clock per kind of call, the run's time limit, its deadline
 _LIMIT, _DEADLINE = 32, 40
 _NONE = bytes(_SLOT - 8)
 
 
 class Call(IntEnum):
-    """What a slot may be inside of; the number is the place of its clock."""
+    """The calls whose duration is watched; the number is the place of the call's clock."""
 
     DECODER = 1
     DETECTOR = 2
-    PROGRESS = 3  # since the task last said that it gets on
+    PROGRESS = 3  # since the task last called `run.progress()`
 
 
 class SlotBoard:
     """A page of shared memory: the worker's id and, for each slot, a scenario and its clocks.
 
-    It has room for `slots`, of which the worker uses as many as it is asked to (`in_use`).
-
-    Three are of calls, one is of the run: when its time is up, if it has a limit. Times are
-    `time.monotonic()`, which all processes of a host share; 0 means: not inside of one, no limit.
+    It has room for `slots` slots, of which the worker uses `in_use`. A slot has one clock for each
+    kind of call, and the deadline of its run if the run has a time limit. Times are
+    `time.monotonic()`, which all processes of a host share; 0 means no call, or no limit.
     """
 
     def __init__(self, fd: int, slots: int) -> None:
@@ -49,20 +48,20 @@ class SlotBoard:
 
     @classmethod
     def create(cls, slots: int) -> SlotBoard:
-        """Make a board for a child to be started; pass its `fd` on."""
+        """Make a board for a child to be started, which gets the board's `fd`."""
         size = _HEADER + _SLOT * slots
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("slots")
             os.ftruncate(fd, size)
             return cls(fd, slots)
         with tempfile.TemporaryFile() as file:
-            # written, not only made so long: on a full disk the memory of a hole kills its reader
+            # written, not truncated to this size: on a full disk, reading a hole kills the process
             file.write(bytes(size))
             file.flush()
             return cls(os.dup(file.fileno()), slots)
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Unmap the memory and close the descriptor."""
         self._memory.close()
         os.close(self.fd)
 
@@ -86,7 +85,7 @@ class SlotBoard:
 
     @property
     def in_use(self) -> int:
-        """How many slots the process has now; 0: it has not said so yet."""
+        """How many slots the process has now; 0: it has not written it yet."""
         return int(_INTEGER.unpack_from(self._memory, 24)[0])
 
     @in_use.setter
@@ -99,12 +98,12 @@ class SlotBoard:
         _INTEGER.pack_into(self._memory, _HEADER + _SLOT * slot, scenario_id)
 
     def leave(self, slot: int) -> None:
-        """Note that a slot runs nobody's code any more."""
+        """Note that a slot runs no scenario's code any more."""
         _INTEGER.pack_into(self._memory, _HEADER + _SLOT * slot, 0)
         self._clear(slot)
 
     def clear(self) -> None:
-        """Note that no slot runs anybody's code: what still runs is not to blame for the end."""
+        """Note that no slot runs a scenario's code: none is charged for the end of the process."""
         for slot in range(self.slots):
             self.leave(slot)
 
@@ -122,11 +121,11 @@ class SlotBoard:
             _TIME.pack_into(self._memory, self._clock(slot, call), 0.0)
 
     def mark(self, slot: int, call: Call) -> None:
-        """Start the clock of a call anew."""
+        """Start the clock of a call again."""
         _TIME.pack_into(self._memory, self._clock(slot, call), time.monotonic())
 
     def stalled(self, limit: float) -> tuple[int, Call] | None:
-        """Return the scenario and the call that has lasted longest, if for over `limit` s."""
+        """Return the scenario and the call that has lasted longest, if over `limit` seconds."""
         before = time.monotonic() - limit
         calls = [
             (since, scenario_id, call)
@@ -134,25 +133,25 @@ class SlotBoard:
             for call in Call
             if (scenario_id := self._scenario(slot))
             and 0 < (since := self._since(slot, call)) < before
-            # twice the same: as for `overdue`
+            # read twice, as in `overdue`
             and (scenario_id, since) == (self._scenario(slot), self._since(slot, call))
         ]
         return min(calls)[1:] if calls else None
 
     def limit(self, slot: int, seconds: float) -> None:
-        """Let the time of the slot's run be up in so many seconds."""
+        """Set the time limit of the slot's run, in seconds from now."""
         place = _HEADER + _SLOT * slot
         _TIME.pack_into(self._memory, place + _LIMIT, seconds)
         _TIME.pack_into(self._memory, place + _DEADLINE, time.monotonic() + seconds)
 
     def overdue(self) -> tuple[int, float] | None:
-        """Return a scenario whose time is up, and its limit in seconds."""
+        """Return a scenario that is over its time limit, and the limit in seconds."""
         now = time.monotonic()
         for slot in range(self.slots):
-            before = self._run(slot)
-            scenario_id, limit, deadline = before
-            # twice the same: else one that ended just now would be taken for the next of its slot
-            if scenario_id and 0 < deadline < now and before == self._run(slot):
+            first = self._run(slot)
+            scenario_id, limit, deadline = first
+            # Read twice: between two reads a run may end, and the next one begin in its slot.
+            if scenario_id and 0 < deadline < now and first == self._run(slot):
                 return scenario_id, limit
         return None
 

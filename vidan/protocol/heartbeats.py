@@ -44,7 +44,7 @@ class Registration:
     tasks: tuple[str, ...]
     source: str | None = None
     quarantine: bool = False
-    former: UUID | None = None
+    replaces: UUID | None = None
     """The registration that this one follows: of this process, or of the one that it replaces."""
 
 
@@ -84,7 +84,7 @@ def register(connection: Connection, worker: Registration) -> Asked:
             "source": worker.source,
             "quarantine": worker.quarantine,
             "lease": LEASE_SECONDS,
-            "former": worker.former,
+            "former": worker.replaces,
         },
     )
     state, slots = found.one()

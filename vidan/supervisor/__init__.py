@@ -1,0 +1,1 @@
+"""Keeps a worker process running on every device, and ends those that hang."""

@@ -1,4 +1,4 @@
-"""Which devices there are, and the workers that a command asks for: one a device."""
+"""Finds the devices of this machine, and describes the workers that a command asks for."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from vidan.errors import InputRejected, MissingExtra
 log = logging.getLogger("vidan.devices")
 
 _GPU_DEVICES = ("nvidia*", "nvhost*", "nvmap", "nvgpu*", "dxg", "kfd")
-"""Those from the second on: Jetson (three), WSL, ROCm."""
+"""Device files in /dev of GPUs: desktop and server NVIDIA, three of Jetson, WSL, ROCm."""
 COUNT = "(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
-"""How many GPUs torch can use, to be asked of a child. The count alone may be the driver's word,
-which is not asked whether torch can work with it.
-"""
+"""Python expression, for a child process, of how many GPUs torch can use. `device_count` alone may
+report what the driver knows, whether torch can work with it or not."""
 
 
 def posts(
@@ -34,10 +33,11 @@ def posts(
     app: str | None = None,
     max_frames_per_child: int | None = None,
 ) -> list[WorkerOptions]:
-    """Return the options of each worker: one a GPU, or `cpus` processes of one thread each.
+    """Return the options of each worker: one per GPU, or `cpus` processes of one thread each.
 
-    Without a device option: all GPUs, else one CPU process with all cores. `gpus` is "all" or
-    "0,1". Raises InputRejected for a GPU that isn't there, MissingExtra without torch.
+    Without a device option: one per GPU or, on a machine without GPUs, one CPU process with all
+    cores. `gpus` is "all" or such as "0,1". Raises InputRejected for a missing GPU, MissingExtra
+    without torch.
     """
     if find_spec("torch") is None:
         raise MissingExtra(
@@ -73,15 +73,15 @@ def _devices(gpus: str | None, cpus: int | None) -> list[str]:
         if cpus < 1:
             raise InputRejected(f"--cpus {cpus}: at least 1 is needed")
         return ["cpu"] * cpus
-    there = gpu_count()
+    count = gpu_count()
     if gpus is None:
-        return [f"cuda:{number}" for number in range(there)] or ["cpu"]
-    wanted = list(range(there)) if gpus == "all" else _gpu_numbers(gpus)
-    missing = [number for number in wanted if number >= there]
+        return [f"cuda:{number}" for number in range(count)] or ["cpu"]
+    wanted = list(range(count)) if gpus == "all" else _gpu_numbers(gpus)
+    missing = [number for number in wanted if number >= count]
     if missing or not wanted:
         raise InputRejected(
             f"no such GPU: {', '.join(map(str, missing)) or 'none is there'}"
-            f" (this machine has {there})",
+            f" (this machine has {count})",
             hint="--cpus N runs on processors",
         )
     return [f"cuda:{number}" for number in wanted]
@@ -98,7 +98,7 @@ def _gpu_numbers(gpus: str) -> list[int]:
 
 
 def gpu_count() -> int:
-    """Ask a short-lived child how many GPUs torch sees."""
+    """Ask a short-lived child process how many GPUs torch sees."""
     found = [device for pattern in _GPU_DEVICES for device in Path("/dev").glob(pattern)]
     if sys.platform == "linux" and not found:
         return 0  # importing torch takes seconds
@@ -110,6 +110,6 @@ def gpu_count() -> int:
     )
     count = int(asked.stdout.strip() or 0)
     if not count:
-        said = asked.stderr.strip().splitlines()
-        log.warning("no GPU that torch can use%s", f": {said[-1].strip()}" if said else "")
+        lines = asked.stderr.strip().splitlines()
+        log.warning("no GPU that torch can use%s", f": {lines[-1].strip()}" if lines else "")
     return count

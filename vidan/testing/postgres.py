@@ -1,4 +1,4 @@
-"""A PostgreSQL in a temporary folder, for as long as a block of code lasts."""
+"""A PostgreSQL in a temporary folder, while a block of code runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidan.stack import account
 from vidan.stack.postgres import PostgresServer
 from vidan.stack_state import FileLock
 
-# nothing in it has to survive a power cut
+# no data has to survive a power cut
 _QUICK = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 _DRAFT, _NAME = "vidan-draft-", "vidan-testing-"
@@ -23,18 +23,18 @@ _LOCK = "lock"
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """Start a server with an empty database; yields its URL.
+    """Start a server with an empty database and yield its URL; stop and remove it at the end.
 
-    It is stopped and removed at the end. What processes left that were killed is removed, too.
-    Raises MissingExtra or DatabaseUnavailable.
+    Folders that killed processes have left are removed, too. Raises MissingExtra or
+    DatabaseUnavailable.
     """
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_DRAFT))
     lock = FileLock(folder / _LOCK)
     lock.acquire(shared=False)
-    # by this name it is swept unless it is locked
+    # a folder of this name is removed by other processes unless it is locked
     folder = folder.rename(folder.with_name(folder.name.replace(_DRAFT, _NAME, 1)))
-    folder.chmod(0o755)  # where root tests, the server's own account has to pass through
+    folder.chmod(0o755)  # for the account of its own that the server has when root tests
     server = PostgresServer(folder / "postgres", folder / "postgres.log", _QUICK)
     try:
         server.start()
@@ -52,13 +52,13 @@ def _sweep(place: Path) -> None:
             if lock.acquire(shared=False):
                 _remove(folder)
         except OSError:
-            continue  # another process sweeps too
+            continue  # another process removes it
         finally:
             lock.release()
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether it is this user's own folder: in a place for all, others may lay out links."""
+    """Whether the folder belongs to this user: other users may put links into a shared place."""
     try:
         found = folder.lstat()
     except OSError:

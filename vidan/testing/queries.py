@@ -1,4 +1,4 @@
-"""What waits for its time, for a process that runs everything by itself, as a test's does."""
+"""Which scenarios wait, and for how long: asked by a test's process, which runs all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def queues(connection: Connection) -> list[str]:
 
 
 def bring_forward(connection: Connection, tasks: Sequence[str]) -> int | None:
-    """Make the scenario due now that would come due next; returns its id, None if none waits."""
+    """Make the scenario that is due next due now; return its id, or None if none waits."""
     found = connection.execute(
         text(
             "UPDATE scenarios SET not_before = now() WHERE id = ("

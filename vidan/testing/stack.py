@@ -1,4 +1,4 @@
-"""An app under test: its calls go to a PostgreSQL of the test's own, its tasks run in this process.
+"""An app under test: it calls a PostgreSQL of the test's own, and its tasks run in this process.
 
 with app.testing() as stack:
     assert count.delay(source="clip.mp4").wait().result == {"people": 3}
@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from vidan.db import schema
+from vidan.domain.bounds import PAGE
 from vidan.domain.status import ENDED, Status
 from vidan.errors import InputRejected
 from vidan.services import scenarios
@@ -27,22 +28,20 @@ if TYPE_CHECKING:
     from vidan.db.session import Database
     from vidan.services.scenarios import Scenario
 
-PAGE = 500
-
 
 class Stack:
-    """What a test has of the stack that its app is tested on."""
+    """What a test sees of the stack that its app is tested on."""
 
     def __init__(
         self, database: Database, worker: InProcess, registry: Mapping[str, Task[..., Any]]
     ) -> None:
         self.database = database
-        """For the services of `vidan.services`; `database.url` is its address."""
+        """The database, for `vidan.services`; `database.url` is its address."""
         self._worker = worker
         self._registry = registry
 
     def run_due(self) -> int:
-        """Run all that is due, and what comes due by that; returns how many runs it took.
+        """Run all due scenarios, and those that come due meanwhile; return the number of runs.
 
         A retry is due after its pause, and a scenario with `at` or `after` at its time: see
         `bring_forward`.
@@ -53,14 +52,14 @@ class Stack:
         return runs
 
     def bring_forward(self) -> int | None:
-        """Make the scenario due now that would come due next; returns its id, None if none waits.
+        """Make the scenario that is due next due now; return its id, or None if none waits.
 
-        Nothing is slept through: this is what `wait` does once nothing is due.
+        `wait` does this once nothing is due, instead of sleeping.
         """
-        return self.database.retrying(lambda c: queries.bring_forward(c, tuple(self._registry)))
+        return self.database.retrying(queries.bring_forward, tuple(self._registry))
 
     def scenarios(self, task: str | None = None) -> list[Scenario]:
-        """Return the scenarios (of a task), in the order in which they were created."""
+        """Return all scenarios, or those of a task, in the order of their creation."""
         found: list[Scenario] = []
         while True:
             after = found[-1].id if found else None
@@ -73,10 +72,11 @@ class Stack:
                 return found
 
     def work_on(self, scenario_id: int) -> None:
-        """Run what is due, in the order of priority and time, until this scenario has ended.
+        """Run due scenarios, in the order of priority and time, until this one has ended.
 
-        Where nothing is due, what would come due next is brought forward. Returns early if
-        something else has to happen first; raises InputRejected if nothing ever will.
+        When nothing is due, brings the next scenario forward. Returns early if this scenario waits
+        for something else, such as its own run around this call; raises InputRejected if nothing
+        that this process can run will ever end it.
         """
         while True:
             with self.database.autocommit() as connection:
@@ -86,11 +86,11 @@ class Stack:
             if not self._worker.step() and self.bring_forward() is None:
                 break
         if found.status is not Status.INIT_STARTUP:
-            return  # it runs, in another thread or around this one
+            return  # it runs: in another thread, or this call is inside of its run
         if found.task not in self._registry:
             raise InputRejected(
                 f"scenario {scenario_id} is left: the app has no task {found.task!r}",
-                hint="only tasks of the app whose `testing()` it is run here",
+                hint="only tasks of the app whose `testing()` was entered run here",
             )
         if found.source is None and self._registry[found.task].spec.needs_source:
             raise InputRejected(
@@ -100,16 +100,16 @@ class Stack:
 
 @contextmanager
 def stack(app: Vidan, *, device: str = "cpu") -> Iterator[Stack]:
-    """Bring up a PostgreSQL of its own, and let the app's calls go there while the block lasts.
+    """Start a PostgreSQL for the test, and send the app's calls there while the block runs.
 
-    DATABASE_URL names it meanwhile, so that everything else goes there too. All is stopped and
-    removed at the end. Raises MissingExtra without the extra `local`.
+    DATABASE_URL names it meanwhile, so that all other code uses it, too. It is stopped and removed
+    at the end. Raises MissingExtra without the extra `local`.
     """
     registry = ChainMap(app.tasks, load_tasks(None))
     with ExitStack() as at_end:
         url = at_end.enter_context(postgres.postgres())
         schema.upgrade(url)
-        # one that is set to nothing hides what `.env` says
+        # an empty variable hides the one of `.env`
         at_end.enter_context(_environment({"DATABASE_URL": url, "KAFKA_BOOTSTRAP_SERVERS": ""}))
         worker = InProcess(url, registry, device)
         at_end.callback(worker.close)

@@ -1,6 +1,6 @@
-"""A worker inside of the process that calls it: one due scenario at a time, when it is told to.
+"""A worker inside of the calling process: it runs one due scenario at a time, when called.
 
-Its lease, claim, run and end are those of any worker. There is no broker: a claim needs none.
+Its lease, claim, run and end are those of any worker. It needs no broker: claims read the database.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 import socket
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from vidan.broker.base import Raw
@@ -34,14 +35,14 @@ from vidan.worker.slots import ClaimedRun
 log = logging.getLogger("vidan.worker")
 
 HURRIED_SECONDS = 5.0
-"""So long a run has to end after Ctrl-C."""
+"""Longest time, in seconds, that a run has to end after Ctrl-C."""
 
 
 class InProcess:
-    """Runs scenarios of `registry`, which may grow, each in a thread that is waited for.
+    """Runs scenarios of `registry`, which may grow, each in a thread, and waits for the thread.
 
-    In a thread, since a worker's slots are: what works only in a process's main thread fails here
-    too. A task that waits for another scenario runs it inside of its own run.
+    The slots of a worker are threads as well: code that works only in a process's main thread fails
+    here too. A task that waits for another scenario runs that one inside of its own run.
     """
 
     def __init__(self, url: str, registry: Mapping[str, Task[..., Any]], device: str) -> None:
@@ -51,15 +52,15 @@ class InProcess:
         self._detectors = DetectorCache(device)
         self._retries = RetryEvents(_NoBroker())
         missing = MissingSources(patience=0)  # there is no other host
-        self._conclusions = OutcomeWriter(self._options.name, self._retries, missing)
-        self._comparison = Reconciliation()
-        self._engaged: list[ClaimedRun] = []
+        self._outcome_writer = OutcomeWriter(self._options.name, self._retries, missing)
+        self._reconciliation = Reconciliation()
+        self._runs: list[ClaimedRun] = []
         self._lease = self._begin()
 
     def step(self) -> bool:
-        """Run the scenario that is due first, to its end; returns whether there was one.
+        """Run the scenario that is due first to its end; return whether there was one.
 
-        Ctrl-C ends the run at its next frame, and it is put back. Raises DatabaseUnavailable.
+        Ctrl-C ends the run at its next frame and hands it over. Raises DatabaseUnavailable.
         """
         lease = self._current_lease()
         with lease.database.autocommit() as connection:
@@ -71,17 +72,17 @@ class InProcess:
             tasks=tuple(self._registry),
             suspects=True,
         )
-        claimed = lease.database.retrying(lambda c: claims.claim(c, claimant, 1))
+        claimed = lease.database.retrying(claims.claim, claimant, 1)
         for one in claimed:
-            self._conclusions.write(lease.database, self._run(lease, one))
-            if lease.ended:  # there is no orchestrator that would release it
-                self._conclusions.put_back(lease.database, [one.fence], "its lease has ended")
+            self._outcome_writer.write(lease.database, self._run(lease, one))
+            if lease.ended:  # no orchestrator runs that would release the scenario
+                self._outcome_writer.hand_over(lease.database, [one.fence], "its lease has ended")
         return bool(claimed)
 
     def close(self) -> None:
-        """Sign off: what still runs is put back."""
-        for engagement in list(self._engaged):
-            engagement.control.interrupt(HandOver("the test has ended"))
+        """Sign off; what still runs is handed over."""
+        for run in list(self._runs):
+            run.control.interrupt(HandOver("the test has ended"))
         self._lease.give_up()
         self._retries.close()
 
@@ -91,13 +92,13 @@ class InProcess:
             self._options,
             tuple(self._registry),
             None,
-            on_beat=self._compare,
-            on_end=self._lose_all,
-            measure=lambda: Measured("busy" if self._engaged else "idle", fps=0.0),
+            on_beat=self._reconcile,
+            on_end=self._interrupt_all,
+            measure=lambda: Measured("busy" if self._runs else "idle", fps=0.0),
         )
         specs = [task.spec for task in self._registry.values()]
         try:
-            lease.database.retrying(lambda c: tasks.publish(c, specs))
+            lease.database.retrying(tasks.publish, specs)
             lease.begin()
         except BaseException:
             lease.close()
@@ -105,52 +106,52 @@ class InProcess:
         return lease
 
     def _current_lease(self) -> Lease:
-        """Return the lease; a new one if a debugger has held up the heartbeat for too long."""
+        """Return the lease: a new one if a debugger has held the heartbeat up for too long."""
         if self._lease.ended:
             self._lease.give_up()
             self._lease = self._begin()
         return self._lease
 
     def _run(self, lease: Lease, claimed: Claimed) -> Sequence[Outcome]:
-        engagement = ClaimedRun(claimed)
-        around = RunContext(
+        run = ClaimedRun(claimed)
+        context = RunContext(
             database=lease.database,
             detectors=self._detectors,
-            on_active=lambda: activate(lease.database, claimed.fence, actor=self._options.name),
+            on_active=partial(activate, lease.database, claimed, actor=self._options.name),
         )
         outcomes: list[Outcome] = []
 
-        def run() -> None:
-            with engagement.about():
-                outcomes.append(run_scenario(claimed, self._registry, engagement.control, around))
+        def execute() -> None:
+            with run.log_context():
+                outcomes.append(run_scenario(claimed, self._registry, run.control, context))
 
-        thread = threading.Thread(target=run, name=f"scenario-{engagement.id}", daemon=True)
-        self._engaged.append(engagement)
+        thread = threading.Thread(target=execute, name=f"scenario-{run.id}", daemon=True)
+        self._runs.append(run)
         try:
             thread.start()
             thread.join()
         except BaseException:
-            engagement.control.interrupt(HandOver("the test was interrupted"))
+            run.control.interrupt(HandOver("the test was interrupted"))
             thread.join(HURRIED_SECONDS)
-            self._conclusions.write(lease.database, outcomes)
+            self._outcome_writer.write(lease.database, outcomes)
             raise
         finally:
-            self._engaged.remove(engagement)
+            self._runs.remove(run)
         return outcomes
 
-    def _compare(self, held: list[Held], sent: float) -> None:
-        lost = self._comparison.orphans(held, list(self._engaged), sent)
-        if lost:
-            fences = [Fence(row.scenario_id, row.epoch, self._lease.worker_id) for row in lost]
-            self._conclusions.put_back(self._lease.database, fences, "its run was interrupted")
+    def _reconcile(self, held: list[Held], sent: float) -> None:
+        rows = self._reconciliation.rows_without_run(held, list(self._runs), sent)
+        if rows:
+            fences = [Fence(row.scenario_id, row.epoch, self._lease.worker_id) for row in rows]
+            self._outcome_writer.hand_over(self._lease.database, fences, "its run was interrupted")
 
-    def _lose_all(self) -> None:
-        for engagement in list(self._engaged):
-            engagement.control.interrupt(LeaseLost("the lease has ended"))
+    def _interrupt_all(self) -> None:
+        for run in list(self._runs):
+            run.control.interrupt(LeaseLost("the lease has ended"))
 
 
 class _NoBroker:
-    """Takes what would be announced: rows are looked at, and nobody listens."""
+    """A producer that drops its messages: this worker finds its work in the database."""
 
     def send(self, topic: str, scenario_ids: Sequence[int]) -> list[int]:  # noqa: ARG002
         """See `broker.base.Producer`."""

@@ -1,0 +1,1 @@
+"""One worker process: it claims scenarios, runs them in slots and writes how they ended."""

@@ -1,10 +1,88 @@
-"""`python -m vidan.worker`."""
+"""`python -m vidan.worker`: started by a supervisor, ended by SIGTERM or with the supervisor."""
 
 from __future__ import annotations
 
+import argparse
+import gc
+import logging
+import os
+import signal
 import sys
+import time
+from dataclasses import dataclass
+from types import FrameType
+from uuid import UUID
 
-from vidan.worker.worker import main
+from vidan import config, logs
+from vidan.domain.worker import MAX_SLOTS, WorkerOptions
+from vidan.errors import RETIRED_EXIT_CODE, DeviceLost, VidanError
+from vidan.processes import lifeline
+from vidan.processes.slotboard import SlotBoard
+from vidan.tasks.loading import load_tasks
+from vidan.worker.worker import Worker
+
+log = logging.getLogger("vidan.worker")
+
+ORPHAN_SECONDS = 30.0
+"""Longest time, in seconds, that a worker's hand-over may take once its supervisor is gone."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a worker until SIGTERM, or until its supervisor is gone. Returns the exit code."""
+    arguments = _parse(argv)
+    options: WorkerOptions = arguments.options
+    orphan = _Orphan()
+    lifeline.watch(orphan.end)
+    settings = config.load()
+    logs.configure(settings, "worker")
+    board = None if arguments.board is None else SlotBoard(arguments.board, MAX_SLOTS)
+    try:
+        if options.device != "cpu":
+            from vidan.detection.device import require
+
+            require(options.device)
+        worker = Worker(settings, options, load_tasks(options.app), board, arguments.replaces)
+    except DeviceLost as error:  # the device may come back: the supervisor tries again
+        log.error("%s", error)
+        return 1
+    except VidanError as error:
+        log.error("%s", f"{error}; {error.hint}" if error.hint else error)
+        return error.exit_code
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        worker.stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    orphan.worker = worker
+    gc.collect()
+    gc.freeze()  # imported objects stay: each time the collector visits them takes 30 ms
+    worker.run()
+    return RETIRED_EXIT_CODE if worker.retired else 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m vidan.worker")
+    parser.add_argument("--options", required=True, type=WorkerOptions.from_json)
+    parser.add_argument("--board", type=int, help="descriptor of the supervisor's slot board")
+    parser.add_argument("--replaces", type=UUID, help="the registration that this process replaces")
+    return parser.parse_args(argv)
+
+
+@dataclass(slots=True)
+class _Orphan:
+    """Ends this process when its supervisor is gone, from the process's first moment on."""
+
+    worker: Worker | None = None  # None until it has been made
+
+    def end(self) -> None:
+        """Let the worker hand over; then end the process, whose own or the app's code may hang."""
+        if self.worker is None:
+            os._exit(1)
+        self.worker.stopping = True
+        time.sleep(ORPHAN_SECONDS)
+        os._exit(1)  # no other process is left to do it; the lease ends by itself
+
 
 if __name__ == "__main__":
     sys.exit(main())

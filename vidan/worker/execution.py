@@ -1,4 +1,4 @@
-"""A claimed scenario: calls its task, turns its end or its exception into what happens next."""
+"""Calls the task of a claimed scenario; turns its return or its exception into an outcome."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from vidan.tasks.task import Task
 
 log = logging.getLogger("vidan.runner")
 
-AWAY_SECONDS = 5.0
-"""So long a run waits that met a database or a broker that is away, before it is tried again."""
+UNAVAILABLE_SECONDS = 5.0
+"""Pause, in seconds, before a scenario that met an unavailable database or broker runs again."""
 
 
 class End(Enum):
@@ -42,35 +42,35 @@ class End(Enum):
 
     COMPLETED = "completed"
     STOPPED = "stopped"  # on request
-    HANDED_OVER = "handed over"  # put back, no budget spent
+    HANDED_OVER = "handed over"  # given back for other workers, no budget spent
     SOURCE_MISSING = "source missing"  # left to other hosts for now
-    REJECTED = "rejected"  # a retry can't mend it
+    REJECTED = "rejected"  # a retry can't fix it
     FAILED = "failed"  # charged to `attempts`
-    LOST = "lost"  # it is another's: nothing may be written
+    LOST = "lost"  # this worker no longer holds the scenario: it may write nothing
 
 
 class Outcome(NamedTuple):
-    """What became of a claimed scenario."""
+    """How the run of a claimed scenario ended, and what to store of it."""
 
     claimed: Claimed
     end: End
-    result: str | None = None  # as JSON, and so is the state
+    result: str | None = None  # JSON, like `state`
     state: str | None = None
     error: str | None = None
     delay: float | None = None
-    """The seconds until it is due again. None: after an error those of the database's back-off,
-    handed over none."""
+    """Seconds until the scenario is due again. None: at once after a hand-over, and after an error
+    when the database's back-off says."""
 
     @property
     def size(self) -> int:
-        """How many bytes of JSON it holds."""
+        """Bytes of JSON in it."""
         return sum(len(text.encode()) for text in (self.result, self.state) if text is not None)
 
 
 def run_scenario(
-    claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, around: RunContext
+    claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, context: RunContext
 ) -> Outcome:
-    """Run a claimed scenario to its end. Never raises: the outcome says what to do next."""
+    """Run a claimed scenario to its end. Never raises: the outcome says what happens next."""
     started = time.monotonic()
     task = tasks[claimed.task]
     run = Run(
@@ -80,13 +80,13 @@ def run_scenario(
         log=logging.LoggerAdapter(task.log, {"scenario_id": claimed.fence.scenario_id}),
         _claimed=claimed,
         _control=control,
-        _around=around,
+        _around=context,
     )
     limits = task.limits.outweighed_by(claimed.time_limit, claimed.soft_time_limit)
     if limits.soft is not None:
         control.limit(limits.soft)
     if limits.hard is not None:
-        around.limit(limits.hard)
+        context.limit(limits.hard)
     outcome = _call(run, task, claimed, control)
     log.log(
         logging.INFO if claimed.needs_source or outcome.error else logging.DEBUG,
@@ -101,9 +101,9 @@ def run_scenario(
 def _call(run: Run, task: Task[..., Any], claimed: Claimed, control: RunControl) -> Outcome:
     try:
         try:
-            control.check()  # it may have been interrupted while it waited for its slot
+            control.check()  # the run may have been interrupted while it waited for its slot
             returned = task.perform(run, claimed.params)
-            control.check_told()  # what it returned then is no result
+            control.check_told()  # a run that was told to end has no result
             result = task.result(returned)
             state = run.returned()
             return Outcome(claimed, End.COMPLETED, result=result, state=state)
@@ -119,7 +119,7 @@ def _call(run: Run, task: Task[..., Any], claimed: Claimed, control: RunControl)
 def _outcome_of(
     error: BaseException, claimed: Claimed, policy: RetryPolicy, attempts: int
 ) -> Outcome:
-    """Tell by the exception's type what happens: stop, hand over, retry, reject."""
+    """Decide by the exception's type: stop, hand over, retry or reject."""
     line = storable.line(error) or type(error).__name__
     match error:
         case LeaseLost():
@@ -130,22 +130,22 @@ def _outcome_of(
             return Outcome(claimed, End.HANDED_OVER, error=line)
         case SourceMissing():
             return Outcome(claimed, End.SOURCE_MISSING, error=line)
-        case DatabaseUnavailable() | BrokerUnavailable():  # maybe another deployment's
-            line = f"put back for {AWAY_SECONDS:g} s: {line}"
-            return Outcome(claimed, End.HANDED_OVER, error=line, delay=AWAY_SECONDS)
+        case DatabaseUnavailable() | BrokerUnavailable():  # maybe those of another deployment
+            line = f"requeued, due in {UNAVAILABLE_SECONDS:g} s: {line}"
+            return Outcome(claimed, End.HANDED_OVER, error=line, delay=UNAVAILABLE_SECONDS)
         case RejectedTask() | InputRejected() | UsageError():
             return Outcome(claimed, End.REJECTED, error=line)
         case Retry() if not str(error) and error.__cause__ is not None:
             line = f"{type(error.__cause__).__name__}: {storable.line(error.__cause__)}"
         case Retry() if not str(error):
-            line = "it asked for a retry"
-        case _:  # the task's own code, a detector, a commit; SystemExit from a task, too
-            log.debug("it raised", exc_info=error)
+            line = "the task asked for a retry"
+        case _:  # from the task's code, a detector or a commit; also a task's SystemExit
+            log.debug("the run raised", exc_info=error)
             if isinstance(error, VidanError) and type(error) in (VidanError, MissingExtra):
                 line = "; ".join(filter(None, (line, error.hint)))
             else:
                 line = f"{type(error).__name__}: {line}"
-    # a commit that failed says nothing of the task's code: its policy is not asked
+    # a failed commit is no error of the task's code, so the task's policy does not decide
     if not isinstance(error, CommitFailed) and not policy.mends(error):
         return Outcome(claimed, End.REJECTED, error=line)
     delay = policy.delay_after(error, attempts)

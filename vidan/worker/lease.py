@@ -26,23 +26,23 @@ from vidan.protocol.heartbeats import Held
 log = logging.getLogger("vidan.lease")
 
 MARGIN_SECONDS = 2.0
-"""A worker that can't renew takes its lease as ended so long before the database does."""
+"""A worker that can't renew its lease considers it ended this many seconds before the database."""
 RETRY_SECONDS = 0.5
-"""How often it tries again while it can't renew."""
+"""Pause, in seconds, between two attempts to renew while the database does not answer."""
 CLOCK_SECONDS = 0.25
-"""How often it looks at its own clock."""
+"""How often, in seconds, the worker checks the lease by its own clock."""
 
 BEATS_A_COUNT = 6
-"""With each so manieth heartbeat the workers are counted: that reads a thousand rows of a thousand
-workers, for nothing but the pace of the sweeps."""
+"""One heartbeat in this many also counts the live workers. The count reads a row per worker, and
+serves the pace of the sweeps alone."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""It goes on while the host sleeps, as the database's clock does elsewhere."""
+"""This clock runs on while the host sleeps, as the clock of a database on another host does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a heartbeat tells of the worker; `slots` as they are now, None: as registered."""
+    """What a heartbeat reports. `slots`: as many as exist now; None: as many as registered."""
 
     state: str
     fps: float
@@ -50,20 +50,22 @@ class Measured:
 
 
 def clock() -> float:
-    """Return the seconds by which a worker counts its lease."""
+    """Return the time, in seconds, by which a worker measures its lease."""
     return time.clock_gettime(_CLOCK)
 
 
 class Lease:
     """One registration of a worker process, under an id and with database sessions of its own.
 
-    The heartbeat has a connection to itself: it waits for none when the server has no more to give,
-    nor for its disk. A crash of the server may take the last heartbeat with it, so that the lease
-    ends five seconds sooner there than here: one that is away until then may give a scenario to
-    another worker while its run here has not noticed yet. Nothing of that run is stored any more.
+    The heartbeat has a connection of its own, so it does not wait for one when the server has no
+    more to give, and it does not wait for the server's disk. A crash of the server may therefore
+    undo the last heartbeat: the lease then ends five seconds sooner in the database than here. If
+    the server is down until that moment, another worker may get a scenario before its run here has
+    noticed. The database stores nothing of that run any more.
 
     The heartbeat calls `on_beat` with the rows that the worker holds and the time (monotonic) at
-    which it was sent; `on_end` once the lease has ended, by the worker's own clock if need be.
+    which the heartbeat was sent. `on_end` is called once the lease has ended, whether the database
+    or the worker's own clock says so. `replaces` is the registration that this one follows.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Lease:
         on_beat: Callable[[list[Held], float], None],
         on_end: Callable[[], None],
         measure: Callable[[], Measured],
-        former: UUID | None = None,
+        replaces: UUID | None = None,
     ) -> None:
         self.worker_id: UUID = uuid.uuid4()
         self.database = Database(
@@ -95,10 +97,10 @@ class Lease:
         self.live_workers = 1
         self._beats = 0
         self.desired = DesiredState.RUNNING
-        """What is asked of the worker, as of the last heartbeat."""
+        """The state that users want the worker in, as of the last heartbeat."""
         self.desired_slots: int | None = None
-        """How many slots it is asked to have; None: as it was started."""
-        self._former = former
+        """How many slots users want the worker to have; None: as many as it was started with."""
+        self._replaces = replaces
         self._options = options
         self._tasks = tuple(tasks)
         self._board = board
@@ -116,11 +118,11 @@ class Lease:
 
     @property
     def ended(self) -> bool:
-        """Whether the lease has ended: what this registration held is others' now."""
+        """Whether the lease has ended: other workers may claim what this registration held."""
         return self._ended.is_set()
 
     def begin(self) -> None:
-        """Register, and renew from now on. Raises DatabaseUnavailable."""
+        """Register, and renew the lease from now on. Raises DatabaseUnavailable."""
         sent = clock()
         registration = heartbeats.Registration(
             worker_id=self.worker_id,
@@ -133,17 +135,17 @@ class Lease:
             tasks=self._tasks,
             source=self._options.source,
             quarantine=self._options.quarantine,
-            former=self._former,
+            replaces=self._replaces,
         )
         before = None if self._board is None else self._board.worker_id
-        self._show(self.worker_id)  # a process that ends in between may have registered
+        self._show(self.worker_id)  # first: this process may die just after it has registered
         logs.identify(self.worker_id)
         try:
             with self._pulse.begin() as connection:
                 connection.execute(text("SET LOCAL synchronous_commit = on"))
                 asked = heartbeats.register(connection, registration)
         except BaseException:
-            self._show(before)  # which the next one follows
+            self._show(before)  # the registration that the next one replaces
             raise
         self.desired, self.desired_slots = asked.state, asked.slots
         self._renewed(sent)
@@ -151,13 +153,14 @@ class Lease:
             thread.start()
 
     def _show(self, worker_id: UUID | None) -> None:
+        """Show the supervisor under which id this process is registered."""
         if self._board is not None:
             self._board.worker_id = worker_id
 
     def give_up(self) -> None:
-        """Sign off: the worker holds nothing any more. The database may be away.
+        """Sign off, so that the worker holds nothing any more. The database may be unavailable.
 
-        Also one whose lease has ended by its own clock: a renewal on its way may have landed since.
+        This includes a lease that has ended by the worker's clock: a late renewal may have arrived.
         """
         self._stop.set()
         for thread in self._threads:
@@ -171,7 +174,7 @@ class Lease:
         self.close()
 
     def close(self) -> None:
-        """Close the sessions."""
+        """Close the database sessions."""
         self._pulse.close()
         self.database.close()
 
@@ -186,27 +189,27 @@ class Lease:
                     self._end()
             except VidanError as error:
                 log.warning("heartbeat: %s", error)
-            except Exception:  # an unforeseen error must not leave a worker without heartbeats
+            except Exception:  # an unforeseen error must not stop the heartbeats
                 log.exception("heartbeat failed")
 
     def _watch_clock(self) -> None:
-        # a thread of its own: the heartbeat may hang in the database
+        # in its own thread, because the heartbeat may hang in the database
         while not self._stop.wait(CLOCK_SECONDS) and not self.ended:
             if clock() > self._until - MARGIN_SECONDS:
                 self._end()
 
     def _beat(self) -> bool:
-        """Renew and compare. Returns False once the lease has ended."""
+        """Renew the lease and report the held rows. Returns False once the lease has ended."""
         sent, at = time.monotonic(), clock()
-        found = self._measure()
+        measured = self._measure()
         count = self._beats % BEATS_A_COUNT == 0
         with self._pulse.autocommit() as connection:
             beat = heartbeats.beat(
                 connection,
                 self.worker_id,
-                state=found.state,
-                fps=found.fps,
-                slots=found.slots,
+                state=measured.state,
+                fps=measured.fps,
+                slots=measured.slots,
                 count=count,
             )
         if beat is None:
@@ -220,7 +223,7 @@ class Lease:
         return True
 
     def _renewed(self, sent: float) -> None:
-        # counted from before the statement was sent: never later than by the database's clock
+        # counted from before the statement was sent, so never later than by the database's clock
         self._until = sent + LEASE_SECONDS
         if self._board is not None:
             self._board.database_answered()

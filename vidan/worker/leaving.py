@@ -1,65 +1,58 @@
-"""How a worker leaves of its own accord: it was drained or stopped, or has done its frames."""
+"""How a worker leaves by itself: it was drained or stopped, or has processed its frames."""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from vidan.domain.status import DesiredState
 from vidan.errors import HandOver
-from vidan.worker.slots import ClaimedRun, Slots
+from vidan.worker.slots import FrameCount, Slots
 
 log = logging.getLogger("vidan.worker")
 
 RECYCLE_SECONDS = 60.0
-"""So long a process that has done its frames waits for runs that have stored nothing in it yet."""
+"""Longest time, in seconds, that a process which has processed its frames waits for runs that have
+stored nothing in it yet."""
 
 
 class Leaving:
-    """Whether a worker still takes scenarios on, and when what runs in it goes.
+    """Decides whether a worker still claims scenarios, and when its runs have to end.
 
-    Drained, it lets everything come to its end; stopped, it hands over now. After `max_frames` it
-    hands each run over as soon as that has stored something here, so that a process always gets
-    every video on, however small the number. What has no frames gets RECYCLE_SECONDS to end.
+    A drained worker lets its runs finish; a stopped one hands them over now. After `max_frames` the
+    process hands each run over as soon as that run has stored something here: so every video makes
+    progress in every process, however small the number. A run without frames gets RECYCLE_SECONDS.
     """
 
-    def __init__(self, max_frames: int | None) -> None:
+    def __init__(self, max_frames: int | None, frames: FrameCount) -> None:
         self.begun = False
-        """It takes nothing on any more."""
+        """Whether the worker claims nothing any more."""
         self.retired = False
-        """It was asked to leave for good."""
+        """Whether the worker was asked to leave and not to be started again."""
         self._max_frames = max_frames
-        self._frames = 0
-        self._counting = threading.Lock()
+        self._frames = frames
         self._since = 0.0
 
-    def count(self, engagement: ClaimedRun, frames: int) -> None:
-        """Count frames that a run has handed to its committer; called in its slot's thread."""
-        engagement.frames += frames
-        with self._counting:
-            self._frames += frames
-
-    def look(self, desired: DesiredState) -> bool:
-        """Tell whether it is time to take nothing on any more."""
-        done = self._max_frames is not None and self._frames >= self._max_frames
+    def should_leave(self, desired: DesiredState) -> bool:
+        """Return whether the worker has to claim nothing from now on."""
+        done = self._max_frames is not None and self._frames.total >= self._max_frames
         if not self.retired and desired is not DesiredState.RUNNING:
             self.begun = self.retired = True
             log.info("%s: nothing new is taken", desired.value)
         elif not self.begun and done:
             self.begun = True
             self._since = time.monotonic()
-            log.info("%d frames are done: making room for a fresh process", self._frames)
+            log.info("%d frames are done: making room for a fresh process", self._frames.total)
         return self.begun
 
     def hand_over(self, desired: DesiredState, slots: Slots) -> bool:
-        """Ask runs to end whose time has come. Returns whether nothing is waited for any more."""
-        engaged = slots.engaged()
-        if not engaged or desired is DesiredState.STOPPED:
+        """Ask runs that have to end to hand over. Returns whether the worker may leave now."""
+        runs = slots.runs()
+        if not runs or desired is DesiredState.STOPPED:
             return True
         if self.retired:
             return False
-        for engagement in engaged:
-            if engagement.frames:
-                engagement.control.interrupt(HandOver("its process is recycled"))
+        for run in runs:
+            if run.frames:
+                run.control.interrupt(HandOver("its process is recycled"))
         return time.monotonic() - self._since > RECYCLE_SECONDS

@@ -1,38 +1,42 @@
-"""What becomes of ended runs in the database, many in one statement; retries go to the broker."""
+"""Writes how runs ended: many outcomes in one statement, in a thread beside the worker's loop."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
+from vidan.backoff import BackOff
 from vidan.db.session import Database
 from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable
 from vidan.protocol import lifecycle, storable
 from vidan.protocol.fences import Fence
+from vidan.protocol.lifecycle import Ending
 from vidan.worker.execution import End, Outcome
+from vidan.worker.lease import Lease
 from vidan.worker.missing_sources import MissingSources
 from vidan.worker.retry_events import RetryEvents
+from vidan.worker.slots import Slots
 
 log = logging.getLogger("vidan.worker")
 
-
 STATEMENT_BYTES = 8 * 2**20
-"""So much JSON of ends goes into one statement: far from the statement time-out."""
+"""Most bytes of JSON, in results and states, that one statement writes: far from its time-out."""
 
 
-def first_part(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-    """Return the first of them, with no more than STATEMENT_BYTES of JSON, unless it is one."""
-    size = 0
-    for number, outcome in enumerate(outcomes):
-        size += outcome.size
-        if number and size > STATEMENT_BYTES:
-            return outcomes[:number]
-    return outcomes
+_ENDINGS: dict[End, Callable[[Outcome], Ending]] = {
+    End.COMPLETED: lambda one: Ending(
+        one.claimed.fence, Status.COMPLETED, result=one.result, state=one.state
+    ),
+    End.REJECTED: lambda one: Ending(one.claimed.fence, Status.FAILED, error=one.error),
+    End.STOPPED: lambda one: Ending(one.claimed.fence, Status.INACTIVE),
+}
+"""The ends after which a scenario runs again only if a user starts it, and what is stored then."""
 
 
 class OutcomeWriter:
-    """Writes outcomes under one worker's name."""
+    """Writes outcomes under one worker's name; each retry becomes an event for the broker."""
 
     def __init__(self, name: str, retries: RetryEvents, missing: MissingSources) -> None:
         self._name = name
@@ -40,9 +44,9 @@ class OutcomeWriter:
         self._missing = missing
 
     def write(self, database: Database, outcomes: Sequence[Outcome]) -> None:
-        """Write what became of runs. Raises DatabaseUnavailable; it may be called again then.
+        """Write outcomes. After DatabaseUnavailable it may be called again with the same ones.
 
-        One that the database refuses is an error of its run, and keeps no other from being stored.
+        An outcome that the database refuses becomes an error of its run; the others are stored.
         """
         try:
             self._write(database, outcomes)
@@ -52,6 +56,10 @@ class OutcomeWriter:
             log.exception("storing how runs ended failed: one by one now")
             for outcome in outcomes:
                 self._write_alone(database, outcome)
+
+    def hand_over(self, database: Database, fences: Sequence[Fence], reason: str) -> None:
+        """Give scenarios back that have not begun here, no budget spent."""
+        database.retrying(lifecycle.hand_over, fences, reason=reason, actor=self._name)
 
     def _write_alone(self, database: Database, outcome: Outcome) -> None:
         scenario_id = outcome.claimed.fence.scenario_id
@@ -63,71 +71,131 @@ class OutcomeWriter:
             log.error("scenario %d: its end can't be stored: %s", scenario_id, error)
             line = storable.line(f"its end can't be stored: {type(error).__name__}: {error}")
             try:
-                unstored = outcome._replace(end=End.FAILED, error=line, delay=None)
-                self._fail(database, unstored)
+                self._fail(database, outcome._replace(end=End.FAILED, error=line, delay=None))
             except DatabaseUnavailable:
                 raise
-            except Exception:  # the heartbeat finds a row without a run, and puts it back
-                log.exception("scenario %d: nor can that be stored", scenario_id)
+            except Exception:  # a heartbeat finds the row without a run, and hands it over
+                log.exception("scenario %d: this failure can't be stored either", scenario_id)
 
     def _write(self, database: Database, outcomes: Sequence[Outcome]) -> None:
-        endings, back = [], []
-        for outcome in outcomes:
-            fence = outcome.claimed.fence
-            match outcome.end:
-                case End.COMPLETED:
-                    endings.append(
-                        lifecycle.Ending(
-                            fence, Status.COMPLETED, result=outcome.result, state=outcome.state
-                        )
-                    )
-                case End.REJECTED:
-                    endings.append(lifecycle.Ending(fence, Status.FAILED, error=outcome.error))
-                case End.STOPPED:
-                    database.retrying(
-                        lambda c, fence=fence: lifecycle.shutting_down(  # type: ignore[misc]
-                            c, fence, actor=self._name
-                        )
-                    )
-                    endings.append(lifecycle.Ending(fence, Status.INACTIVE))
-                case End.SOURCE_MISSING if self._missing.hopeless(
-                    fence.scenario_id, outcome.claimed.checkpoint
-                ):
-                    endings.append(lifecycle.Ending(fence, Status.FAILED, error=outcome.error))
-                case End.HANDED_OVER | End.SOURCE_MISSING:
-                    back.append(outcome)
-                case End.FAILED:
-                    self._fail(database, outcome)
-                case End.LOST:
-                    pass
-        if endings:
-            ended = database.retrying(lambda c: lifecycle.finish(c, endings, actor=self._name))
-            for ending in endings:
-                self._missing.forget(ending.fence.scenario_id)
-                if ending.fence.scenario_id not in ended:
-                    log.warning("scenario %d is another's now", ending.fence.scenario_id)
-        for outcome in back:
-            database.retrying(
-                lambda c, outcome=outcome: lifecycle.hand_over(  # type: ignore[misc]
-                    c,
-                    [outcome.claimed.fence],
-                    reason=outcome.error or "handed over",
-                    actor=self._name,
-                    delay=outcome.delay or 0.0,
-                )
-            )
+        settled = [self._settle_missing_source(outcome) for outcome in outcomes]
+        for outcome in settled:
+            if outcome.end is End.STOPPED:
+                fence = outcome.claimed.fence
+                database.retrying(lifecycle.shutting_down, fence, actor=self._name)
+            elif outcome.end is End.FAILED:
+                self._fail(database, outcome)
+        self._finish(database, [_ENDINGS[one.end](one) for one in settled if one.end in _ENDINGS])
+        for outcome in settled:
+            if outcome.end is End.HANDED_OVER:
+                self._requeue(database, outcome)
 
-    def put_back(self, database: Database, fences: Sequence[Fence], reason: str) -> None:
-        """Put scenarios back that have not begun, no budget spent."""
-        database.retrying(lambda c: lifecycle.hand_over(c, fences, reason=reason, actor=self._name))
+    def _settle_missing_source(self, outcome: Outcome) -> Outcome:
+        """Hand a scenario without its file over to other hosts; reject it once they had time."""
+        if outcome.end is not End.SOURCE_MISSING:
+            return outcome
+        claimed = outcome.claimed
+        is_up = self._missing.time_is_up(claimed.fence.scenario_id, claimed.checkpoint)
+        return outcome._replace(end=End.REJECTED if is_up else End.HANDED_OVER)
+
+    def _finish(self, database: Database, endings: Sequence[Ending]) -> None:
+        if not endings:
+            return
+        ended = database.retrying(lifecycle.finish, endings, actor=self._name)
+        for ending in endings:
+            scenario_id = ending.fence.scenario_id
+            self._missing.forget(scenario_id)
+            if scenario_id not in ended:
+                log.warning("this worker no longer holds scenario %d", scenario_id)
 
     def _fail(self, database: Database, outcome: Outcome) -> None:
         fence = outcome.claimed.fence
         error = outcome.error or "failed"
         failed = database.retrying(
-            lambda c: lifecycle.fail(c, fence, error, actor=self._name, delay=outcome.delay)
+            lifecycle.fail, fence, error, actor=self._name, delay=outcome.delay
         )
         if failed is None:
-            log.warning("scenario %d is another's now", fence.scenario_id)
+            log.warning("this worker no longer holds scenario %d", fence.scenario_id)
         elif failed.status is Status.INIT_STARTUP:
             self._retries.add(fence.scenario_id)
+
+    def _requeue(self, database: Database, outcome: Outcome) -> None:
+        database.retrying(
+            lifecycle.hand_over,
+            [outcome.claimed.fence],
+            reason=outcome.error or "handed over",
+            actor=self._name,
+            delay=outcome.delay or 0.0,
+        )
+
+
+class OutcomeThread:
+    """Writes the outcomes of a worker's slots in a thread, under one lease, until it is closed.
+
+    Claiming and writing mostly wait for the database: side by side they take half as long. An
+    outcome that is still unwritten after `close` is left to the caller's own `write_ended`.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        slots: Slots,
+        writer: OutcomeWriter,
+        on_written: Callable[[Sequence[Outcome]], None],
+    ) -> None:
+        self._lease = lease
+        self._slots = slots
+        self._writer = writer
+        self._on_written = on_written
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="outcomes", daemon=True)
+        self._thread.start()
+
+    def write_ended(self) -> None:
+        """Write the outcomes of ended runs, as many as one statement takes: one step of the thread.
+
+        Raises DatabaseUnavailable. Called from outside of the thread only once it is closed.
+        """
+        ended = self._slots.outcomes()
+        if not ended:
+            return
+        outcomes = first_part(ended)
+        self._writer.write(self._lease.database, outcomes)
+        self._slots.forget(outcome.claimed.fence for outcome in outcomes)
+        self._on_written(outcomes)
+        if len(outcomes) < len(ended):
+            self._slots.ended.set()
+
+    def close(self) -> None:
+        """End the thread, after waiting for what it is writing."""
+        self._closed.set()
+        self._slots.ended.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        back_off = BackOff()
+        while not self._lease.ended:
+            self._slots.ended.wait()
+            if self._closed.is_set():
+                break
+            try:
+                self.write_ended()
+            except DatabaseUnavailable as error:
+                log.warning("%s", error)
+            except Exception:  # the outcomes are kept, and written at the next attempt
+                log.exception("storing how runs ended failed")
+            else:
+                back_off.worked()
+                continue
+            self._slots.ended.set()  # there are outcomes left to write
+            self._closed.wait(back_off.pause())
+
+
+def first_part(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """Return the first outcomes: at least one, with STATEMENT_BYTES of JSON at most if several."""
+    size = 0
+    for number, outcome in enumerate(outcomes):
+        size += outcome.size
+        if number and size > STATEMENT_BYTES:
+            return outcomes[:number]
+    return outcomes

@@ -1,4 +1,4 @@
-"""TODO: say what this module is for."""
+"""The events that tell an orchestrator of failed runs: sent to the retry topic by a thread."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from vidan.broker.messages import RETRY_TOPIC
 
 log = logging.getLogger("vidan.worker")
 
+CLOSE_SECONDS = 5.0
+"""Longest time, in seconds, that a worker which leaves waits for its last events to be sent."""
+
 
 class RetryEvents:
-    """Sends events to the retry topic in a thread: without a broker each try takes seconds."""
+    """Sends events in a thread of its own, because each try takes seconds without a broker."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
         self._waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._send, name="retry-events", daemon=True)
+        self._thread = threading.Thread(target=self._send_all, name="retry-events", daemon=True)
         self._thread.start()
 
     def add(self, scenario_id: int) -> None:
-        """Send an event soon. Lost, it costs latency only: a sweep finds the scenario when due."""
+        """Send an event soon. A lost event costs latency: a sweep finds the scenario when due."""
         self._waiting.put(scenario_id)
 
     def close(self) -> None:
-        """Send what waits, for a moment."""
+        """Send the waiting events, for CLOSE_SECONDS at most, and end the thread."""
         self._waiting.put(None)
-        self._thread.join(5)
+        self._thread.join(CLOSE_SECONDS)
 
-    def _send(self) -> None:
+    def _send_all(self) -> None:
         while (first := self._waiting.get()) is not None:
             ids, last = [first], False
             while not self._waiting.empty() and not last:
@@ -39,7 +42,7 @@ class RetryEvents:
                 ids += [] if following is None else [following]
             try:
                 self._producer.send(RETRY_TOPIC, ids)
-            except Exception:  # these are found by a sweep; others are still to come
+            except Exception:  # a sweep finds these scenarios; later events must still be sent
                 log.exception("retry events were not sent")
             if last:
                 return

@@ -1,4 +1,4 @@
-"""The slots of a worker: threads that run claimed scenarios, and what waits for one."""
+"""The slots of a worker: threads that run claimed scenarios, and the runs that wait for a slot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from vidan import logs
-from vidan.errors import RunInterrupted
+from vidan.errors import HandOver, RunInterrupted
 from vidan.processes.slotboard import SlotBoard
 from vidan.protocol.claims import Claimed
 from vidan.protocol.fences import Fence
@@ -21,15 +21,15 @@ from vidan.worker.execution import Outcome
 
 @dataclass(slots=True)
 class ClaimedRun:
-    """A scenario that this worker has claimed and not let go yet."""
+    """A scenario that this worker has claimed, until its outcome is written or it is given back."""
 
     claimed: Claimed
     control: RunControl = field(default_factory=RunControl)
     since: float = field(default_factory=time.monotonic)
     frames: int = 0
-    """How many frames it has handed to its committer, in this process."""
+    """How many frames the run has handed to its committer, in this process."""
     progressed: bool = False
-    """It has proved progress in this process."""
+    """Whether the run has proved progress in this process."""
 
     @property
     def id(self) -> int:
@@ -38,11 +38,17 @@ class ClaimedRun:
 
     @property
     def suspect(self) -> bool:
-        """Whether it has killed processes, maybe, and has not proved since that it gets on."""
+        """Whether the scenario may have killed processes and has made no progress here since."""
         return self.claimed.crashes > 1 and not self.progressed
 
-    def about(self) -> AbstractContextManager[None]:
-        """Let what is logged inside of the block say that it is about this."""
+    def note_progress(self, *, quarantine: bool) -> None:
+        """Note that the run has made progress. In quarantine it makes room for the next suspect."""
+        self.progressed = True
+        if quarantine:
+            self.control.interrupt(HandOver("cleared of suspicion"))
+
+    def log_context(self) -> AbstractContextManager[None]:
+        """Attach scenario, epoch and worker to every line that is logged inside of the block."""
         fence = self.claimed.fence
         return logs.bound(
             scenario_id=fence.scenario_id, epoch=fence.epoch, worker_id=fence.worker_id
@@ -50,30 +56,30 @@ class ClaimedRun:
 
 
 class Slots:
-    """Runs engagements, `count` at once, each with `run(engagement, slot)` in a thread.
+    """Executes claimed runs, `count` at once, each with `execute(run, slot)` in a thread.
 
-    `ended` is set whenever one has ended, and `low` if no more than `low_water` wait then. While
-    they become fewer, more may still run (`there`), but nothing begins as long as more than
-    `count` are there.
+    `ended` is set whenever a run has ended, and `few_waiting` if then no more than `few` runs wait
+    for a slot. After `count` was lowered more runs may still be executed (`thread_count`), but none
+    is begun until no more than `count` threads are left.
 
-    From one run to the next a slot takes no lock: to wait for one that another slot holds takes
-    longer than a short task. It pops what waits and adds its outcome, both atomic.
+    Between two runs a slot takes no lock: waiting for a lock that another slot holds takes longer
+    than a short task. It pops a waiting run and adds an outcome, and both are atomic.
     """
 
     def __init__(
         self,
         count: int,
-        run: Callable[[ClaimedRun, int], Outcome],
+        execute: Callable[[ClaimedRun, int], Outcome],
         board: SlotBoard | None = None,
     ) -> None:
         self.count = count
         self.ended = threading.Event()
-        self.low = threading.Event()
-        self.low_water = 0
-        self._run = run
+        self.few_waiting = threading.Event()
+        self.few = 0
+        self._execute = execute
         self._board = board
         # by fence: after a lost answer, the same scenario may be claimed again beside its old run
-        self._engaged: dict[Fence, ClaimedRun] = {}
+        self._runs: dict[Fence, ClaimedRun] = {}
         self._waiting: deque[ClaimedRun] = deque()
         self._outcomes: dict[Fence, Outcome] = {}
         self._changed = threading.Condition()
@@ -82,10 +88,10 @@ class Slots:
         self.resize(count)
 
     def resize(self, count: int) -> None:
-        """Have `count` slots from now on; those that are too many end when their runs have ended.
+        """Have `count` slots from now on; surplus threads end when their runs have ended.
 
-        A number that is given anew is the lowest that is free, always less than the most slots
-        that there ever were.
+        A new thread takes the lowest free number, so each number stays below the largest count that
+        there has been.
         """
         with self._changed:
             free = (slot for slot in itertools.count() if slot not in self._threads)
@@ -97,79 +103,79 @@ class Slots:
                 thread.start()
                 self._threads[slot] = thread
             self.count = count
-            self._tell()
+            self._show_thread_count()
             self._changed.notify_all()
 
     @property
-    def there(self) -> int:
-        """How many slots there are: more than `count` until what is too much has ended."""
+    def thread_count(self) -> int:
+        """The number of slots that exist: above `count` until surplus runs have ended."""
         with self._changed:
             return len(self._threads)
 
-    def engaged(self) -> list[ClaimedRun]:
-        """Return all that is waiting, running, or has ended and is not concluded."""
+    def runs(self) -> list[ClaimedRun]:
+        """Return all claimed runs: waiting, being executed, or ended with an unwritten outcome."""
         with self._changed:
-            return list(self._engaged.values())
+            return list(self._runs.values())
 
     @property
     def free(self) -> int:
-        """How many more may begin at once; negative while some wait for a slot."""
+        """How many more runs can begin at once; negative while runs wait for a slot."""
         with self._changed:
-            return self.count - len(self._engaged) + len(self._outcomes)
+            return self.count - len(self._runs) + len(self._outcomes)
 
     @property
     def unwritten(self) -> int:
-        """How many have ended and are not concluded."""
+        """How many runs have ended whose outcome is not written yet."""
         with self._changed:
             return len(self._outcomes)
 
     @property
     def waiting(self) -> int:
-        """How many wait for a slot."""
+        """How many runs wait for a slot."""
         with self._changed:
             return len(self._waiting)
 
-    def add(self, engagements: Iterable[ClaimedRun]) -> None:
-        """Take on what was claimed; it runs as soon as a slot is free."""
+    def add(self, runs: Iterable[ClaimedRun]) -> None:
+        """Accept claimed runs; each begins as soon as a slot is free."""
         with self._changed:
-            for engagement in engagements:
-                self._engaged[engagement.claimed.fence] = engagement
-                self._waiting.append(engagement)
+            for run in runs:
+                self._runs[run.claimed.fence] = run
+                self._waiting.append(run)
                 self._changed.notify()
 
-    def withdraw(self, older_than: float = 0.0) -> list[ClaimedRun]:
-        """Take back what has waited for longer than `older_than` seconds and has not begun."""
+    def take_back_waiting(self, older_than: float = 0.0) -> list[ClaimedRun]:
+        """Remove and return the runs that have waited longer than `older_than` s for a slot."""
         limit = time.monotonic() - older_than
-        withdrawn = []
-        while (first := self._pop()) is not None:  # who came first stands first
+        taken = []
+        while (first := self._pop()) is not None:  # the oldest stands first
             if first.since > limit:
-                with self._changed:  # a slot may have looked meanwhile, and found none
+                with self._changed:  # meanwhile a slot may have found nothing to run
                     self._waiting.appendleft(first)
                     self._changed.notify()
                 break
-            withdrawn.append(first)
-        return withdrawn
+            taken.append(first)
+        return taken
 
     def outcomes(self) -> list[Outcome]:
-        """Return what has ended and is not concluded yet."""
+        """Return the outcomes that are not written yet."""
         with self._changed:
             self.ended.clear()
             return list(self._outcomes.values())
 
-    def conclude(self, fences: Iterable[Fence]) -> None:
-        """Let go of engagements: all is written, or another has them."""
+    def forget(self, fences: Iterable[Fence]) -> None:
+        """Drop runs whose outcome is written, or that this worker no longer holds."""
         with self._changed:
             for fence in fences:
-                self._engaged.pop(fence, None)
+                self._runs.pop(fence, None)
                 self._outcomes.pop(fence, None)
 
     def interrupt(self, interruption: Callable[[], RunInterrupted]) -> None:
-        """Ask every engagement to end."""
-        for engagement in self.engaged():
-            engagement.control.interrupt(interruption())
+        """Ask every claimed run to end."""
+        for run in self.runs():
+            run.control.interrupt(interruption())
 
     def close(self) -> None:
-        """End the threads; waits for what runs."""
+        """End the threads, after waiting for their runs."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -178,18 +184,19 @@ class Slots:
             thread.join()
 
     def _work(self, slot: int) -> None:
-        while (engagement := self._next(slot)) is not None:
+        while (run := self._next(slot)) is not None:
             if self._board is not None:
-                self._board.take(slot, engagement.id)
-            outcome = self._run(engagement, slot)
+                self._board.take(slot, run.id)
+            outcome = self._execute(run, slot)
             if self._board is not None:
                 self._board.leave(slot)
-            self._outcomes[engagement.claimed.fence] = outcome
-            # who clears an event looks after that: what is added to before needs no second one
+            self._outcomes[run.claimed.fence] = outcome
+            # The reader clears an event before it reads what the event announces: if it is still
+            # set, this outcome will be seen.
             if not self.ended.is_set():
                 self.ended.set()
-            if len(self._waiting) <= self.low_water and not self.low.is_set():
-                self.low.set()
+            if len(self._waiting) <= self.few and not self.few_waiting.is_set():
+                self.few_waiting.set()
 
     def _pop(self) -> ClaimedRun | None:
         try:
@@ -198,43 +205,45 @@ class Slots:
             return None
 
     def _next(self, slot: int) -> ClaimedRun | None:
-        """Wait for something to run; None: the slot is to end."""
-        if len(self._threads) <= self.count and (engagement := self._pop()) is not None:
-            return engagement
+        """Return the next run, waiting for one; None once this slot has to end."""
+        if len(self._threads) <= self.count and (run := self._pop()) is not None:
+            return run
         with self._changed:
             while len(self._threads) <= self.count:
-                if (engagement := self._pop()) is not None:
-                    return engagement
+                if (run := self._pop()) is not None:
+                    return run
                 if self._closed:
                     return None
                 self._changed.wait()
             del self._threads[slot]
-            self._tell()
-            self._changed.notify_all()  # those that are left may begin now
+            self._show_thread_count()
+            self._changed.notify_all()  # the remaining slots may begin runs now
             return None
 
-    def _tell(self) -> None:
+    def _show_thread_count(self) -> None:
         if self._board is not None:
             self._board.in_use = len(self._threads)
 
 
-class FrameRate:
-    """Frames a second, over the time since it was last asked."""
+class FrameCount:
+    """The frames that runs of this process have handed to their committers, and their rate."""
 
     def __init__(self) -> None:
-        self._frames = 0
+        self.total = 0
+        self._counted = 0  # of `total`, at the last call of `per_second`
         self._since = time.monotonic()
         self._lock = threading.Lock()
 
-    def add(self, frames: int) -> None:
-        """Count frames, from any slot."""
+    def add(self, run: ClaimedRun, frames: int) -> None:
+        """Count frames of a run; called in its slot's thread."""
+        run.frames += frames
         with self._lock:
-            self._frames += frames
+            self.total += frames
 
     def per_second(self) -> float:
-        """Return the rate since the last call."""
+        """Return the rate since the last call, in frames per second."""
         now = time.monotonic()
         with self._lock:
-            rate = self._frames / max(now - self._since, 1e-6)
-            self._frames, self._since = 0, now
+            rate = (self.total - self._counted) / max(now - self._since, 1e-6)
+            self._counted, self._since = self.total, now
         return rate
