@@ -104,7 +104,7 @@ def test_a_registration_that_follows_another_forgets_no_drain(database: Database
 
     def register(before: uuid.UUID | None) -> DesiredState:
         new = heartbeats.Registration(
-            uuid.uuid4(), "w", "test", 1, "cpu", 1, ("default",), ("detect",), former=before
+            uuid.uuid4(), "w", "test", 1, "cpu", 1, ("default",), ("detect",), replaces=before
         )
         with database.begin() as connection:
             return heartbeats.register(connection, new).state

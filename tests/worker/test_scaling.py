@@ -98,7 +98,7 @@ def test_a_registration_that_follows_another_keeps_the_number(database: Database
 
     def register(before: uuid.UUID | None) -> tuple[int | None, int]:
         new = heartbeats.Registration(
-            uuid.uuid4(), "w", "test", 1, "cpu", 2, ("default",), ("detect",), former=before
+            uuid.uuid4(), "w", "test", 1, "cpu", 2, ("default",), ("detect",), replaces=before
         )
         with database.begin() as connection:
             asked = heartbeats.register(connection, new).slots

@@ -1,4 +1,4 @@
-"""How long something takes: seconds or a timedelta going in, words coming out."""
+"""Lengths of time: read from seconds or a timedelta, written in words."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ Duration = timedelta | float
 """A length of time: a timedelta, or seconds."""
 
 MAX_SECONDS = 10 * 365 * 86_400.0
-"""Ten years. What is due far later is out of the range of a database's timestamps."""
+"""Longest duration, in seconds: ten years. PostgreSQL's timestamps could not hold a much later time
+at which a scenario is due."""
 
 _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
 def seconds(value: Duration, name: str, *, may_be_zero: bool = False) -> float:
-    """Return a duration in seconds. Raises InputRejected that names it, for one out of range."""
+    """Return a duration in seconds. Raises InputRejected, with `name`, if it is out of range."""
     found = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(found, int | float) or isinstance(found, bool) or math.isnan(found):
         raise InputRejected(f"{name}={value!r} is no duration", hint="seconds, or a timedelta")

@@ -146,7 +146,7 @@ def _outcome_of(
             else:
                 line = f"{type(error).__name__}: {line}"
     # a commit that failed says nothing of the task's code: its policy is not asked
-    if not isinstance(error, CommitFailed) and not policy.mends(error):
+    if not isinstance(error, CommitFailed) and not policy.may_fix(error):
         return Outcome(claimed, End.REJECTED, error=line)
     delay = policy.delay_after(error, attempts)
     return Outcome(claimed, End.FAILED, error=line, delay=delay)

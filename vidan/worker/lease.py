@@ -133,7 +133,7 @@ class Lease:
             tasks=self._tasks,
             source=self._options.source,
             quarantine=self._options.quarantine,
-            former=self._former,
+            replaces=self._former,
         )
         before = None if self._board is None else self._board.worker_id
         self._show(self.worker_id)  # a process that ends in between may have registered
