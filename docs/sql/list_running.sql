@@ -1,5 +1,5 @@
 -- Read the first scenarios that workers hold.
--- Sent by vidan.services.overview.look.
+-- Sent by vidan.services.overview.read.
 -- In psql, give each named parameter a value (\set name value) before EXPLAIN.
 SELECT
     s.id, s.task, s.source, s.name, s.queue, s.status, s.frames_done, s.frames_total,

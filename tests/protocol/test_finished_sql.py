@@ -264,8 +264,8 @@ STATEMENTS = {
     ),
     "list_running": Shown(
         "Read the first scenarios that workers hold",
-        "vidan.services.overview.look",
-        lambda w: overview.look(w.connection),
+        "vidan.services.overview.read",
+        lambda w: overview.read(w.connection),
         r"w\.name AS worker",
     ),
 }

@@ -103,7 +103,7 @@ STEPS: dict[str, Callable[[Connection, Sequence[Fence]], object]] = {
     "expiry": lambda c, _: expiry.expire(c, actor="test") == [],
     "any ended": lambda c, _: not expiry.any_ended(c)[1],
     "suspects": lambda c, held: not claims.suspects_due(c, [held[0].worker_id]),
-    "overview": lambda c, held: len(overview.look(c).running) == len(held),
+    "overview": lambda c, held: len(overview.read(c).running) == len(held),
     "events": lambda c, _: events.read(c, events.now(c), events.Wanted(task="detect")),
     "held": lambda c, held: len(heartbeats.held(c, held[0].worker_id)) == len(held),
     "beat": beat,

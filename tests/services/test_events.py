@@ -176,7 +176,7 @@ def test_one_that_ends_after_many_pages_were_skipped_is_not_missed(
     create(1)
     monkeypatch.setattr(events, "SKIPPED_AT_ONCE", 2)
     looks: list[list[int]] = []
-    look = events._look
+    look = events._next_page
 
     def meanwhile(*arguments: Any) -> events.Page:
         looks.append([])
@@ -187,7 +187,7 @@ def test_one_that_ends_after_many_pages_were_skipped_is_not_missed(
                 creation.create(connection, NewScenario(source="/b.mp4"))
         return look(*arguments)
 
-    monkeypatch.setattr(events, "_look", meanwhile)
+    monkeypatch.setattr(events, "_next_page", meanwhile)
     reader = Reader(database).from_now_on()
     hidden = looks[1]
     assert reader.ids() == []
