@@ -72,7 +72,7 @@ def test_a_server_that_ends_each_new_session_is_unavailable(
         with database.begin() as connection:
             connection.execute(text("SELECT 1"))
     with monkeypatch.context() as patched:
-        patched.setattr(session, "_has_word", lambda _: True)
+        patched.setattr(session, "_has_input", lambda _: True)
         patched.setattr(database._engine.dialect, "do_ping", ended)
         for opened in (database.begin, database.autocommit):
             with pytest.raises(DatabaseUnavailable, match="terminating"), opened():
