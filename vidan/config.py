@@ -185,7 +185,7 @@ def _checked(url: str) -> str:
         _ = urlsplit(f"postgresql://{rest}").port
     except ValueError:  # its text would show what is in place of the port, maybe a password
         raise UsageError(
-            "the database URL is malformed: no proper host and port", hint=_URL_HINT
+            "the database URL is malformed: the host or port is wrong", hint=_URL_HINT
         ) from None
     return rest
 

@@ -21,7 +21,7 @@ def seconds(value: Duration, name: str, *, may_be_zero: bool = False) -> float:
     """Return a duration in seconds. Raises InputRejected, with `name`, if it is out of range."""
     found = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(found, int | float) or isinstance(found, bool) or math.isnan(found):
-        raise InputRejected(f"{name}={value!r} is no duration", hint="seconds, or a timedelta")
+        raise InputRejected(f"{name}={value!r} is not a duration", hint="seconds, or a timedelta")
     if not 0 <= found <= MAX_SECONDS or not (found or may_be_zero):
         low = "0 or more" if may_be_zero else "more than 0"
         raise InputRejected(f"{name}={value} is out of range", hint=f"{low}, ten years at most")

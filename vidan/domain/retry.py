@@ -97,6 +97,6 @@ def _types(errors: Errors, name: str) -> tuple[type[Exception], ...]:
     for one in found:
         if not (isinstance(one, type) and issubclass(one, Exception)):
             raise InputRejected(
-                f"{name}: {one!r} is no type of exceptions", hint=f"such as {name}=(OSError,)"
+                f"{name}: {one!r} is not an exception type", hint=f"such as {name}=(OSError,)"
             )
     return found

@@ -59,13 +59,15 @@ def named(given: str | Schedule | Sequence[str | Schedule] | None, task: str) ->
         isinstance(one, str | Schedule) for one in several
     ):
         raise InputRejected(
-            f"task {task}: schedule={given!r} is no schedule", hint='in cron\'s words: "0 6 * * *"'
+            f"task {task}: schedule={given!r} is not a schedule",
+            hint='a cron expression: "0 6 * * *"',
         )
     found = [Schedule(one) if isinstance(one, str) else one for one in several]
     found = [replace(one, name=task if one.name is None else one.name) for one in found]
     if len({one.name for one in found}) < len(found):
         raise InputRejected(
-            f"task {task}: two schedules of one name", hint='Schedule("0 6 * * *", name="morning")'
+            f"task {task}: two schedules have the same name",
+            hint='Schedule("0 6 * * *", name="morning")',
         )
     return found
 
@@ -75,7 +77,7 @@ def next_after(cron: str, timezone: str, moment: datetime) -> datetime:
     try:
         return next(_times_after(cron, timezone, moment))
     except StopIteration:
-        raise InputRejected(f"schedule {cron!r} never comes") from None
+        raise InputRejected(f"schedule {cron!r} never runs") from None
 
 
 def due(
@@ -94,7 +96,7 @@ def due(
             times.append(time)
         return times, next_after(cron, timezone, now)
     latest = next(_times(cron, timezone, now + timedelta(seconds=1), back=True)).astimezone(UTC)
-    if latest > now:  # within that second
+    if latest > now:  # the extra second reached beyond now
         latest = next(_times(cron, timezone, latest, back=True)).astimezone(UTC)
     while (later := next_after(cron, timezone, latest)) <= now:  # the hour comes twice today
         latest = later

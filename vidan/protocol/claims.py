@@ -99,7 +99,7 @@ _DUE_AND_AHEAD = """
     SELECT * FROM due_now UNION ALL SELECT * FROM due_ahead
 """
 
-# A scenario whose task needs no source has nothing to open: its claim passes through
+# A scenario without a source has nothing to open, so its claim passes through
 # `init_startup_processing` and makes it `active` at once.
 _CLAIMED = status_literal(Status.INIT_STARTUP_PROCESSING)
 _TO = f"CASE WHEN r.needs_source THEN {_CLAIMED} ELSE 'active' END"

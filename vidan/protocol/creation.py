@@ -195,7 +195,7 @@ def _row(new: NewScenario, specs: Mapping[str, tasks.TaskSpec], followed: bool =
 
 
 class _Rule(NamedTuple):
-    """What is asked of a new scenario; `message` is formatted with it, as `new`, if it fails."""
+    """A rule for new scenarios; `message`, formatted with the scenario as `new`, names a breach."""
 
     passes: Callable[[NewScenario], bool]
     message: str
@@ -248,7 +248,7 @@ def _is_whole_within(lowest: int, value: int) -> bool:
 
 
 def _check(new: NewScenario, spec: tasks.TaskSpec) -> None:
-    """Check a new scenario, without those that follow on it. Raises InputRejected."""
+    """Check a new scenario without its follow-ups. Raises InputRejected."""
     for rule in _RULES:
         if not rule.passes(new):
             raise InputRejected(rule.message.format(new=new), hint=rule.hint)
@@ -283,7 +283,7 @@ def _columns(
 def _in_range(not_before: datetime) -> str | None:
     """Return the time as the table takes it, None if the scenario is due. Raises InputRejected."""
     if not isinstance(not_before, datetime):
-        raise InputRejected(f"not_before is no datetime: {not_before!r}")
+        raise InputRejected(f"not_before is not a datetime: {not_before!r}")
     if not_before.tzinfo is None:
         raise InputRejected("not_before has no time zone")
     if not_before < EARLIEST:  # the table does not take it, and a scenario without a time is due

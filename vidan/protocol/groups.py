@@ -78,7 +78,7 @@ def _mark_existing(connection: Connection, ids: Sequence[int]) -> set[int]:
         {"ids": list(ids)},
     ).all()
     if len(found) < len(set(ids)):
-        raise DatabaseConflict("a scenario was deleted while a group was made of it")
+        raise DatabaseConflict("a scenario was deleted while it was added to a group")
     return {row.id for row in found if row.status in ("completed", "failed")}
 
 

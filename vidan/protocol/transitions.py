@@ -62,8 +62,8 @@ logged AS (
 SELECT * FROM moved ORDER BY id
 """
 _STEP = "SELECT id, from_status, to_status, reason, CAST(:actor AS text) FROM moved"
-# The first steps of all scenarios, then their second steps: by the ids of the rows, the history of
-# each scenario is in order.
+# The first steps of all scenarios are inserted before the second steps, so that the ids of the rows
+# keep the history of each scenario in order.
 _STEPS = """
     SELECT id, from_status, coalesce(via, to_status), reason, CAST(:actor AS text) FROM moved
     UNION ALL

@@ -35,7 +35,7 @@ def request(
     if wanted in _STOP:
         return stop(connection, scenario_id, actor=actor)
     raise NotAllowedError(
-        f"{wanted} is set by workers only", hint=f"ask for one of: {_names(REQUESTABLE)}"
+        f"only workers set the status {wanted}", hint=f"ask for one of: {_names(REQUESTABLE)}"
     )
 
 

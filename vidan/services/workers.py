@@ -97,7 +97,7 @@ def living(connection: Connection, wanted: Collection[str]) -> list[WorkerRow]:
     for missing in set(wanted) - {name for one in chosen for name in (one.name, str(one.id))}:
         gone = get(connection, missing)  # raises NotFoundError
         raise NotAllowedError(
-            f"worker {missing} is gone since {gone.seen_at.isoformat(timespec='seconds')}",
+            f"worker {missing} has been gone since {gone.seen_at.isoformat(timespec='seconds')}",
             hint="other workers resume its scenarios; see `vidan workers list`",
         )
     return chosen
