@@ -1,4 +1,4 @@
-"""Errors of the database, told by their type: away, in a conflict, or a statement that won't do."""
+"""Errors of the database by their type: unavailable, in a conflict, or a wrong statement."""
 
 from __future__ import annotations
 

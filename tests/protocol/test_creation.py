@@ -1,4 +1,4 @@
-"""New scenarios: what is stored, which keys exist already, and what is refused."""
+"""New scenarios: their stored values, repeated keys, and refused input."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_key_whose_scenario_is_deleted_meanwhile_makes_a_new_one(
         return look(connection, keys)
 
     monkeypatch.setattr(creation, "_ids_of_keys", deleted_after_a_look)
-    created = database.retrying(lambda c: creation.create(c, replace(VIDEO, key="k")))
+    created = database.retrying(creation.create, replace(VIDEO, key="k"))
     assert created.new
     assert created.id > first
 

@@ -1,4 +1,4 @@
-"""Expiry: what is released and who is charged when a lease has ended or a process has died."""
+"""Expiry: which scenarios are released and charged when a lease has ended or a process died."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_the_supervisor_charges_what_its_process_executed(database: Database) ->
 
 
 def test_a_release_of_very_many_charges_whatever_its_process_executed(database: Database) -> None:
-    """An orchestrator, which knows not who that was, would take what is left for later."""
+    """An orchestrator does not know which scenario executed: it would charge none of the rest."""
     many = create(database, *[NewScenario(source="/a")] * 1010)
     worker = PlayedWorker(database)
     fences = {one.fence.scenario_id: one.fence for one in worker.take(1010)}
