@@ -17,7 +17,7 @@ def _url() -> str:
 
 
 def _include_name(name: str | None, kind: str, parents: object) -> bool:
-    """Leave the partitions out: they come and go with the weeks."""
+    """Ignore the partitions of `predictions`: they are made and dropped with the weeks."""
     del parents
     return not (kind == "table" and name is not None and name.startswith("predictions_"))
 
@@ -45,7 +45,7 @@ def _run_online() -> None:
             compare_server_default=True,
         )
         with context.begin_transaction():
-            # of two upgrades at once the second waits, then finds nothing to do
+            # A second upgrade at the same time waits for the first one, then has nothing to do.
             connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(7305804400)"))
             context.run_migrations()
 

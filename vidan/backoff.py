@@ -1,4 +1,4 @@
-"""Waiting longer each time that something does not work."""
+"""Pauses between tries, and patience with an unavailable database."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from typing import TypeVar
 
 from vidan.errors import DatabaseUnavailable
 
+T = TypeVar("T")
+
 FIRST_SECONDS, LONGEST_SECONDS = 0.2, 2.0
+"""First and longest pause between two tries, in seconds."""
+
+OUTAGE_SECONDS = 30.0
+"""Longest outage of the database, in seconds, that does not end a wait."""
 
 
 class BackOff:
-    """The pauses between tries: each twice as long as the one before, up to the longest."""
+    """The pauses between tries: each is twice as long as the one before, up to the longest."""
 
     def __init__(self) -> None:
         self._next = FIRST_SECONDS
 
     def pause(self) -> float:
-        """After a failure: how many seconds to wait now."""
+        """Return the seconds to wait after a failure."""
         pause, self._next = self._next, min(2 * self._next, LONGEST_SECONDS)
         return pause
 
     def worked(self) -> None:
-        """The next failure is a first one again."""
+        """Begin again with the first pause, after a success."""
         self._next = FIRST_SECONDS
 
 
-T = TypeVar("T")
-
-
-OUTAGE_SECONDS = 30.0
-"""A database that is away for so long doesn't end a wait."""
-
-
 def patiently(
-    look: Callable[[], T],
+    read: Callable[[], T],
     *,
     pause: float,
     until: float = math.inf,
     tell: Callable[[DatabaseUnavailable], None] = lambda _: None,
 ) -> T:
-    """Look again every `pause` seconds while the database is away, for OUTAGE_SECONDS at most.
+    """Return `read()`, tried every `pause` seconds while the database is unavailable.
 
-    Raises DatabaseUnavailable then, or after `until` (monotonic). `tell` is called with the first.
+    Raises DatabaseUnavailable after OUTAGE_SECONDS, or after the monotonic time `until`. `tell` is
+    called with the first error.
     """
     began = time.monotonic()
     told = False
     while True:
         try:
-            return look()
+            return read()
         except DatabaseUnavailable as error:
             now = time.monotonic()
             if now - began > OUTAGE_SECONDS or now > until:

@@ -1,8 +1,8 @@
 """Settings, built once at the edge and passed down.
 
-First hit wins: option, environment, `.env` in the current directory, the embedded stack that runs.
-A variable that is set to nothing hides the one in `.env` and counts as not set. Nothing here
-imports anything heavy: every command builds its settings on its quick path.
+The first of these that has a value wins: option, environment, `.env` in the current directory, the
+embedded stack that runs. An empty variable hides the one in `.env` and counts as not set. Every
+command builds its settings when it starts, so this module imports nothing slow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vidan.stack_state import broker_address, running_stack
 KAFKA_PREFIX = "VIDAN_KAFKA_"
 BOOTSTRAP = "bootstrap.servers"
 DOTENV = "VIDAN_DOTENV"
-"""Set to 0, no `.env` is read: in children, whose settings were built before."""
+"""Set to 0 in child processes, which then read no `.env`: their settings were built before."""
 
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 _TRUE = ("1", "true", "yes", "on")
@@ -30,30 +30,30 @@ _URL_HINT = "it looks like postgresql://user:password@host:5432/database"
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that comes from outside, as one value."""
+    """Everything that is configured from outside, as one value."""
 
     home: Path
     """Folder of the embedded stack: VIDAN_HOME, or the platform's data folder."""
     database_url: str | None = None
-    """`postgresql://…`, if one was given explicitly (option, DATABASE_URL, .env)."""
+    """`postgresql://…`, if given explicitly (option, DATABASE_URL, .env)."""
     kafka: Mapping[str, str] = field(default_factory=dict)
-    """librdkafka settings that were given explicitly, by their own names."""
+    """librdkafka settings that were given explicitly, by librdkafka's names."""
     app: str | None = None
     """VIDAN_APP: `module:app` with the user's own tasks."""
     source_roots: tuple[Path, ...] = ()
-    """VIDAN_SOURCE_ROOTS: folders that the HTTP interface takes sources from."""
+    """VIDAN_SOURCE_ROOTS: folders from which the HTTP interface accepts sources."""
     api_token: str | None = field(default=None, repr=False)
     """VIDAN_API_TOKEN: the bearer token of the HTTP interface."""
     log_json: bool = False
     """VIDAN_LOG_JSON: log lines are JSON objects."""
     log_level: str = "info"
-    """VIDAN_LOG_LEVEL: what is logged; debug, info, warning or error."""
+    """VIDAN_LOG_LEVEL: the lowest level that is logged: debug, info, warning or error."""
 
     def require_database(self, *, reads: bool = False) -> str:
-        """The database's URL: the explicit one, else the running embedded stack's.
+        """Return the explicit database URL, or that of the running embedded stack.
 
-        One that runs only for a command that reads is for who `reads` too: others it would leave
-        soon. Raises DatabaseUnavailable if there is neither.
+        A stack that was started only for a reading command ends with it, so only other reading
+        commands (`reads`) use it. Raises DatabaseUnavailable without a database.
         """
         if self.database_url is not None:
             return self.database_url
@@ -66,10 +66,10 @@ class Settings:
         return stack.database_url
 
     def bootstrap_servers(self) -> str | None:
-        """Kafka's address (`host:port[,…]`), or None while none is known.
+        """Return Kafka's address (`host:port[,…]`), None while no address is known.
 
-        Read anew at each call: the embedded broker comes back on another port. The stack is used
-        whole or not at all, so with an explicit database its broker is never the answer.
+        It is read at each call, because the embedded broker restarts on another port. With an
+        explicit database the embedded broker is not used: the stack is used whole or not at all.
         """
         explicit = self.kafka.get(BOOTSTRAP)
         if explicit is not None or self.database_url is not None:
@@ -78,14 +78,14 @@ class Settings:
         return None if stack is None else broker_address(stack)
 
     def embedded(self) -> bool:
-        """Whether the embedded stack is what is used: it runs, and no database was given."""
+        """Tell whether the embedded stack is used: it runs, and no database was given."""
         return self.database_url is None and running_stack(self.home) is not None
 
     def environment(self, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The environment for a child process in which `load` builds these settings again.
+        """Return the environment for a child process, in which `load` builds the same settings.
 
-        That is `environ` (this process's own by default) with these settings in place of the
-        variables that they came from; a `.env` is not read again.
+        It is `environ` (by default this process's environment) with the variables of these
+        settings replaced; the child does not read `.env`.
         """
         own = os.environ if environ is None else environ
         given = {
@@ -141,12 +141,12 @@ def load(
 
 
 def plain_url(url: str) -> str:
-    """The URL as libpq, psql and psycopg take it: `postgresql://…`. Raises UsageError."""
+    """Return the URL as libpq, psql and psycopg take it: `postgresql://…`. Raises UsageError."""
     return f"postgresql://{_checked(url)}"
 
 
 def sqlalchemy_url(url: str) -> str:
-    """The URL as SQLAlchemy takes it, naming the driver: `postgresql+psycopg://…`.
+    """Return the URL as SQLAlchemy takes it, with the driver: `postgresql+psycopg://…`.
 
     Takes `postgresql://`, `postgres://` and `postgresql+psycopg://`; raises UsageError otherwise.
     """
@@ -154,7 +154,7 @@ def sqlalchemy_url(url: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """The URL for people to see: without its password and without parameters."""
+    """Return the URL as it is shown to people: without its password and parameters."""
     try:
         parts = urlsplit(url)
         user, at, host = parts.netloc.rpartition("@")
@@ -164,7 +164,7 @@ def shown_url(url: str) -> str:
 
 
 def _checked(url: str) -> str:
-    """What follows `://` in a database URL. Raises UsageError, which never shows a password."""
+    """Return what follows `://` in a database URL. Raises UsageError, which shows no password."""
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme not in _SCHEMES:
         raise UsageError(
@@ -183,28 +183,28 @@ def _checked(url: str) -> str:
         )
     try:
         _ = urlsplit(f"postgresql://{rest}").port
-    except ValueError:  # its text would show what stands where the port should be
+    except ValueError:  # its text would show what is in place of the port, maybe a password
         raise UsageError(
-            "the database URL is malformed: no proper host and port", hint=_URL_HINT
+            "the database URL is malformed: the host or port is wrong", hint=_URL_HINT
         ) from None
     return rest
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:
-    """The variables of a `.env` file; none if there is no such file. Raises UsageError."""
+    """Return the variables of a `.env` file, none if there is no such file. Raises UsageError."""
     if not path.is_file():
         return {}
-    from dotenv import dotenv_values  # only those who have a file pay for the import
+    from dotenv import dotenv_values  # slow to import, and needed only if there is a file
 
     try:
         values = dotenv_values(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read: {error}", hint="mend or remove it") from None
+        raise UsageError(f"{path} can't be read: {error}", hint="fix or remove it") from None
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _kafka(variables: Mapping[str, str]) -> dict[str, str]:
-    """librdkafka settings among the variables: VIDAN_KAFKA_SASL_USERNAME is `sasl.username`."""
+    """Return the variables' librdkafka settings: VIDAN_KAFKA_SASL_USERNAME is `sasl.username`."""
     found = {}
     if "KAFKA_BOOTSTRAP_SERVERS" in variables:
         found[BOOTSTRAP] = variables["KAFKA_BOOTSTRAP_SERVERS"]

@@ -1,22 +1,22 @@
-"""The VidanError tree: whether to retry, to reject or to crash is told by the type.
+"""The error tree: the type of an error decides whether to retry, to reject or to crash.
 
-Each class carries the exit code that a command ends with (the table is in the README).
-A message says what is wrong in one line; `hint` says how to mend it.
+Each class has the exit code with which a command ends (the table is in the README). A message says
+in one line what is wrong; `hint` says how to fix it.
 """
 
 from __future__ import annotations
 
 HOPELESS_EXIT_CODES = (2, 3, 8, 10)
-"""A process that ended with one of these would do so again: usage, no such thing, schema, input."""
+"""Exit codes with which a restarted process would end again: usage, not found, schema, input."""
 
 RETIRED_EXIT_CODE = 20
-"""A worker tells its supervisor by it that it was drained or stopped: not to be started again."""
+"""Exit code of a worker that was drained or stopped: its supervisor does not start it again."""
 
 
 class VidanError(Exception):
-    """Something went wrong that vidan can name.
+    """An error that vidan can explain.
 
-    `hint` is one line that says how to mend it, or None.
+    `hint` is one line that says how to fix it, or None.
     """
 
     exit_code = 1
@@ -33,17 +33,17 @@ class UsageError(VidanError):
 
 
 class NotFoundError(VidanError):
-    """There is no such scenario, worker, model or task."""
+    """No scenario, worker, model or task has this id or name."""
 
     exit_code = 3
 
 
 class Pruned(NotFoundError):
-    """What a scenario had stored was pruned with its week."""
+    """The predictions of a scenario were pruned with their week."""
 
 
 class NotAllowedError(VidanError):
-    """The status a scenario is in does not allow what was asked."""
+    """The status of a scenario or worker does not allow what was asked."""
 
     exit_code = 4
 
@@ -55,7 +55,7 @@ class DatabaseUnavailable(VidanError):
 
 
 class SchemaMismatch(VidanError):
-    """The database's schema is not the one this version expects."""
+    """The database's schema is not the one that this version expects."""
 
     exit_code = 8
 
@@ -67,7 +67,7 @@ class BrokerUnavailable(VidanError):
 
 
 class InputRejected(VidanError):
-    """Bad input, refused before anything was queued."""
+    """Wrong input, refused before anything was queued."""
 
     exit_code = 10
 
@@ -83,53 +83,53 @@ class NotCompleted(VidanError):
 
 
 class TimedOut(VidanError):
-    """What was waited for has not come in time."""
+    """A wait took longer than its time-out."""
 
     exit_code = 7
 
 
 class RejectedTask(VidanError):
-    """A run met something that no retry can mend: the scenario becomes `failed` at once."""
+    """An error of a run that no retry can fix: the scenario becomes `failed` at once."""
 
     exit_code = 10
 
 
 class Reject(RejectedTask):
-    """A task's own word that no retry can mend it: `raise Reject("no such camera")`."""
+    """Raised by a task for an error that no retry can fix: `raise Reject("no such camera")`."""
 
 
 class DeviceLost(VidanError):
-    """The GPU is not there, or no more to be used by this process."""
+    """The GPU is missing, or this process can't use it any more."""
 
     exit_code = 10
 
 
 class TimeLimitExceeded(VidanError):
-    """A run has gone on for longer than its soft limit: told once, at the next frame.
+    """A run has exceeded its soft time limit; raised once, at the next frame.
 
-    A task may catch it and return what it has; else it is an error of the run.
+    A task may catch it and return what it has; otherwise it is an error of the run.
     """
 
 
 class SourceMissing(VidanError):
-    """This host lacks the local file that a scenario wants: others may have it."""
+    """This host lacks the local file of a scenario; other hosts may have it."""
 
 
 class RunInterrupted(BaseException):
-    """A run has to end now. A BaseException: a task's `except Exception` makes no zombie."""
+    """A run has to end now. A BaseException, so that a task's `except Exception` can't keep it."""
 
 
 class LeaseLost(RunInterrupted):
-    """The scenario is not this worker's any more: what the run still has must not be written."""
+    """This worker has lost the scenario: the run must not write anything more."""
 
 
 class RunStopped(RunInterrupted):
-    """The run was asked to stop, by a user (`init_shutdown`)."""
+    """A user asked the run to stop (`init_shutdown`)."""
 
 
 class HandOver(RunInterrupted):
-    """The worker is going: the run ends here and goes on elsewhere at its checkpoint."""
+    """The worker is leaving: the run ends here, and another worker resumes it at its checkpoint."""
 
 
 class CommitFailed(RunInterrupted):
-    """What a run has done can't be stored, and no reconnect will mend it: an error of the run."""
+    """The results of a run can't be stored, and reconnecting won't help: an error of the run."""

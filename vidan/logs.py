@@ -1,7 +1,7 @@
-"""Log lines on stderr: text for people, JSON on request; each says what it is about.
+"""Log lines on stderr: text for people, JSON on request; each names its scenario and worker.
 
-What a thread works on is bound to its context, so that every line that is logged meanwhile carries
-it, a task's own and those of libraries, too.
+A thread binds the scenario that it works on to its context. Every line that it logs meanwhile
+carries these fields, also the lines of a task and of libraries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vidan.config import Settings
 
 FIELDS = ("process", "worker_id", "scenario_id", "epoch")
-"""What a line may carry beside its message, in this order."""
+"""The fields that a line may carry beside its message, in this order."""
 
 Fields = Mapping[str, object]
 
@@ -35,7 +35,7 @@ _bound: ContextVar[Fields] = ContextVar("bound")
 def bound(
     *, scenario_id: int | None = None, epoch: int | None = None, worker_id: UUID | None = None
 ) -> Iterator[None]:
-    """Let every line that this thread logs inside of the block carry these fields."""
+    """Add these fields to every line that this thread logs inside the block."""
     given = {"scenario_id": scenario_id, "epoch": epoch, "worker_id": worker_id}
     fields = {name: value for name, value in given.items() if value is not None}
     token = _bound.set({**_bound.get({}), **fields})
@@ -46,23 +46,23 @@ def bound(
 
 
 def carried(function: Callable[[], None]) -> Callable[[], None]:
-    """Return the function such that a thread that calls it logs with what is bound here and now.
+    """Return a function that calls this one with the fields that are bound now.
 
-    A thread begins with nothing bound.
+    Use it for the function of a new thread, which otherwise begins without fields.
     """
     return partial(copy_context().run, function)
 
 
 def identify(worker_id: UUID) -> None:
-    """Let every line of this process carry the id under which it is registered now."""
+    """Add the id under which this process is registered now to all its lines."""
     _of_process["worker_id"] = worker_id
 
 
 def configure(settings: Settings, process: str) -> None:
-    """Send all log records to stderr. To be called once, by a process's main function.
+    """Send all log records to stderr. A process's main function calls this once.
 
-    `process` says what this one is: worker, supervisor, orchestrator … Python's warnings, and
-    exceptions that nothing has caught, become records, too.
+    `process` is the kind of the process: worker, supervisor, orchestrator … Python's warnings and
+    uncaught exceptions become records too.
     """
     _of_process["process"] = process
     stream = logging.StreamHandler(sys.stderr)
@@ -75,13 +75,13 @@ def configure(settings: Settings, process: str) -> None:
 
 
 def _note_fields(record: logging.LogRecord) -> bool:
-    # called in the thread that logs: what is bound there is what the line is about
+    # This runs in the thread that logs, so the fields that are bound there belong to the line.
     record.fields = {**_of_process, **_bound.get({})}
     return True
 
 
 class _JsonLines(logging.Formatter):
-    """One JSON object a record."""
+    """Format a record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = _fields(record)
@@ -98,7 +98,7 @@ class _JsonLines(logging.Formatter):
 
 
 class _TextLines(logging.Formatter):
-    """A line for people; the scenario that it is about stands before the message."""
+    """Format a record as a line for people, with its scenario before the message."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(about)s%(message)s")

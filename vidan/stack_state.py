@@ -1,8 +1,8 @@
-"""VIDAN_HOME: what lies in the embedded stack's folder, its locks, and how its state is read.
+"""The embedded stack's folder (VIDAN_HOME): its locks, its state file, its failure file.
 
-Who is there is told by `flock`, which the kernel drops when a process dies, however it dies: so
-nothing has to be cleaned up after a `kill -9`. The state file counts only while the keeper's lock
-is held. Standard library only: every command reads this on its quick path.
+Each running process holds a `flock`, which the kernel releases when the process dies, so nothing
+has to be cleaned up after a `kill -9`. The state file counts only while the keeper holds its lock.
+Every command reads the state when it starts, so this module imports the standard library only.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from vidan import errors
 from vidan.errors import VidanError
 
 KEEPER_LOCK = "keeper.lock"
-"""Held exclusively by the one keeper process of this home."""
+"""The lock that the one keeper process of this home holds exclusively."""
 
 MEMBERS_LOCK = "members.lock"
-"""Shared by all who need the whole stack (`up`, `run`)."""
+"""The lock that commands share which need the whole stack (`up`, `run`)."""
 
 READERS_LOCK = "readers.lock"
-"""Shared by commands that read and need only PostgreSQL."""
+"""The lock that reading commands share, which need only PostgreSQL."""
 
 STATE_FILE = "stack.json"
 FAILURE_FILE = "stack-failure.json"
@@ -45,7 +45,7 @@ class FileLock:
         self._fd: int | None = None
 
     def acquire(self, *, shared: bool) -> bool:
-        """Try once, without waiting: whether the lock is held now (shared or exclusive)."""
+        """Try once, without waiting, to take the lock. Returns whether it is held now."""
         if self._fd is None:
             self._fd = os.open(self.path, os.O_RDONLY | os.O_CREAT, 0o600)
         try:
@@ -58,17 +58,17 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Let go; without effect if it isn't held."""
+        """Release the lock; without effect if it isn't held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
 
 def is_held(path: Path, *, exclusively: bool = False) -> bool:
-    """Whether any process holds the lock (`exclusively`: shared holders don't count).
+    """Tell whether any process holds the lock; with `exclusively` shared holders don't count.
 
-    The question takes the lock for a moment: who wants it must try more than once. A lock of
-    another user, in a home that is not ours, is none.
+    This takes the lock for a moment, so a process that wants the lock must try more than once. A
+    lock file of another user, which this one can't open, counts as not held.
     """
     lock = FileLock(path)
     try:
@@ -81,7 +81,7 @@ def is_held(path: Path, *, exclusively: bool = False) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """What the keeper says about the stack that it keeps."""
+    """What the keeper process writes about the stack that it keeps."""
 
     keeper_pid: int
     database_url: str
@@ -90,16 +90,16 @@ class StackState:
     pids: dict[str, int]
     """Process ids by service: postgres, broker, orchestrator."""
     address_file: str
-    """Where the embedded broker's address is; the file is rewritten when the address changes."""
+    """File with the embedded broker's address, written again when the address changes."""
 
     @property
     def for_all(self) -> bool:
-        """Whether it is there for work, not only for the moment of a command that reads."""
+        """Whether the stack runs for work, and not only until a reading command ends."""
         return self.complete or not {"broker", "orchestrator"}.isdisjoint(self.pids)
 
 
 def running_stack(home: Path) -> StackState | None:
-    """The state of the stack that runs in this home, or None if none does (or none is ready)."""
+    """Return the state of the stack that runs in this home, None if no stack runs or is ready."""
     if not is_held(home / KEEPER_LOCK, exclusively=True):
         return None
     raw = read_json(home / STATE_FILE)
@@ -110,12 +110,12 @@ def running_stack(home: Path) -> StackState | None:
 
 
 def write_state(home: Path, state: StackState) -> None:
-    """Replace the state file; a reader sees the old one or the new one, never a part."""
+    """Replace the state file; a reader sees the old content or the new one, never a part."""
     write_json(home / STATE_FILE, asdict(state))
 
 
 def broker_address(state: StackState) -> str | None:
-    """host:port of the embedded broker, or None while it has none."""
+    """Return host:port of the embedded broker, None while it has no address."""
     if not state.complete:
         return None
     try:
@@ -125,23 +125,23 @@ def broker_address(state: StackState) -> str | None:
 
 
 def write_failure(home: Path, error: VidanError) -> None:
-    """Leave an error to those who wait for the stack."""
+    """Write an error for the commands that wait for the stack."""
     content = {"time": time.time(), "kind": type(error).__name__, "message": str(error)}
     write_json(home / FAILURE_FILE, {**content, "hint": error.hint})
 
 
 def clear_failure(home: Path) -> None:
-    """Forget what went wrong before."""
+    """Delete the error of an earlier start."""
     (home / FAILURE_FILE).unlink(missing_ok=True)
 
 
 def has_failure(home: Path) -> bool:
-    """Whether an error has been left."""
+    """Tell whether an error was written."""
     return (home / FAILURE_FILE).exists()
 
 
 def failure_since(home: Path, since: float) -> VidanError | None:
-    """The error that was left since the time `since` (seconds since the epoch), if any."""
+    """Return the error written since the time `since` (seconds since the epoch), if any."""
     content = read_json(home / FAILURE_FILE)
     if content is None or content.get("time", 0) < since:
         return None
@@ -158,7 +158,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, or None if there is none (or no object in it)."""
+    """Return the JSON object in a file, None without such a file or object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

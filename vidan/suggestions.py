@@ -1,16 +1,16 @@
-"""Names that are near a mistyped one."""
+"""Suggestions: known names that are close to a mistyped one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 SHOWN = 12
-"""So many names are told where none is near."""
+"""Most names that are listed if no name is close."""
 
 
 def close_names(name: str, known: Iterable[str]) -> list[str]:
-    """Three at most that may be meant, whatever the case; `b` is near `a/b`, too."""
-    import difflib  # only after a mistake
+    """Return up to three close names, regardless of case; `b` is close to `a/b` too."""
+    import difflib  # needed only after a mistake
 
     wanted = name.lower()
     found = []
@@ -21,7 +21,7 @@ def close_names(name: str, known: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that names them: `did you mean a or b?`, else what there is."""
+    """Return a sentence with the close names, `did you mean a or b?`, or with the known names."""
     known = list(known)
     if close := close_names(name, known):
         return f"did you mean {' or '.join(close)}?"

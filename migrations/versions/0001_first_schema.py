@@ -16,7 +16,7 @@ branch_labels = None
 depends_on = None
 
 
-# one row a detection, for people who look with psql
+# A view with one row for each detection, for people who use psql.
 DETECTIONS_VIEW = """
 CREATE VIEW detections AS
 SELECT p.scenario_id, p.frame, p.time_ms, d.rank - 1 AS detection,

@@ -1,4 +1,4 @@
-"""Weeks that were pruned; an index for suspects.
+"""Pruned weeks; an index for suspects.
 
 Revision ID: 0002
 Revises: 0001

@@ -1,4 +1,4 @@
-"""Limits of tasks: how long one runs, how many at once, how often.
+"""Limits of tasks: duration of a run, number of runs at once, rate of starts.
 
 Revision ID: 0003
 Revises: 0002

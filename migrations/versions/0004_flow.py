@@ -1,4 +1,4 @@
-"""What follows on what: follow-ups, groups, schedules.
+"""Follow-ups, groups, schedules.
 
 Revision ID: 0004
 Revises: 0003

@@ -1,4 +1,4 @@
-"""Caps of tasks: claims by task, what is held by task, the state of a rate.
+"""Caps of tasks: indexes of claims and of held scenarios by task, the state of a rate.
 
 Revision ID: 0005
 Revises: 0004

@@ -1,4 +1,4 @@
-"""How many slots a running worker is asked to have.
+"""The number of slots that a running worker is asked to have.
 
 Revision ID: 0006
 Revises: 0005

@@ -15,10 +15,11 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # statuses come and go within seconds, statistics stay: from a moment when nothing waited, a
-    # claim was planned to read and sort all that waits, and did so for each of a burst of thousands
+    # Statuses change within seconds, but statistics stay. With statistics from a moment when no
+    # scenario waited, a claim was planned to read and sort all waiting scenarios, and did so for
+    # each claim of a burst of thousands.
     op.execute("ALTER TABLE scenarios ALTER COLUMN status SET STATISTICS 0")
-    # that alone would keep what is known by now for ever; to say its type again forgets it
+    # The statement above would keep the present statistics; setting the type again drops them.
     op.execute("ALTER TABLE scenarios ALTER COLUMN status TYPE text")
 
 

@@ -20,7 +20,7 @@ _RANGE = f"BETWEEN {_EARLIEST} AND {_LATEST}"
 def upgrade() -> None:
     for column in ("not_before", "announce_at"):
         name = f"ck_scenarios_{column}"
-        # from here on no such row comes; those that are there move to the nearer end of the range
+        # The constraint refuses new rows out of range; existing ones move to the nearer end.
         op.execute(
             f"ALTER TABLE scenarios ADD CONSTRAINT {name} CHECK ({column} {_RANGE}) NOT VALID"
         )

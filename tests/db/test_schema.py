@@ -83,7 +83,7 @@ def test_upgrade_from_empty_down_to_base_and_up_again(empty_database_url: str) -
 
 
 def test_an_upgrade_forgets_what_the_planner_knew_of_statuses(empty_database_url: str) -> None:
-    """What is known of a column stays when no statistics of it are kept any more."""
+    """The present statistics of a column stay when PostgreSQL keeps no new ones."""
     known = "SELECT count(*) FROM pg_stats WHERE tablename = 'scenarios' AND attname = 'status'"
 
     def analyse() -> int:

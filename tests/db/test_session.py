@@ -1,4 +1,4 @@
-"""Errors of the database, told by their type: away, in a conflict, or a statement that won't do."""
+"""Errors of the database by their type: unavailable, in a conflict, or a wrong statement."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_server_that_ends_each_new_session_is_unavailable(
         with database.begin() as connection:
             connection.execute(text("SELECT 1"))
     with monkeypatch.context() as patched:
-        patched.setattr(session, "_has_word", lambda _: True)
+        patched.setattr(session, "_has_input", lambda _: True)
         patched.setattr(database._engine.dialect, "do_ping", ended)
         for opened in (database.begin, database.autocommit):
             with pytest.raises(DatabaseUnavailable, match="terminating"), opened():

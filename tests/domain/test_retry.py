@@ -33,16 +33,16 @@ def test_without_a_back_off_it_is_at_once() -> None:
 def test_by_default_every_error_is_tried_again() -> None:
     policy = RetryPolicy()
     for error in (ValueError(), MemoryError(), SystemExit(1), Retry()):
-        assert policy.mends(error)
+        assert policy.may_fix(error)
 
 
 def test_only_some_errors_are_tried_again() -> None:
     policy = RetryPolicy.of(retry_on=OSError, reject_on=[FileNotFoundError])
-    assert policy.mends(ConnectionResetError())  # an OSError
-    assert not policy.mends(FileNotFoundError())
-    assert not policy.mends(ValueError())
-    assert not policy.mends(SystemExit())
-    assert policy.mends(Retry())
+    assert policy.may_fix(ConnectionResetError())  # an OSError
+    assert not policy.may_fix(FileNotFoundError())
+    assert not policy.may_fix(ValueError())
+    assert not policy.may_fix(SystemExit())
+    assert policy.may_fix(Retry())
 
 
 def test_an_error_of_our_own_is_told_in_its_words() -> None:

@@ -164,7 +164,7 @@ def test_names() -> None:
     assert (one.name, one.timezone, one.catch_up) == ("count", "UTC", "latest")
     two = named(["0 6 * * *", Schedule("0 18 * * *", name="evening")], "count")
     assert [one.name for one in two] == ["count", "evening"]
-    with pytest.raises(InputRejected, match="two schedules of one name"):
+    with pytest.raises(InputRejected, match="two schedules have the same name"):
         named(["0 6 * * *", "0 18 * * *"], "count")
 
 

@@ -1,4 +1,4 @@
-"""What there is to choose from: how often each event happens, and what is drawn for it."""
+"""The events to choose from: how often each one happens, and its arguments."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ EVENTS: dict[str, tuple[int, st.SearchStrategy[dict[str, Any]]]] = {}
 
 
 def event(weight: int, **drawn: st.SearchStrategy[Any]) -> Callable[[F], F]:
-    """Enter a method among the events: how often it happens, and what is drawn for it.
+    """Make a method an event: how often it happens, and its arguments.
 
     They are one rule of Hypothesis, that draws by weight: of rules of its own it would leave out
     half in every example, and few runs would get anywhere.

@@ -26,7 +26,7 @@ class Announcement(Enum):
 
 
 class Refused(Enum):
-    """What a user is told who asks for what can't be."""
+    """The refusal of a request that the status does not allow."""
 
     NOT_ALLOWED = "not allowed"
     NOT_FOUND = "not found"
@@ -34,7 +34,7 @@ class Refused(Enum):
 
 @dataclass
 class Expected:
-    """One scenario as it should stand."""
+    """The expected state of one scenario."""
 
     id: int
     key: str | None
@@ -129,7 +129,7 @@ class Expected:
         )
 
     def landed(self, fence: Fence, batch: Batch) -> bool:
-        """Whether an earlier try of this very batch is what stands there."""
+        """Whether an earlier try of the same batch was stored."""
         return (
             self.belongs_to(fence)
             and self.checkpoint == batch.to_checkpoint > batch.from_checkpoint
@@ -155,7 +155,7 @@ class Expected:
         elif wanted is Status.FAILED:
             to = Status.FAILED
         else:
-            return False  # nobody asked for a stop
+            return False  # no user asked for a stop
         self._move(to)
         if to is Status.COMPLETED:
             self.result = result
@@ -208,7 +208,7 @@ class Expected:
     # --- users
 
     def ask_start(self, *, from_beginning: bool = False) -> bool | Refused:
-        """What a user is answered who starts it."""
+        """The answer to a user who starts it."""
         if from_beginning:
             if self.status not in ENDED:
                 return Refused.NOT_ALLOWED
@@ -222,7 +222,7 @@ class Expected:
         return True
 
     def ask_retry(self) -> bool | Refused:
-        """What a user is answered who retries it."""
+        """The answer to a user who retries it."""
         if self.status is not Status.FAILED:
             return Refused.NOT_ALLOWED
         self._begin_again()
@@ -236,7 +236,7 @@ class Expected:
         self._announce()
 
     def ask_stop(self) -> bool | Refused:
-        """What a user is answered who stops it."""
+        """The answer to a user who stops it."""
         if self.status in {*STOPPING, Status.INACTIVE}:
             return False
         if self.status in ENDED:

@@ -36,7 +36,7 @@ class Invariants:
                 self.checkpoint_never_goes_back(before[row["id"]], row)
 
     def every_frame_is_stored_once_and_none_beyond(self, row: RowMapping) -> None:
-        """Every frame is stored exactly once, whoever dies when (the third sentence).
+        """Every frame is stored exactly once, whichever process dies (the third sentence).
 
         Up to the checkpoint each is a prediction or lies in a gap, never both; none is behind it.
         """

@@ -1,4 +1,4 @@
-"""The state machine: who may do something next, and what. Hypothesis chooses."""
+"""The state machine: which actor may do what next. Hypothesis chooses."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ class Protocol(RuleBasedStateMachine):
 
     @event(2, pick=picks, slots=st.sampled_from([1, 4]))
     def become_a_suspect(self, pick: int, slots: int) -> None:
-        """A scenario ends two processes, one after the other; then somebody looks for work."""
+        """A scenario ends two processes, one after the other; then a worker polls for work."""
         runs = self._in(Status.ACTIVE)
         if not runs:
             return
@@ -391,7 +391,7 @@ class Protocol(RuleBasedStateMachine):
 
     @event(2, message=picks, again=flags, foreign=st.lists(picks, max_size=2))
     def receive_retry(self, message: int, again: bool, foreign: list[int]) -> None:
-        """Events lost, repeated, late, or of somebody who had no reason to send one."""
+        """Events that are lost, repeated, late, or sent without a reason."""
         ids = self.topics.receive(self.topics.retries, message, again=again)
         self.world.do(orchestrators.restart(self.world, [*ids, *map(self._one, foreign)]))
 

@@ -50,7 +50,7 @@ class OpenTransaction:
         self.in_copy = True
 
     def commit(self) -> None:
-        """The actor goes on."""
+        """The actor continues."""
         self._block.__exit__(None, None, None)
         self._database.close()
         self.change()
@@ -69,7 +69,7 @@ class OpenTransaction:
         self.wait_until_ended(database)
 
     def wait_until_ended(self, database: Database) -> None:
-        """Wait for the server to have ended the session, and let go of this side of it."""
+        """Wait until the server has ended the session, and close this side of it."""
         patience = time.monotonic() + 10
         while True:
             with database.begin() as connection:

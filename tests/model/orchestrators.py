@@ -25,7 +25,7 @@ _FIRST_WAIT = (1.0, 2.0)
 
 
 def take_due(world: World, limit: int, topic: list[int]) -> Deed[list[int]]:
-    """Take what is due, to be announced; it goes to `topic` unless its delivery fails."""
+    """Announce the due scenarios: send them to `topic` unless the delivery fails."""
 
     def judge(taken: list[int]) -> Change:
         due = [
@@ -70,7 +70,7 @@ def announce_again(world: World, ids: Sequence[int]) -> Deed[None]:
 
 
 def restart(world: World, ids: Sequence[int]) -> Deed[set[int]]:
-    """Read retry events of these ids, whoever sent them."""
+    """Read retry events of these ids, from any sender."""
 
     def judge(restarted: set[int]) -> Change:
         found = [world.expected[one] for one in set(ids) if one in world.expected]
@@ -141,7 +141,7 @@ class Expiry:
         return worker.ended or worker is self.only
 
     def _round(self, *, unsure: bool) -> Deed[list[Moved]]:
-        """Return one round; with `unsure` the rows of sessions that it ends may come later."""
+        """Return one round; if `unsure`, it may release the rows of ended sessions later."""
 
         def work(connection: Connection) -> list[Moved]:
             if self.only is None:
@@ -223,7 +223,7 @@ class Expiry:
 
 
 class Topics:
-    """Two topics of a broker that loses, repeats and reorders, and what is read from them."""
+    """Two topics of a broker that loses, repeats and reorders messages, and their readers."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -232,7 +232,7 @@ class Topics:
         self.offset = 0
 
     def receive(self, topic: list[int], pick: int, *, again: bool) -> list[int]:
-        """Read a message from anywhere; it may come again."""
+        """Read any message; it may be delivered again."""
         if not topic:
             return []
         place = pick % len(topic)
@@ -243,7 +243,7 @@ class Topics:
         )
 
     def garbage(self, payload: bytes | None) -> None:
-        """Receive what is no event, twice: it is kept once, and the partition moves on."""
+        """Receive garbage twice: it is kept once, and the partition moves on."""
         message = self._message(SCENARIOS_TOPIC, payload, 0)
         before = self._letters()
         ids = inbox.scenario_ids(self.world.database, [message, message])

@@ -23,7 +23,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class PlayedRun:
-    """A run as its worker believes it to be; it may long be another's."""
+    """A run as its worker believes it to be; another worker may have claimed it since."""
 
     fence: Fence
     needs_source: bool
@@ -40,7 +40,7 @@ class PlayedRun:
 
 @dataclass
 class Played:
-    """A worker process, or what is left of it."""
+    """A worker process, alive or dead."""
 
     claimant: claims.Claimant
     slots: int
@@ -122,7 +122,7 @@ class Workers:
         ).scalar_one()
 
     def beat(self, worker: Played, *, count: bool) -> Deed[heartbeats.Beat | None]:
-        """A heartbeat: renews only while the lease has not ended, and tells what is held.
+        """A heartbeat: renews the lease only while it has not ended, and returns the held rows.
 
         What nobody runs is counted in `unknown`: so many beats in a row.
         """

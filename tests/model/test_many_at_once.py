@@ -71,7 +71,7 @@ class Crowd:
             self.errors.append(f"{actor}: {type(error).__name__}: {error}")
 
     def do(self, work: Callable[[Connection], T]) -> T:
-        """Do it as the product does: nothing of a conflict comes out of `retrying`."""
+        """Call it as the product does: `retrying` hides all conflicts."""
         return self.database.retrying(work)
 
     def some_ids(self, chance: random.Random, count: int) -> list[int]:
@@ -156,7 +156,7 @@ class Crowd:
                     {"id": claimant.worker_id},
                 )
             )
-        for fence in fences:  # the zombie goes on
+        for fence in fences:  # the zombie continues
             self.do(lambda c, fence=fence: lifecycle.fail(c, fence, "late", actor="mortal"))  # type: ignore[misc]
 
 
@@ -175,7 +175,7 @@ def register(crowd: Crowd) -> Claimant:
 
 
 class Immortal:
-    """A worker whose lease never ends: what it holds must stay its own until it lets go."""
+    """A worker whose lease never ends: it must keep its scenarios until it releases them."""
 
     def __init__(self, crowd: Crowd) -> None:
         self.crowd = crowd

@@ -27,7 +27,7 @@ class Story:
 
     @property
     def status(self) -> Status:
-        """How it stands."""
+        """Return the scenario's status."""
         return self.world.expected[self.id].status
 
     def claim(self, worker: Played) -> PlayedRun:

@@ -63,7 +63,7 @@ class Wish:
 
 
 def create(world: World, wishes: Sequence[Wish]) -> Deed[list[Created]]:
-    """Create several in one transaction; a key that exists is answered with who has it."""
+    """Create several in one transaction; an existing key returns the scenario that has it."""
 
     def work(connection: Connection) -> list[Created]:
         created = creation.create_many(connection, [wish.new() for wish in wishes])
@@ -209,7 +209,7 @@ def delete(world: World, scenario_id: int) -> Deed[Answer]:
 
 
 def announced(world: World) -> set[int]:
-    """Return the scenarios whose announcement is due, and that nobody has locked."""
+    """Return the scenarios whose announcement is due and that no transaction has locked."""
     return {
         one.id
         for one in world.expected.values()

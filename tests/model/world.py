@@ -96,14 +96,14 @@ class World:
     # --- deeds
 
     def can(self, deed: Deed[Any]) -> bool:
-        """Whether nobody holds a lock that the deed would wait for."""
+        """Whether no transaction holds a lock that the deed would wait for."""
         return not self.locked.intersection(deed.waits_for)
 
     def do(self, deed: Deed[Any]) -> bool:
         """Do it in one transaction, and compare. Returns False if it would have to wait."""
         if not self.can(deed):
             return False
-        answer = self.database.retrying(lambda connection: self._within(connection, deed))
+        answer = self.database.retrying(self._within, deed)
         if (change := deed.judge(answer)) is not None:
             change()
         self.look()
@@ -156,7 +156,7 @@ class World:
         self.look()
 
     def close(self) -> None:
-        """End what is open, without a look."""
+        """End all open transactions, whatever their state."""
         while self.open:
             self.open.pop().cut(self.database)
         self.locked = set()

@@ -125,7 +125,7 @@ def finish(world: World, endings: Sequence[Ending]) -> Deed[set[int]]:
 
 
 def ending(run: PlayedRun, status: Status) -> Ending:
-    """Return how a run ends: a result, or an error that no retry can mend."""
+    """Return how a run ends: a result, or an error that no retry can fix."""
     return Ending(
         run.fence,
         status,
@@ -199,7 +199,7 @@ def put_back(world: World, fences: Sequence[Fence]) -> Deed[set[int]]:
 
 
 def heartbeat(world: World, workers: Workers, worker: Played) -> bool:
-    """Renew, compare with what the runs believe, put back what nobody runs."""
+    """Renew the lease, compare with the runs, and hand over the rows without a run."""
     if not world.do(workers.beat(worker, count=bool(len(worker.runs) % 2))):
         return False
     if worker.ended:

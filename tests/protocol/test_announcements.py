@@ -1,4 +1,4 @@
-"""Who announces what, and when: each due scenario to one orchestrator, none forgotten."""
+"""Announcements: each due scenario goes to one orchestrator, and none is forgotten."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_failed_announcement_is_not_due_before_its_scenario(database: Database
 
 def test_a_failed_announcement_does_not_outrank_a_newer_one(database: Database) -> None:
     (scenario_id,) = create(database)
-    again(database, scenario_id, delay=60)  # somebody has set it meanwhile
+    again(database, scenario_id, delay=60)  # another transaction has set it meanwhile
     assert take(database) == [scenario_id]
 
 

@@ -1,4 +1,4 @@
-"""Caps of tasks: never more at once, nor more often, than they say, whoever claims."""
+"""Caps of tasks: any number of workers exceeds neither a concurrency nor a rate."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def names(claimed: list[Claimed]) -> list[str]:
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """What is sent to the database meanwhile."""
+    """The statements that are sent to the database meanwhile."""
     sent: list[str] = []
 
     def note(_connection: Any, _cursor: Any, sql: str, *_more: Any) -> None:

@@ -172,7 +172,7 @@ def test_a_commit_that_fails_half_way_leaves_nothing(worker: PlayedWorker) -> No
 def test_a_session_ended_in_the_middle_of_copy_is_an_absent_database(
     worker: PlayedWorker, database_url: str
 ) -> None:
-    """It is no error of the run: what is raised is psycopg's own there, not SQLAlchemy's."""
+    """It is no error of the run: COPY raises errors of psycopg, not of SQLAlchemy."""
 
     class Ending(list[Row]):
         def __iter__(self):  # type: ignore[no-untyped-def]
@@ -223,7 +223,7 @@ def test_gaps_are_stored_and_counted(worker: PlayedWorker) -> None:
 
 
 def test_a_gap_that_is_met_again_only_grows(worker: PlayedWorker) -> None:
-    """A commit of gaps alone leaves the checkpoint where it is: it may come twice."""
+    """A commit of gaps alone does not move the checkpoint, so it may be sent twice."""
     for last in (5, 5, 7, 6):
         commit(worker, Batch(0, 0, None, "{}", LABELS, [], [Gap(2, last, "damage")]))
     with worker.database.begin() as connection:

@@ -85,16 +85,16 @@ def test_what_follows_is_told_by_the_end(
     database: Database, worker: PlayedWorker, end: Status, followed_by: str | None
 ) -> None:
     create(database, then=[then()], on_failure=[then("last")])
-    former = worker.claim()
+    predecessor = worker.claim()
     if end is Status.INACTIVE:
         with database.begin() as connection:
-            steering.stop(connection, former)
+            steering.stop(connection, predecessor)
     assert not of_task(database, "later") + of_task(database, "last")
     worker.end(end)
 
     created = of_task(database, "later") + of_task(database, "last")
     assert [one.task for one in created] == ([] if followed_by is None else [followed_by])
-    assert [one.parent_id for one in created] == [former] * len(created)
+    assert [one.parent_id for one in created] == [predecessor] * len(created)
     assert [one.status for one in created] == [Status.INIT_STARTUP] * len(created)
 
 
@@ -144,13 +144,13 @@ def test_what_can_not_be_created_later_is_refused_now(database: Database) -> Non
 def test_a_transaction_that_rolls_back_has_created_nothing(
     database: Database, worker: PlayedWorker
 ) -> None:
-    former = create(database, then=[then()])
+    predecessor = create(database, then=[then()])
     worker.claim()
     assert worker.fence is not None
     ending = lifecycle.Ending(worker.fence, Status.COMPLETED)
     with pytest.raises(ZeroDivisionError), database.begin() as connection:
         lifecycle.finish(connection, [ending], actor="test")
-        assert followups.predecessor(connection, former + 1) is not None
+        assert followups.predecessor(connection, predecessor + 1) is not None
         raise ZeroDivisionError
 
     assert of_task(database, "later") == []
@@ -163,9 +163,9 @@ def test_a_scenario_that_is_started_again_creates_its_follow_ups_once(
 ) -> None:
     create(database, then=[then()], on_failure=[then("last")])
     for end in (Status.FAILED, Status.COMPLETED, Status.FAILED, Status.COMPLETED):
-        former = worker.claim()
+        predecessor = worker.claim()
         worker.end(end)
-        restart(database, former)
+        restart(database, predecessor)
 
     # it failed first, then completed: one of each
     assert len(of_task(database, "later")) == 1
@@ -183,13 +183,15 @@ def test_a_spent_budget_of_errors_is_a_failure(database: Database, worker: Playe
 
 
 def test_a_spent_budget_of_crashes_is_a_failure(database: Database, worker: PlayedWorker) -> None:
-    former = create(database, on_failure=[then()])
+    predecessor = create(database, on_failure=[then()])
     execute(database, "UPDATE scenarios SET crashes = max_crashes - 1")
     for expected in (0, 1):
         suspected = PlayedWorker(database, tasks=("first",), suspects=True)
-        assert suspected.claim() == former
+        assert suspected.claim() == predecessor
         with database.begin() as connection:
-            assert expiry.release_worker(connection, suspected.id, actor="test", executing=[former])
+            assert expiry.release_worker(
+                connection, suspected.id, actor="test", executing=[predecessor]
+            )
         assert len(of_task(database, "later")) == expected
         execute(database, "UPDATE scenarios SET not_before = now()")
 
@@ -204,28 +206,28 @@ def test_a_key_that_is_taken_creates_none(database: Database, worker: PlayedWork
     assert [one.key for one in of_task(database, "later")] == ["one", "two"]
 
 
-def test_the_former_is_seen_as_it_stands_and_may_go(
+def test_the_predecessor_is_seen_as_it_stands_and_may_go(
     database: Database, worker: PlayedWorker
 ) -> None:
     create(database, then=[then()])
-    former = worker.claim()
+    predecessor = worker.claim()
     assert worker.fence is not None
     with database.begin() as connection:
         ending = lifecycle.Ending(worker.fence, Status.COMPLETED, result='{"people": 3}')
         lifecycle.finish(connection, [ending], actor="test")
     (later,) = of_task(database, "later")
     with database.begin() as connection:
-        assert followups.predecessor(connection, former) is None
+        assert followups.predecessor(connection, predecessor) is None
         seen = followups.predecessor(connection, later.id)
-        assert seen == followups.Predecessor(former, "first", Status.COMPLETED, {"people": 3})
-        steering.delete(connection, former)
-        assert followups.predecessor(connection, later.id) == followups.Predecessor(former)
+        assert seen == followups.Predecessor(predecessor, "first", Status.COMPLETED, {"people": 3})
+        steering.delete(connection, predecessor)
+        assert followups.predecessor(connection, later.id) == followups.Predecessor(predecessor)
 
 
 def test_a_deleted_scenario_leaves_no_follow_ups(database: Database) -> None:
-    former = create(database, then=[then()], status=Status.INACTIVE)
+    predecessor = create(database, then=[then()], status=Status.INACTIVE)
     with database.begin() as connection:
-        steering.delete(connection, former)
+        steering.delete(connection, predecessor)
     assert execute(database, "SELECT * FROM followups") == []
 
 
@@ -289,7 +291,7 @@ def test_members_that_were_there(database: Database, worker: PlayedWorker) -> No
 def test_a_member_that_is_deleted_while_the_group_is_made_is_made_anew(
     database: Database, worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    former = create(database, key="k", status=Status.INACTIVE)
+    predecessor = create(database, key="k", status=Status.INACTIVE)
     create_many = creation.create_many
     found: list[int] = []
 
@@ -297,14 +299,14 @@ def test_a_member_that_is_deleted_while_the_group_is_made_is_made_anew(
         created = create_many(*arguments, **more)
         if not found:
             with database.begin() as other:
-                steering.delete(other, former)
+                steering.delete(other, predecessor)
         found.extend(one.id for one in created)
         return created
 
     monkeypatch.setattr(creation, "create_many", and_then_deleted)
     member = NewScenario(task="first", key="k")
-    made = database.retrying(lambda c: groups.create(c, [member], then("last")))
-    assert [found[0], made.members[0].new] == [former, True]
+    made = database.retrying(groups.create, [member], then("last"))
+    assert [found[0], made.members[0].new] == [predecessor, True]
     worker.claim()
     worker.end(Status.COMPLETED)
     assert len(of_task(database, "last")) == 1
@@ -325,7 +327,7 @@ def test_a_deleted_callback_takes_its_group_along(database: Database) -> None:
 
 
 def test_a_thousand_members_that_end_at_once_call_back_once(database: Database) -> None:
-    """Two groups share members, which end in batches that overlap in both: nobody deadlocks."""
+    """Two groups share members, which end in batches that overlap in both: no deadlock."""
     keyed = [NewScenario(task="first", key=f"{one:04}") for one in range(1000)]
     group(database, keyed, name="a")
     group(database, list(reversed(keyed))[:600], name="b")

@@ -1,4 +1,4 @@
-"""A partition a week: made once, whoever asks, and past readers that hold the table."""
+"""One partition a week: made once by all callers, also while readers hold the table."""
 
 from __future__ import annotations
 

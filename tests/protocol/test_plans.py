@@ -1,4 +1,4 @@
-"""Whatever the planner knows of the table, workers and orchestrators read a few rows of it."""
+"""With any statistics of the planner, workers and orchestrators read only a few rows."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ STEPS: dict[str, Callable[[Connection, Sequence[Fence]], object]] = {
     "expiry": lambda c, _: expiry.expire(c, actor="test") == [],
     "any ended": lambda c, _: not expiry.any_ended(c)[1],
     "suspects": lambda c, held: not claims.suspects_due(c, [held[0].worker_id]),
-    "overview": lambda c, held: len(overview.look(c).running) == len(held),
+    "overview": lambda c, held: len(overview.read(c).running) == len(held),
     "events": lambda c, _: events.read(c, events.now(c), events.Wanted(task="detect")),
     "held": lambda c, held: len(heartbeats.held(c, held[0].worker_id)) == len(held),
     "beat": beat,
@@ -130,7 +130,7 @@ def test_a_step_reads_a_few_rows(
 def test_a_page_by_status_reads_what_it_returns(
     database: Database, knowledge: str, newest_first: bool
 ) -> None:
-    """Whoever lists and steers has no limits of a worker's: a scan of the table is open to them."""
+    """Commands have none of a worker's limits, so the planner may scan the whole table."""
     held = [fence.scenario_id for fence in grow(database, knowledge)]
     wanted = [Status.INIT_STARTUP_PROCESSING, Status.ACTIVE, Status.FAILED]
 

@@ -1,4 +1,4 @@
-"""What the database says of itself is charged to nobody; what no reconnect mends is an error."""
+"""Errors of the server are charged to no scenario; errors that reconnecting can't fix are."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.mark.parametrize("raw", [False, True], ids=["sqlalchemy", "psycopg"])
 def test_the_sqlstate_tells_who_is_to_blame(database: Database, raw: bool) -> None:
-    """psycopg files them under many classes, and COPY's errors come past SQLAlchemy."""
+    """psycopg raises them as many classes, and errors of COPY bypass SQLAlchemy."""
     told = {}
     for state in (*AWAY, *WRONG):
         statement = RAISE.format(state=state)
@@ -201,7 +201,7 @@ def test_after_an_outage_no_commit_is_larger_than_a_statement_may_be(
     control: RunControl,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What had come together would take longer than the time-out, again and again."""
+    """The collected rows would take longer than the time-out at every try."""
     monkeypatch.setattr(committer_module, "COMMIT_FRAMES", 50)
     sizes: list[int] = []
     commit = commits.commit

@@ -1,4 +1,4 @@
-"""A client that is stopped in mid-transaction blocks nobody for long."""
+"""A client that is stopped in the middle of a transaction blocks others only briefly."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def stopped(kind: str, url: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def quickly(cluster: Cluster, work: Callable[[Connection], object]) -> None:
-    """Do what a user asks for; it may not have to wait for one who is stopped."""
+    """Run a user's request; it must not wait for a stopped client."""
     with cluster.database.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '8s'"))
         work(connection)
@@ -121,7 +121,7 @@ def test_a_stopped_orchestrator_lets_go_of_what_it_was_to_announce(
         cluster.orchestrator()
         recovery.start_hosts(cluster, "w")
         fresh = cluster.create(task="add", params={"a": 41})
-        assert cluster.wait(fresh, 30).result == 42  # nobody waits for the rows that are locked
+        assert cluster.wait(fresh, 30).result == 42  # no one waits for the locked rows
         due = "SELECT count(*) AS n FROM scenarios WHERE announce_at IS NOT NULL"
         assert eventually(lambda: cluster.query(due) == [{"n": 0}])
         assert time.monotonic() - began < 50  # its session might stand for a minute

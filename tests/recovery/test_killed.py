@@ -1,4 +1,4 @@
-"""How soon the work goes on after workers and whole hosts are gone."""
+"""How soon the work resumes after workers and whole hosts are gone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_another_free_worker_takes_over_within_a_second(embedded_cluster: Cluste
 
 
 def test_alone_its_own_next_process_takes_over_at_once(embedded_cluster: Cluster) -> None:
-    """Its supervisor gives the lease up: nobody waits for it to end."""
+    """Its supervisor ends the lease, so no worker waits for its end."""
     recovery.start_hosts(embedded_cluster, "one")
 
     taken = [recovery.worker_killed_alone(embedded_cluster, "one") for _ in range(2)]
@@ -42,7 +42,7 @@ def test_alone_its_own_next_process_takes_over_at_once(embedded_cluster: Cluster
 def test_a_host_that_is_gone_costs_its_lease_and_a_second(
     embedded_cluster: Cluster, orchestrators: str
 ) -> None:
-    """One is switched off, one is frozen; in one case an orchestrator goes too, and comes again."""
+    """One is switched off, one frozen; in one case an orchestrator also ends and starts again."""
     cluster = embedded_cluster
     orchestrator = cluster.orchestrator()
     off, frozen = recovery.start_hosts(cluster, "off", "frozen")

@@ -68,7 +68,7 @@ def test_a_heartbeat_that_hangs_in_the_network_keeps_no_run_past_the_lease(
 ) -> None:
     database = Database(database_url)
     time.sleep(1.2)
-    proxy.swallows = True  # new connections too: nothing comes back any more
+    proxy.swallows = True  # new connections too: no answer arrives any more
 
     assert eventually(lambda: bool(ended))
 

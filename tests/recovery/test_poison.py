@@ -1,4 +1,4 @@
-"""One scenario that the database refuses, whatever for, holds nobody else up."""
+"""A scenario that the database refuses, for any reason, delays no other one."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_round_that_fails_ends_no_worker(worker: Worker, database: Database) -
 
 
 def test_a_worker_that_leaves_can_leave(worker: Worker, database: Database) -> None:
-    """What it can't hand over is handed over by expiry, which finds it without a worker."""
+    """A scenario that can't be handed over is released once its worker is gone."""
     worker.run_once()
     create(database)
     with refusing(database, "scenarios", "OLD.status = 'active'"):
@@ -203,7 +203,7 @@ def create_sourced(database: Database, count: int = 1) -> list[int]:
 def test_what_another_is_about_to_announce_makes_nobody_spin(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is due, and locked: asked for again and again, for as long as the other stands still."""
+    """It is due but locked: it is asked for again as long as the other orchestrator hangs."""
     create_sourced(database)
     rounds: list[float] = []
     take_due = announcements.take_due

@@ -1,4 +1,4 @@
-"""Broker and PostgreSQL restarted: work goes on within five seconds of their return, by itself."""
+"""Broker and PostgreSQL restarted: work resumes by itself within five seconds of their return."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MORE_OUTAGES = [("fast", 0.0), ("fast", 10.0), ("fast", 20.0), ("immediate", 10.
 
 
 def assert_undisturbed(cluster: Cluster, scenario_id: int) -> None:
-    """A run over the whole sample ended well, every frame is there once, nobody was charged."""
+    """A run over the whole sample completed, every frame is stored once, nothing was charged."""
     found = cluster.wait(scenario_id)
     assert found.status is Status.COMPLETED, (found.error, cluster.log())
     assert (found.attempts, found.crashes) == (0, 0)
@@ -124,7 +124,7 @@ def test_a_postgres_that_stands_still_comes_back(
 
 
 def let_run(cluster: Cluster) -> None:
-    """Give the workers what was kept back until all who watch it were there."""
+    """Give the workers the scenarios that were kept back until all watchers had started."""
     cluster.query("UPDATE scenarios SET queue = 'default' WHERE queue = 'later'")
 
 
@@ -264,7 +264,7 @@ def test_a_server_without_a_connection_to_spare_ends_no_run(
     full = time.monotonic()
     while time.monotonic() - full < 7:  # a heartbeat and more
         with suppress(psycopg.OperationalError):
-            crowd.append(psycopg.connect(postgres.url))  # what a worker let go of is taken
+            crowd.append(psycopg.connect(postgres.url))  # a released scenario is claimed
         time.sleep(0.1)
     assert eventually(lambda: cluster.get(beside).status is Status.COMPLETED), cluster.log()
     assert cluster.get(scenario_id).frames_done > before, cluster.log()

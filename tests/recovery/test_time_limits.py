@@ -26,7 +26,7 @@ from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios
 
 HEADROOM = 15.0
-"""For a machine that stands still for a while. Without an end they wait for 30 s at least."""
+"""For a machine that hangs for a while. Without an end they wait for 30 s at least."""
 
 
 @pytest.fixture
@@ -160,9 +160,9 @@ def test_a_commit_that_falls_silent_in_its_copy_is_tried_again(
     batch = commits.Batch(0, 2_000, None, "{}", ("person",), rows)
     started = time.monotonic()
     with pytest.raises(DatabaseUnavailable):
-        guarded.retrying(lambda connection: commits.commit(connection, fence, batch))
+        guarded.retrying(commits.commit, fence, batch)
     assert database_sessions(database, worker) == ["active"]  # in the COPY, its lock held
-    guarded.retrying(lambda connection: commits.commit(connection, fence, batch))
+    guarded.retrying(commits.commit, fence, batch)
     assert time.monotonic() - started < SILENCE_SECONDS + HEADROOM
     assert silenced == [1]
     with database.begin() as connection:

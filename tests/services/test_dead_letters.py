@@ -77,7 +77,7 @@ def test_one_that_is_not_there_is_not_found(database: Database, letter_id: int) 
 
 @pytest.mark.parametrize("timestamp_ms", [-1, 0, 2**62, -(2**62), 253_402_300_800_000])
 def test_a_time_that_no_calendar_has_stops_nobody(database: Database, timestamp_ms: int) -> None:
-    """Whoever sends a message chooses its timestamp."""
+    """The sender of a message chooses its timestamp."""
     assert add(database, timestamp_ms=timestamp_ms)
     assert not add(database, timestamp_ms=timestamp_ms)
 

@@ -22,7 +22,7 @@ ALL = Wanted()
 
 
 class Reader:
-    """Reads what has become known, page by page."""
+    """A reader that reads the events which became visible, page by page."""
 
     def __init__(self, database: Database, wanted: Wanted = ALL, page: int = 100) -> None:
         self.database, self.wanted, self.page = database, wanted, page
@@ -176,7 +176,7 @@ def test_one_that_ends_after_many_pages_were_skipped_is_not_missed(
     create(1)
     monkeypatch.setattr(events, "SKIPPED_AT_ONCE", 2)
     looks: list[list[int]] = []
-    look = events._look
+    look = events._next_page
 
     def meanwhile(*arguments: Any) -> events.Page:
         looks.append([])
@@ -187,7 +187,7 @@ def test_one_that_ends_after_many_pages_were_skipped_is_not_missed(
                 creation.create(connection, NewScenario(source="/b.mp4"))
         return look(*arguments)
 
-    monkeypatch.setattr(events, "_look", meanwhile)
+    monkeypatch.setattr(events, "_next_page", meanwhile)
     reader = Reader(database).from_now_on()
     hidden = looks[1]
     assert reader.ids() == []
@@ -210,7 +210,7 @@ def test_a_long_transaction_of_others_delays_nothing(
     database: Database, create: Create, late: Late
 ) -> None:
     with database.begin() as other:
-        other.execute(text("CREATE TABLE theirs (x int)"))  # it has a number, and goes on
+        other.execute(text("CREATE TABLE theirs (x int)"))  # it has a number, and continues
         reader = Reader(database).from_now_on()
         for _ in range(3):
             made = create(2)

@@ -56,7 +56,7 @@ def stored(database: Database, week: date, *, ends: Status | None = Status.COMPL
 
 
 def prune(database: Database, week: date = OLD) -> pruning.Week | None:
-    return database.retrying(lambda c: pruning.prune(c, week))
+    return database.retrying(pruning.prune, week)
 
 
 def weeks(database: Database) -> list[date]:
@@ -70,7 +70,7 @@ def read(database: Database, scenario_id: int) -> int:
 
 
 def is_whole(database: Database, scenario_id: int) -> bool:
-    """Whether all of it is there; asserts that else nothing is."""
+    """Whether all of the week is stored; asserts that otherwise nothing is."""
     with database.begin() as connection:
         scenario = scenarios.get(connection, scenario_id)
         gaps = len(scenarios.gaps(connection, scenario_id))
@@ -281,7 +281,7 @@ def test_a_table_that_is_in_use_all_the_time_leaves_the_week_whole(
 def test_a_page_read_across_the_prune_says_so(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reader has found the week, and then the week goes."""
+    """The reader has found the week, and then the week is dropped."""
     old = stored(database, OLD)
     look = predictions._week
 
@@ -298,7 +298,7 @@ def test_a_page_read_across_the_prune_says_so(
 
 @contextmanager
 def held_up(url: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
-    """Somebody who uses `predictions` until the block ends."""
+    """A session that uses `predictions` until the block ends."""
     with psycopg.connect(url) as connection:
         connection.execute("SELECT count(*) FROM predictions")
         yield connection
@@ -374,7 +374,7 @@ def test_one_that_starts_while_the_week_goes_waits_and_is_refused(
 
     def start() -> None:
         try:
-            database.retrying(lambda c: steering.start(c, old))
+            database.retrying(steering.start, old)
         except NotAllowedError as error:
             refused.append(error)
 

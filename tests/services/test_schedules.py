@@ -55,7 +55,7 @@ def fire(database: Database) -> list[Fired]:
 
 
 def let_pass(database: Database, hours: int) -> None:
-    """The schedules have been due for so many hours."""
+    """Let all schedules have been due for `hours`."""
     with database.begin() as connection:
         connection.execute(
             text(

@@ -1,4 +1,4 @@
-"""Workers: their leases, and who is there."""
+"""Workers as their users see them: listed, found by name, deleted when they are long gone."""
 
 from __future__ import annotations
 
@@ -9,21 +9,10 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from vidan.db.session import Database
-from vidan.domain.status import DesiredState, Status
-from vidan.domain.worker import LEASE_SECONDS
 from vidan.errors import NotFoundError
 from vidan.protocol import creation, heartbeats
 from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, workers
-
-
-def seconds_left(database: Database, worker: PlayedWorker) -> float:
-    with database.begin() as connection:
-        found = connection.execute(
-            text("SELECT extract(epoch FROM lease_until - now()) FROM workers WHERE id = :id"),
-            {"id": worker.id},
-        )
-        return float(found.scalar_one())
 
 
 def beat(
@@ -31,33 +20,6 @@ def beat(
 ) -> heartbeats.Beat | None:
     with database.begin() as connection:
         return heartbeats.beat(connection, worker.id, state="busy", fps=12.25, count=count)
-
-
-def test_a_registration_has_a_lease(database: Database) -> None:
-    worker = PlayedWorker(database, queues=("a", "b"), tasks=("t",), source="rtsp://1")
-    assert 0 < seconds_left(database, worker) <= LEASE_SECONDS
-    with database.begin() as connection:
-        (found,) = workers.find(connection)
-    assert (found.id, found.name, found.state) == (worker.id, "cpu-0@test", "idle")
-    assert (found.queues, found.tasks, found.source) == (("a", "b"), ("t",), "rtsp://1")
-    assert found.alive
-    assert found.scenarios == ()
-
-
-def test_a_lease_is_renewed_only_while_it_has_not_ended(database: Database) -> None:
-    worker = PlayedWorker(database)
-    worker.let_lease_end(-2)
-    assert beat(database, worker)
-    assert seconds_left(database, worker) > LEASE_SECONDS - 1
-    worker.let_lease_end(0)
-    assert beat(database, worker) is None
-    worker.let_lease_end(-2)
-    with database.begin() as connection:
-        heartbeats.sign_off(connection, worker.id)
-    assert beat(database, worker) is None
-    with database.begin() as connection:
-        nobody = uuid.uuid4()
-        assert heartbeats.beat(connection, nobody, state="idle", fps=0, count=False) is None
 
 
 def test_a_worker_shows_what_it_holds(database: Database) -> None:
@@ -139,24 +101,3 @@ def test_who_is_long_gone_and_holds_nothing_is_forgotten(database: Database) -> 
         assert workers.forget_gone(connection) == 1
         left = {one.id for one in workers.find(connection, alive_only=False)}
     assert left == {holding.id, recent.id, alive.id}
-
-
-def test_a_heartbeat_renews_and_reads_what_is_held(database: Database) -> None:
-    PlayedWorker(database, "another")
-    worker = PlayedWorker(database)
-
-    assert beat(database, worker) == heartbeats.Beat(DesiredState.RUNNING, [], None)
-    with database.begin() as connection:
-        creation.create_many(connection, [NewScenario(source="/a.mp4")] * 3)
-    taken = [one.fence for one in worker.take(2)]
-    worker.let_lease_end(-2)
-    found = beat(database, worker, count=True)
-    assert found is not None
-    assert [(one.scenario_id, one.epoch) for one in found.held] == [
-        (fence.scenario_id, fence.epoch) for fence in taken
-    ]
-    assert {one.status for one in found.held} == {Status.INIT_STARTUP_PROCESSING}
-    assert found.live == 2
-    assert seconds_left(database, worker) > LEASE_SECONDS - 1
-    worker.let_lease_end(0)
-    assert beat(database, worker, count=True) is None

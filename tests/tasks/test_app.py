@@ -162,9 +162,9 @@ def test_the_first_parameter_is_the_run(function: Callable[..., Any]) -> None:
 def test_what_is_no_schedule_or_no_error_is_refused() -> None:
     every: Any = 30.0
     for given in (every, [every]):
-        with pytest.raises(InputRejected, match="is no schedule"):
+        with pytest.raises(InputRejected, match="is not a schedule"):
             Vidan().task(name="t", source=False, schedule=given)(returning(None))
-    with pytest.raises(InputRejected, match="is no type of exceptions"):
+    with pytest.raises(InputRejected, match="is not an exception type"):
         Vidan().task(retry_on=every)
 
 

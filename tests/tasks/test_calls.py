@@ -151,7 +151,7 @@ def test_many_are_created_together_or_not_at_all(called: Called) -> None:
         ({"at": datetime(2030, 1, 1)}, "no time zone"),
         ({"at": datetime(2030, 1, 1, tzinfo=UTC), "after": 1}, "exclude each other"),
         ({"after": -1}, "after=-1 is out of range"),
-        ({"after": "1h"}, "is no duration"),
+        ({"after": "1h"}, "is not a duration"),
         ({"time_limit": 0}, "time_limit"),
         ({"params": {"min_score": 1}, "min_score": 1}, "given twice"),
     ],

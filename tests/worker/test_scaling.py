@@ -23,17 +23,17 @@ from vidan.errors import NotAllowedError, NotFoundError, UsageError
 from vidan.processes.slotboard import SlotBoard
 from vidan.protocol import claims, creation, heartbeats
 from vidan.protocol.creation import NewScenario
-from vidan.services import scaling, scenarios, steering, workers
+from vidan.services import scenarios, steering, workers
 from vidan.supervisor.post import Post
 from vidan.supervisor.supervisor import Supervisor
 from vidan.worker.claiming import AHEAD_PER_SLOT
 from vidan.worker.worker import Worker
 
 
-def scale(where: Cluster | Database, name: str, slots: int) -> list[scaling.Scaled]:
+def scale(where: Cluster | Database, name: str, slots: int) -> list[workers.Scaled]:
     database = where.database if isinstance(where, Cluster) else where
     with database.begin() as connection:
-        return scaling.scale(connection, name, slots)
+        return workers.scale(connection, name, slots)
 
 
 # --- asking

@@ -1,8 +1,8 @@
-"""Connections that give up a server which says nothing.
+"""Connections that give up a server which does not answer.
 
-The server's own time-outs end a statement while the server is well, keepalives find a host that is
-gone. Neither helps against a server that is frozen, or a proxy that swallows what it should pass
-on: the kernels still acknowledge every byte, and libpq would wait for ever.
+The server's time-outs end a statement as long as the server works, and keepalives find a host that
+is gone. Neither helps against a frozen server or a proxy that drops what it should forward: the
+kernels still acknowledge every byte, and libpq would wait forever.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from psycopg.pq import TransactionStatus
 T = TypeVar("T")
 
 SILENCE_SECONDS = 6.0
-"""A server that says nothing for so long is lost: its own time-outs would have spoken by then."""
+"""Silence, in seconds, after which a server is given up: its own time-outs end a statement
+earlier."""
 
 
 class BoundedConnection(psycopg.Connection[Any]):
     """A connection that closes itself, with an OperationalError, after a silence.
 
-    `on_silence` is called with the number of the server's process before that: it may still hold
-    what the transaction had locked.
+    `on_silence` is called first, with the id of the server's process, which may still hold the
+    locks of the transaction.
     """
 
     on_silence: Callable[[int], None] = staticmethod(lambda _: None)
 
     def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
-        """Wait as psycopg does, which wakes ten times a second, but not through a silence."""
+        """Wait as psycopg does, which wakes ten times a second, but no longer than the silence."""
         try:
             return super().wait(self._bounded(gen), *args, **options)
         except (KeyboardInterrupt, SystemExit):
-            # raised in `_bounded`, it ended `gen`: psycopg has cancelled, but reads no answer
+            # The exception was raised inside `_bounded` and ended `gen`. psycopg has cancelled the
+            # statement, but nothing reads the answer.
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.close()
             raise
@@ -57,4 +59,4 @@ class BoundedConnection(psycopg.Connection[Any]):
     def _give_up(self) -> None:
         self.on_silence(self.pgconn.backend_pid)
         self.close()
-        raise psycopg.OperationalError(f"the server has said nothing for {SILENCE_SECONDS:.0f} s")
+        raise psycopg.OperationalError(f"the server has not answered for {SILENCE_SECONDS:.0f} s")

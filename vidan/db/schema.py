@@ -1,4 +1,4 @@
-"""The schema's version: upgrade, downgrade, check. Alembic is imported only when migrations run."""
+"""The schema's version: upgrade, downgrade, check. Only running migrations imports Alembic."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def upgrade(url: str | None, revision: str = "head", *, sql: bool = False) -> No
 
 
 def downgrade(url: str | None, revision: str, *, sql: bool = False) -> None:
-    """Take the schema back to `revision`, such as "-1" or "base"; `sql` as in `upgrade`."""
+    """Take the schema back to `revision`, such as "-1" or "base"; with `sql` as in `upgrade`."""
     _run("downgrade", url, revision, sql=sql)
 
 
 def history() -> list[str]:
-    """Return the migrations, newest first, a line each."""
+    """Return the migrations, newest first, one line each."""
     from alembic.script import ScriptDirectory
 
     script = ScriptDirectory.from_config(_config(None))
@@ -40,7 +40,7 @@ def history() -> list[str]:
 
 
 def current(url: str) -> str | None:
-    """Return the revision that the database is at, None for a database without vidan's tables.
+    """Return the revision of the database, None for a database without vidan's tables.
 
     Raises DatabaseUnavailable.
     """
@@ -53,7 +53,7 @@ def current(url: str) -> str | None:
 
 
 def check(database: Database) -> None:
-    """Raise SchemaMismatch, naming the command that mends it, unless the schema is at HEAD."""
+    """Raise SchemaMismatch, which names the command that fixes it, unless the schema is at HEAD."""
     with database.begin() as connection:
         found = _revision(connection)
     if found is None:
@@ -62,7 +62,7 @@ def check(database: Database) -> None:
         newer = found > HEAD
         raise SchemaMismatch(
             f"the database's schema is at {found}, this vidan expects {HEAD}",
-            hint="install the vidan that made it" if newer else "run `vidan db upgrade`",
+            hint="install the vidan that created it" if newer else "run `vidan db upgrade`",
         )
 
 

@@ -1,4 +1,4 @@
-"""Connections: one engine, transactions that roll back by default, errors told by their type."""
+"""Connections: one engine, transactions that roll back by default, errors distinguished by type."""
 
 from __future__ import annotations
 
@@ -23,48 +23,83 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TIMEOUT_SECONDS = 5
-"""Connect, statement, lock and idle time-out of workers and orchestrators."""
+"""Connect, statement, lock and idle time-out of workers and orchestrators, in seconds."""
 
 IDLE_SECONDS = 10.0
-"""A pooled connection that has lain for so long is asked whether it is still there.
+"""Age, in seconds, from which an idle pooled connection is tested before it is used.
 
-Longer than a heartbeat's pause, or a sweep's: of a thousand workers each question counts.
+Longer than the pauses of heartbeats and sweeps: with a thousand workers each test counts.
 """
 
 STOPPED_SECONDS = 60
-"""So long a transaction of anybody else may lie idle, such as one of a command under Ctrl-Z."""
+"""Longest time, in seconds, that a transaction of other clients may idle: a command under Ctrl-Z,
+for example."""
 
-_SMALL: dict[str, str | int] = {
+_FEW_ROWS: dict[str, str | int] = {
     "enable_seqscan": "off",
     "jit": "off",
     "max_parallel_workers_per_gather": 0,
 }
-"""Every statement of workers and orchestrators wants a few rows, by an index. Statistics of before
-the table grew, or none at all, must not talk the planner into reading a million rows for them."""
+"""Planner settings of workers and orchestrators. Each of their statements needs a few rows, by an
+index; with old statistics, or none, the planner could otherwise read a million rows."""
 
 _CONFLICTS = ("40P01", "40001")
 _CONFLICT_TRIES = 10
+"""Most times that a transaction which ends in a conflict is tried."""
+
 _READ_ONLY = "25006"
-_AWAY = (
+_UNAVAILABLE = (
     "08",  # the connection broke
-    "40",  # a conflict: it rolled back
+    "40",  # a conflict: the transaction rolled back
     "53",  # no connections, no memory, no room on the disk
-    "55006", "55P03",  # somebody uses or locks what is needed
+    "55006", "55P03",  # another session uses or locks the object
     "57",  # shut down, starting up, cancelled or timed out
     "58",  # the server's own disk and files
-    _READ_ONLY,  # a standby: the primary has gone elsewhere
-    "25P03", "25P04",  # it lay idle in its transaction, or that took too long
+    _READ_ONLY,  # a standby: another server is the primary now
+    "25P03", "25P04",  # the transaction idled, or lasted, for too long
 )  # fmt: skip
-"""SQLSTATEs and classes of them that say how the server is, not what is wrong with a statement."""
+"""SQLSTATEs, and classes of them, that mean a server in trouble and not a wrong statement."""
+
+
+def _client_settings(*, guarded: bool) -> dict[str, str | int]:
+    """Return libpq's settings: within seconds they find a server host that is gone."""
+    settings: dict[str, str | int] = {
+        "connect_timeout": TIMEOUT_SECONDS,
+        "keepalives_idle": 5,
+        "keepalives_interval": 2,
+        "keepalives_count": 3,
+    }
+    return settings | ({"tcp_user_timeout": TIMEOUT_SECONDS * 1000} if guarded else {})
+
+
+def _server_settings(*, guarded: bool, durable: bool) -> dict[str, str | int]:
+    """Return the settings of the server's session: its time-outs, in milliseconds, among them."""
+    if guarded:
+        limit = TIMEOUT_SECONDS * 1000
+        settings: dict[str, str | int] = {
+            "idle_in_transaction_session_timeout": limit,
+            "statement_timeout": limit,
+            "lock_timeout": limit,
+            **_FEW_ROWS,
+            # With these the server drops the locks of a client host that is gone within seconds,
+            # not hours.
+            "tcp_keepalives_idle": 5,
+            "tcp_keepalives_interval": 2,
+            "tcp_keepalives_count": 3,
+            "tcp_user_timeout": limit,
+        }
+    else:
+        settings = {"idle_in_transaction_session_timeout": STOPPED_SECONDS * 1000}
+    return settings if durable else settings | {"synchronous_commit": "off"}
 
 
 class Database:
-    """A database that can be reached by `url`; connections are made when first needed.
+    """A database at `url`; connections are made when they are first needed.
 
-    `guarded` sets the statement, lock and idle time-outs that workers and orchestrators live under.
-    `application_name` is how `pg_stat_activity` and the expiry of leases find the sessions. Not
-    `durable` is for what is said again soon: a server that crashes may lose its last half second
-    of it, and nobody waits for a disk.
+    `guarded` sets the statement, lock and idle time-outs of workers and orchestrators.
+    `pg_stat_activity` and the expiry of leases find the sessions by `application_name`. Without
+    `durable` a commit does not wait for the disk, and a server that crashes may lose the commits of
+    its last half second: this is for values that are written again soon.
     """
 
     def __init__(
@@ -80,31 +115,14 @@ class Database:
         self._name = application_name
         self._silent: set[int] = set()  # server processes given up, which may still hold locks
         self._connect = BoundedConnection.connect if guarded else psycopg.Connection.connect
-        self._arguments: dict[str, str | int] = {
-            "application_name": application_name,
-            "connect_timeout": TIMEOUT_SECONDS,
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-        }
-        limits: dict[str, str | int] = {
-            "idle_in_transaction_session_timeout": STOPPED_SECONDS * 1000
-        }
-        if guarded:
-            limit = TIMEOUT_SECONDS * 1000
-            self._arguments["tcp_user_timeout"] = limit
-            for name in ("statement_timeout", "lock_timeout", *limits):
-                limits[name] = limit
-            limits |= _SMALL
-            # the server's side of it: a host that is gone holds no locks for hours
-            limits |= {"tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2}
-            limits |= {"tcp_keepalives_count": 3, "tcp_user_timeout": limit}
-        if not durable:
-            limits["synchronous_commit"] = "off"
         given = sqlalchemy.make_url(sqlalchemy_url(url)).query.get("options", "")
-        self._arguments["options"] = " ".join(
-            [*(f"-c {name}={value}" for name, value in limits.items()), str(given)]
-        ).strip()
+        limits = _server_settings(guarded=guarded, durable=durable)
+        self._arguments = _client_settings(guarded=guarded) | {
+            "application_name": application_name,
+            "options": " ".join(
+                [*(f"-c {name}={value}" for name, value in limits.items()), str(given)]
+            ).strip(),
+        }
         self._engine = sqlalchemy.create_engine(
             sqlalchemy_url(url),
             connect_args=self._arguments,
@@ -122,44 +140,44 @@ class Database:
     def begin(self) -> Iterator[Connection]:
         """Open a transaction: it commits at the end of the block and rolls back on an exception.
 
-        Raises DatabaseUnavailable when the server can't be reached, or was lost on the way: what
-        the block did may then have been committed or not.
+        Raises DatabaseUnavailable if the server can't be reached or the connection was lost; in the
+        second case the transaction may have been committed or not.
         """
-        with self._telling(), self._engine.begin() as connection:
+        with self._translated(), self._engine.begin() as connection:
             if self._silent:
                 self._end_silent(connection)
             yield connection
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """Open a connection on which each statement is a transaction: one round trip, not three.
+        """Open a connection where each statement is a transaction: one round trip instead of three.
 
         Raises DatabaseUnavailable, as `begin` does.
         """
-        with self._telling(), self._statements.connect() as connection:
+        with self._translated(), self._statements.connect() as connection:
             if self._silent:
                 self._end_silent(connection)
             yield connection
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Raise what the driver raises as errors of vidan's."""
+    def _translated(self) -> Iterator[None]:
+        """Turn the driver's errors into vidan's."""
         try:
             yield
         except (DBAPIError, sqlalchemy.exc.TimeoutError, psycopg.Error) as error:
-            # psycopg's own come from COPY, which SQLAlchemy does not see
+            # COPY raises errors of psycopg, because it does not go through SQLAlchemy.
             if not _is_unavailable(error):
                 raise
             if _sqlstate(error) == _READ_ONLY:
-                self._engine.dispose()  # the address may lead to the new primary by now
+                self._engine.dispose()  # a new connection may reach the new primary
             raise database_error(error) from error
 
     def retrying(
         self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Return `work(connection, *args, **kwargs)`, done in one transaction.
+        """Return `work(connection, *args, **kwargs)`, called in one transaction.
 
-        After a deadlock or a serialisation failure it is done again, some times.
+        After a deadlock or a serialisation failure it is called again, up to ten times in all.
         """
         for attempt in range(_CONFLICT_TRIES):
             try:
@@ -172,7 +190,7 @@ class Database:
         raise AssertionError("unreachable")
 
     def listen(self) -> psycopg.Connection[tuple[object, ...]]:
-        """Open an autocommit connection of its own, for LISTEN; the caller closes it.
+        """Open a separate autocommit connection, for LISTEN; the caller closes it.
 
         Raises DatabaseUnavailable.
         """
@@ -197,26 +215,27 @@ class Database:
     def _checked_out(
         self, opened: Any, record: ConnectionPoolEntry, _fairy: PoolProxiedConnection
     ) -> None:
-        """Ask a connection that has lain idle whether it is still there; a busy one is looked at.
+        """Test a connection that has idled for long, or to which the server has sent something.
 
-        A server that ends a session says so: that costs no question each time.
+        A server that ends a session sends a message, so a connection that was used recently needs
+        no test.
         """
         idle = time.monotonic() - record.info.get("idle_since", time.monotonic())
-        if idle < IDLE_SECONDS and not opened.closed and not _has_word(opened):
+        if idle < IDLE_SECONDS and not opened.closed and not _has_input(opened):
             return
         try:
             self._engine.dialect.do_ping(opened)
         except psycopg.Error as error:
-            if "idle_since" not in record.info:  # it was opened just now: a further one won't do
+            if "idle_since" not in record.info:  # opened just now: another one would fail too
                 raise
-            raise InvalidatePoolError from error  # and another one is opened
+            raise InvalidatePoolError from error  # SQLAlchemy opens another one
 
     @staticmethod
     def _checked_in(_opened: Any, record: ConnectionPoolEntry) -> None:
         record.info["idle_since"] = time.monotonic()
 
     def _end_silent(self, connection: Connection) -> None:
-        """End the sessions that were given up: no time-out does it in the middle of a COPY."""
+        """End the server's sessions that were given up: no time-out ends them during a COPY."""
         silent = list(self._silent)
         connection.execute(
             text(
@@ -232,15 +251,15 @@ class Database:
         self._engine.dispose()
 
 
-def _has_word(opened: psycopg.Connection[Any]) -> bool:
-    """Tell whether the server has said something, or gone, since it last answered."""
-    looking = select.poll()
-    looking.register(opened.fileno(), select.POLLIN)
-    return bool(looking.poll(0))
+def _has_input(opened: psycopg.Connection[Any]) -> bool:
+    """Tell whether the server has sent something, or closed, since its last answer."""
+    poll = select.poll()
+    poll.register(opened.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class DatabaseConflict(DatabaseUnavailable):
-    """A deadlock or a serialisation failure: the transaction rolled back and may be tried again."""
+    """A deadlock or a serialisation failure: the transaction rolled back and may be repeated."""
 
 
 def _sqlstate(error: BaseException) -> str | None:
@@ -249,12 +268,12 @@ def _sqlstate(error: BaseException) -> str | None:
 
 
 def _is_unavailable(error: Exception) -> bool:
-    """Tell a server that is away, busy or in a conflict from a statement that will never do."""
+    """Tell whether an error means an unavailable server, and not a wrong statement."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     state = _sqlstate(error)
     if state is not None:
-        return state.startswith(_AWAY)
+        return state.startswith(_UNAVAILABLE)
     cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(
         cause,
@@ -263,7 +282,7 @@ def _is_unavailable(error: Exception) -> bool:
 
 
 def database_error(error: Exception) -> DatabaseUnavailable:
-    """Name a driver's error in one line, with the mend."""
+    """Return a driver's error as one of vidan's, in one line, with a hint how to fix it."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     line = " ".join(str(cause).split()) or type(cause).__name__
     if _sqlstate(error) in _CONFLICTS:

@@ -1,7 +1,8 @@
-"""The tables, as SQLAlchemy Core metadata; `alembic revision --autogenerate` compares with these.
+"""The tables, as SQLAlchemy Core metadata; `alembic revision --autogenerate` compares with them.
 
-Column defaults are the database's, so that a row inserted by plain SQL works too. No index names a
-column that heartbeats or commits write (checkpoint, state, lease_until): such updates stay HOT.
+Defaults of columns are in the database, so that a row inserted by plain SQL works too. No index has
+a column that heartbeats or commits write (checkpoint, state, lease_until), so that these updates
+stay HOT (heap-only tuples, which change no index).
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ scenarios = Table(
     Column("labels", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
     Column("task", Text, nullable=False, server_default=text("'detect'")),
     Column("source", Text),
-    # the first claim wrote its worker's source into the row: only workers of that source take it
+    # The first claim wrote its worker's source: only workers with that source claim the scenario.
     Column("source_bound", Boolean, nullable=False, server_default=text("false")),
     Column("needs_source", Boolean, nullable=False, server_default=text("true")),
     Column("params", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
@@ -85,7 +86,7 @@ scenarios = Table(
     Column("max_attempts", Integer, nullable=False, server_default=text("3")),
     Column("crashes", Integer, nullable=False, server_default=text("0")),
     Column("max_crashes", Integer, nullable=False, server_default=text("5")),
-    Column("time_limit", DOUBLE_PRECISION),  # seconds of one run; null: the task's own
+    Column("time_limit", DOUBLE_PRECISION),  # seconds of one run; null: that of the task
     Column("soft_time_limit", DOUBLE_PRECISION),
     Column("checkpoint", BigInteger, nullable=False, server_default=text("0")),
     Column("checkpoint_pts", BigInteger),
@@ -99,17 +100,17 @@ scenarios = Table(
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
-    # what it had stored went with its week
+    # its predictions were dropped with their week
     Column("pruned", Boolean, nullable=False, server_default=text("false")),
-    Column("parent_id", BigInteger),  # the scenario whose follow-up it is; that may be gone
-    # something follows when it ends: rows in followups or group_members
+    Column("parent_id", BigInteger),  # the scenario whose follow-up it is, which may be deleted
+    # has rows in followups or group_members, which are handled when it ends
     Column("followed", Boolean, nullable=False, server_default=text("false")),
     CheckConstraint(_one_of("status", Status), name="status"),
     CheckConstraint("checkpoint >= 0", name="checkpoint"),
     CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
     CheckConstraint("crashes >= 0 AND max_crashes >= 0", name="crashes"),
     CheckConstraint("time_limit > 0 AND soft_time_limit > 0", name="time_limits"),
-    # one row out of it would end each reading of many
+    # A single time that Python can't hold would fail every statement that reads its row.
     CheckConstraint(_in_range("not_before"), name="not_before"),
     CheckConstraint(_in_range("announce_at"), name="announce_at"),
     CheckConstraint(
@@ -119,7 +120,7 @@ scenarios = Table(
     ),
     postgresql_with={"fillfactor": "70"},
 )
-# claims: one scan for each queue and task, in the order of taking
+# Claims scan it once for each queue and task, in the order of taking.
 Index(
     "ix_scenarios_claim",
     scenarios.c.queue,
@@ -133,14 +134,14 @@ Index(
     scenarios.c.announce_at,
     postgresql_where=scenarios.c.announce_at.is_not(None),
 )
-# by worker; the task, so that what is held of one is counted without reading the rows of others
+# By worker; with the task, so that its held scenarios are counted without reading other rows.
 Index(
     "ix_scenarios_held",
     scenarios.c.worker_id,
     scenarios.c.task,
     postgresql_where=scenarios.c.worker_id.is_not(None),
 )
-# few, among very many that wait
+# Suspects are few among very many waiting scenarios.
 Index(
     "ix_scenarios_suspects",
     scenarios.c.queue,
@@ -224,20 +225,20 @@ tasks = Table(
     Column("max_attempts", Integer, nullable=False, server_default=text("3")),
     Column("time_limit", DOUBLE_PRECISION),  # seconds of one run; null: none
     Column("soft_time_limit", DOUBLE_PRECISION),
-    Column("concurrency", Integer),  # so many run at once in the whole cluster; null: any number
-    Column("rate_limit", Text),  # as in 10/m
-    Column("rate_next", DateTime(timezone=True)),  # the starts so far use up its rate until then
+    Column("concurrency", Integer),  # most runs at once in the whole cluster; null: no limit
+    Column("rate_limit", Text),  # such as 10/m
+    Column("rate_next", DateTime(timezone=True)),  # until when the past starts use up its rate
     Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
 
-# what is to be created when a scenario has ended; each row goes as it is created
+# Scenarios to be created when another one has ended; each row is deleted when it is created.
 followups = Table(
     "followups",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
     Column("scenario_id", BigInteger, nullable=False, index=True),
     Column("on_status", Text, nullable=False),
-    Column("new", JSONB, nullable=False),  # checked: what services.scenarios.insert takes
+    Column("new", JSONB, nullable=False),  # a checked row for protocol.creation.insert
     CheckConstraint(_one_of("on_status", ["completed", "failed"]), name="on_status"),
 )
 
@@ -258,14 +259,14 @@ group_members = Table(
     Column("group_id", BigInteger, primary_key=True, autoincrement=False),
     Column("place", Integer, primary_key=True, autoincrement=False),
     Column("scenario_id", BigInteger, nullable=False, index=True),
-    Column("ended", Boolean, nullable=False, server_default=text("false")),  # it was counted
+    Column("ended", Boolean, nullable=False, server_default=text("false")),
 )
 
 schedules = Table(
     "schedules",
     metadata,
     Column("name", Text, primary_key=True),
-    Column("app", Text, nullable=False),  # whose workers publish it
+    Column("app", Text, nullable=False),  # the app whose workers publish it
     Column("task", Text, nullable=False),
     Column("cron", Text, nullable=False),
     Column("timezone", Text, nullable=False, server_default=text("'UTC'")),
@@ -278,7 +279,7 @@ schedules = Table(
     Column("next_at", DateTime(timezone=True), nullable=False),
     Column("last_at", DateTime(timezone=True)),
     Column("last_id", BigInteger),
-    Column("error", Text),  # why the last one could not be created
+    Column("error", Text),  # why the last scenario could not be created
     CheckConstraint(_one_of("catch_up", ["skip", "latest", "all"]), name="catch_up"),
 )
 Index("ix_schedules_next_at", schedules.c.next_at, postgresql_where=schedules.c.enabled)

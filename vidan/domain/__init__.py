@@ -1,4 +1,4 @@
-"""The words of the domain, without I/O: statuses, detections, times, and what values may be."""
+"""The words of the domain, without I/O: statuses, detections, times, and bounds of values."""
 
 from __future__ import annotations
 

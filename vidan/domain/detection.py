@@ -1,4 +1,4 @@
-"""What is found in a frame, and frames that could not be had."""
+"""Objects that were found in a frame, and frames that could not be decoded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Detection(NamedTuple):
-    """One object in one frame: a tuple, because there are thousands in a page of predictions.
+    """One object in one frame: a tuple, because a page of predictions holds thousands.
 
     `box` is (x1, y1, x2, y2) in pixels of the source's frame, `score` is in 0…1.
     """
@@ -20,7 +20,7 @@ class Detection(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Frames of the source that could not be had: `from_frame`…`to_frame`, both included."""
+    """Frames of the source that are missing: `from_frame` to `to_frame`, both included."""
 
     from_frame: int
     to_frame: int

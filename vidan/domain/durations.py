@@ -1,4 +1,4 @@
-"""How long something takes: seconds or a timedelta going in, words coming out."""
+"""Lengths of time: read from seconds or a timedelta, written in words."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ Duration = timedelta | float
 """A length of time: a timedelta, or seconds."""
 
 MAX_SECONDS = 10 * 365 * 86_400.0
-"""Ten years. What is due far later is out of the range of a database's timestamps."""
+"""Longest duration, in seconds: ten years. PostgreSQL's timestamps could not hold a much later time
+at which a scenario is due."""
 
 _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
 def seconds(value: Duration, name: str, *, may_be_zero: bool = False) -> float:
-    """Return a duration in seconds. Raises InputRejected that names it, for one out of range."""
+    """Return a duration in seconds. Raises InputRejected, with `name`, if it is out of range."""
     found = value.total_seconds() if isinstance(value, timedelta) else value
     if not isinstance(found, int | float) or isinstance(found, bool) or math.isnan(found):
-        raise InputRejected(f"{name}={value!r} is no duration", hint="seconds, or a timedelta")
+        raise InputRejected(f"{name}={value!r} is not a duration", hint="seconds, or a timedelta")
     if not 0 <= found <= MAX_SECONDS or not (found or may_be_zero):
         low = "0 or more" if may_be_zero else "more than 0"
         raise InputRejected(f"{name}={value} is out of range", hint=f"{low}, ten years at most")

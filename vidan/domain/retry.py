@@ -1,4 +1,4 @@
-"""Which errors of a run are tried again, and when."""
+"""Which errors of a run are retried, and when."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ Errors = type[Exception] | Iterable[type[Exception]]
 """One type of exceptions, or several."""
 
 MAX_DOUBLINGS = 64
-"""Of the pause between two tries: the cap stands long before, and a float has an end."""
+"""Largest number of times that the pause between two tries is doubled, so that the float does not
+overflow; the cap is reached long before."""
 
 
 class Retry(VidanError):
-    """A task asks by it to be tried again: `raise Retry("the camera restarts", after=30)`.
+    """Raised by a task that wants to be retried: `raise Retry("the camera restarts", after=30)`.
 
-    It is charged to the budget of retries as an error is; with that spent the scenario is `failed`.
-    `after` is seconds or a timedelta; None waits as long as the task's back-off says. Raised `from`
-    an error, without a reason of its own, it gives that one's.
+    It is charged to the budget of retries like an error; once the budget is spent, the scenario is
+    `failed`. `after` is seconds or a timedelta; None waits as long as the task's back-off. Without
+    a reason, and raised `from` an error, it takes the reason of that error.
 
-    Raises InputRejected for an `after` out of range, which no retry mends.
+    Raises InputRejected for an `after` out of range, which no retry fixes.
     """
 
     def __init__(self, reason: str = "", *, after: float | timedelta | None = None) -> None:
@@ -36,9 +37,10 @@ class Retry(VidanError):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """A task's retries: of which errors, and how long after the one before.
+    """A task's retries: after which errors, and after which pauses.
 
-    How often is the scenario's own `max_attempts`. `backoff` and `cap` are seconds.
+    The number of retries is the scenario's `max_attempts`. `backoff` is the first pause and `cap`
+    the longest one, both in seconds.
     """
 
     retry_on: tuple[type[Exception], ...] = (Exception,)
@@ -56,7 +58,7 @@ class RetryPolicy:
         cap: float | timedelta = 300.0,
         jitter: bool = True,
     ) -> RetryPolicy:
-        """Return the policy that a task asks for. Raises InputRejected that says what is wrong."""
+        """Return the policy that a task asks for. Raises InputRejected with the reason."""
         return cls(
             retry_on=_types(retry_on, "retry_on"),
             reject_on=_types(reject_on, "reject_on"),
@@ -65,10 +67,10 @@ class RetryPolicy:
             jitter=jitter,
         )
 
-    def mends(self, error: BaseException) -> bool:
-        """Tell whether a retry may mend an error; `reject_on` outweighs `retry_on`.
+    def may_fix(self, error: BaseException) -> bool:
+        """Tell whether a retry may fix an error; `reject_on` outweighs `retry_on`.
 
-        What is no Exception, as a SystemExit, counts as one of no particular type.
+        A BaseException that is no Exception, such as SystemExit, is judged like a plain Exception.
         """
         if isinstance(error, Retry):
             return True
@@ -76,15 +78,15 @@ class RetryPolicy:
         return issubclass(kind, self.retry_on) and not issubclass(kind, self.reject_on)
 
     def delay(self, attempts: int, chance: Callable[[], float] = random.random) -> float:
-        """Return the seconds to wait after an error, before which there were `attempts` others.
+        """Return the seconds to wait after an error that follows on `attempts` earlier errors.
 
-        They double up to the cap; with jitter, half of them at least and all of them at most.
+        The pause doubles with each error up to the cap; jitter shortens it by up to a half.
         """
         full = min(self.cap, self.backoff * 2.0 ** min(attempts, MAX_DOUBLINGS))
         return full * (0.5 + chance() / 2) if self.jitter else full
 
     def delay_after(self, error: BaseException, attempts: int) -> float:
-        """Return the seconds to wait after an error: as long as it asks for, else `delay`."""
+        """Return the seconds to wait after an error: its own `after`, otherwise `delay`."""
         if isinstance(error, Retry) and error.after is not None:
             return error.after
         return self.delay(attempts)
@@ -95,6 +97,6 @@ def _types(errors: Errors, name: str) -> tuple[type[Exception], ...]:
     for one in found:
         if not (isinstance(one, type) and issubclass(one, Exception)):
             raise InputRejected(
-                f"{name}: {one!r} is no type of exceptions", hint=f"such as {name}=(OSError,)"
+                f"{name}: {one!r} is not an exception type", hint=f"such as {name}=(OSError,)"
             )
     return found

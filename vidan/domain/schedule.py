@@ -1,4 +1,4 @@
-"""Schedules: when a task is to be run, told in cron's words and in the clock of a time zone."""
+"""Schedules: when a task runs, as a cron expression in a time zone."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from vidan.errors import InputRejected
 CatchUp = Literal["skip", "latest", "all"]
 
 GRACE = timedelta(minutes=1)
-"""With catch_up="skip", what is later than this was missed."""
+"""Longest delay with which catch_up="skip" still runs a time; a later one was missed."""
+
 AT_ONCE = 1000
-"""So many missed times are made up for in one transaction."""
+"""Most missed times that one transaction catches up on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a task is to be run: `cron` has five fields (or six, seconds first), as Debian's has.
+    """When a task runs: `cron` has five fields (or six, seconds first), as Debian's cron has.
 
-    When the clocks change, a time that the day lacks comes right after the gap, one that it has
-    twice comes once; what comes every hour or oftener keeps its pace. `catch_up` says what becomes
-    of times when no orchestrator ran: `latest` makes up for the last one, `all` for each, `skip`
-    for none. `name` is the task's unless given; it has to be, for a second one of the same task.
-    A local `source` is made absolute where the task is registered. Raises InputRejected.
+    When the clocks change, a time that the day lacks comes right after the gap, and a time that
+    the day has twice comes once; a schedule that comes every hour or more often keeps its pace.
+    `catch_up` decides about times that passed while no orchestrator ran: `latest` runs the last
+    one, `all` runs each, `skip` runs none. `name` is the task's name unless given; the second
+    schedule of a task needs one. A local `source` is made absolute where the task is registered.
+    Raises InputRejected.
     """
 
     cron: str
@@ -57,13 +59,15 @@ def named(given: str | Schedule | Sequence[str | Schedule] | None, task: str) ->
         isinstance(one, str | Schedule) for one in several
     ):
         raise InputRejected(
-            f"task {task}: schedule={given!r} is no schedule", hint='in cron\'s words: "0 6 * * *"'
+            f"task {task}: schedule={given!r} is not a schedule",
+            hint='a cron expression: "0 6 * * *"',
         )
     found = [Schedule(one) if isinstance(one, str) else one for one in several]
     found = [replace(one, name=task if one.name is None else one.name) for one in found]
     if len({one.name for one in found}) < len(found):
         raise InputRejected(
-            f"task {task}: two schedules of one name", hint='Schedule("0 6 * * *", name="morning")'
+            f"task {task}: two schedules have the same name",
+            hint='Schedule("0 6 * * *", name="morning")',
         )
     return found
 
@@ -73,15 +77,15 @@ def next_after(cron: str, timezone: str, moment: datetime) -> datetime:
     try:
         return next(_times_after(cron, timezone, moment))
     except StopIteration:
-        raise InputRejected(f"schedule {cron!r} never comes") from None
+        raise InputRejected(f"schedule {cron!r} never runs") from None
 
 
 def due(
     cron: str, timezone: str, catch_up: str, since: datetime, now: datetime
 ) -> tuple[list[datetime], datetime]:
-    """Return the times from `since` to `now` that are to be run, and the one to wait for then.
+    """Return the times from `since` to `now` that are to be run, and the next time after them.
 
-    That one is past when there are more than can be made up for at once.
+    The next time has passed when more than AT_ONCE times were missed.
     """
     if catch_up == "all":
         times: list[datetime] = []
@@ -92,17 +96,19 @@ def due(
             times.append(time)
         return times, next_after(cron, timezone, now)
     latest = next(_times(cron, timezone, now + timedelta(seconds=1), back=True)).astimezone(UTC)
-    if latest > now:  # within that second
+    if latest > now:  # the extra second reached beyond now
         latest = next(_times(cron, timezone, latest, back=True)).astimezone(UTC)
-    while (later := next_after(cron, timezone, latest)) <= now:  # of an hour that comes twice
+    while (later := next_after(cron, timezone, latest)) <= now:  # the hour comes twice today
         latest = later
     wanted = since <= latest and (catch_up == "latest" or now - latest <= GRACE)
     return [latest] if wanted else [], later
 
 
 def _times_after(cron: str, timezone: str, moment: datetime) -> Iterator[datetime]:
-    """The times after a moment, in UTC. Of an hour that comes twice CronSim tells the first one,
-    also to who asks in the second.
+    """Yield the times after a moment, in UTC.
+
+    For an hour that comes twice CronSim gives the times of the first one, even when `moment` is in
+    the second; they are left out.
     """
     for time in _times(cron, timezone, moment):
         if (found := time.astimezone(UTC)) > moment:

@@ -1,4 +1,4 @@
-"""The state machine of scenarios, and what is asked of workers."""
+"""The state machine of scenarios, and the states that workers are asked to be in."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """Where a scenario is on its way."""
+    """The statuses of a scenario."""
 
     INIT_STARTUP = "init_startup"
     INIT_STARTUP_PROCESSING = "init_startup_processing"
@@ -35,8 +35,7 @@ ALLOWED: Mapping[Status, frozenset[Status]] = {
     Status.COMPLETED: frozenset({Status.INIT_STARTUP}),
     Status.FAILED: frozenset({Status.INIT_STARTUP}),
 }
-"""The state machine: what each status may become."""
-
+"""The state machine: the statuses that may follow each status."""
 
 HELD = frozenset(
     {
@@ -48,22 +47,19 @@ HELD = frozenset(
 )
 """A worker holds the scenario."""
 
-
 RUNNING = frozenset({Status.INIT_STARTUP_PROCESSING, Status.ACTIVE})
-"""A worker holds the scenario and nobody has asked it to stop."""
-
+"""A worker holds the scenario and no user has asked it to stop."""
 
 STOPPING = HELD - RUNNING
-"""A stop was asked for and the worker has not let go yet."""
-
+"""A user asked for a stop, and the worker still holds the scenario."""
 
 ENDED = frozenset({Status.INACTIVE, Status.COMPLETED, Status.FAILED})
-"""Nothing happens any more unless somebody asks for it."""
+"""The scenario stays as it is until a user starts it again."""
 
 
 class DesiredState(StrEnum):
-    """What is asked of a worker."""
+    """The state that a worker is asked to be in."""
 
     RUNNING = "running"
-    DRAINED = "drained"  # take nothing new, finish what runs, leave
-    STOPPED = "stopped"  # put back what runs, leave
+    DRAINED = "drained"  # claim nothing, finish the runs, leave
+    STOPPED = "stopped"  # hand the runs over, leave

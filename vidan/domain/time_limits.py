@@ -12,10 +12,10 @@ from vidan.errors import InputRejected
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Seconds of one run, None for no limit.
+    """Limits of one run, in seconds; None is no limit.
 
-    At `soft` the task's code is told by TimeLimitExceeded; at `hard` the supervisor ends its
-    process.
+    At `soft` TimeLimitExceeded is raised in the task's code; at `hard` the supervisor ends the
+    worker process.
     """
 
     hard: float | None = None
@@ -25,7 +25,7 @@ class TimeLimits:
     def of(
         cls, hard: float | timedelta | None = None, soft: float | timedelta | None = None
     ) -> TimeLimits:
-        """Return the limits that are asked for. Raises InputRejected that says what is wrong."""
+        """Return the limits that a user asks for. Raises InputRejected with the reason."""
         limits = cls(
             hard=None if hard is None else durations.seconds(hard, "time_limit"),
             soft=None if soft is None else durations.seconds(soft, "soft_time_limit"),
@@ -34,7 +34,7 @@ class TimeLimits:
         return limits
 
     def outweighed_by(self, hard: float | None, soft: float | None) -> TimeLimits:
-        """Return a run's limits: its scenario's own, where it has them, outweigh its task's."""
+        """Return a run's limits: the scenario's limits replace those of its task."""
         if hard is None and soft is None:
             return self
         return TimeLimits(
@@ -42,7 +42,7 @@ class TimeLimits:
         )
 
     def check(self) -> None:
-        """Raise InputRejected for a soft limit that would never come."""
+        """Raise InputRejected for a soft limit that the hard limit would always precede."""
         if self.hard is not None and self.soft is not None and self.soft >= self.hard:
             raise InputRejected(
                 f"the soft_time_limit ({in_words(self.soft)}) is not below the time_limit"

@@ -1,4 +1,4 @@
-"""What a worker process is started with."""
+"""The options of a worker process, and the length of its lease."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ import json
 from dataclasses import asdict, dataclass
 
 MAX_SLOTS = 64
-"""A worker process has so many slots at most."""
+"""Most slots that a worker process may have."""
+
+LEASE_SECONDS = 15.0
+"""Length of a worker's lease, in seconds; each heartbeat renews it."""
+
+RENEW_SECONDS = 5.0
+"""Pause between two heartbeats of a worker, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
     """How a worker runs; the supervisor passes it to each child as JSON.
 
-    `device` is "cpu" or "cuda:N", `slots` how many scenarios it runs at once. With `source` it
-    takes only scenarios of that source, or without any. `threads` bounds torch's CPU threads.
-    `quarantine`: it takes only suspects, one at a time. After `max_frames_per_child` frames, over
-    all slots, the process makes room for a fresh one.
+    `device` is "cpu" or "cuda:N", `slots` the number of scenarios that it runs at once. With
+    `source` it takes only scenarios of that source or without a source. `threads` bounds torch's
+    CPU threads. A `quarantine` worker takes only suspects, one at a time. After
+    `max_frames_per_child` frames, over all slots, the process is replaced by a fresh one.
     """
 
     name: str
@@ -30,7 +36,7 @@ class WorkerOptions:
     max_frames_per_child: int | None = None
 
     def to_json(self) -> str:
-        """Return the options as one line of JSON: few words, since a supervisor has them all."""
+        """Return the options as one line of JSON, without those that have their default value."""
         bare = asdict(WorkerOptions(self.name))
         given = {name: value for name, value in asdict(self).items() if value != bare[name]}
         return json.dumps({"name": self.name, **given})
@@ -42,11 +48,3 @@ class WorkerOptions:
         if "queues" in found:
             found["queues"] = tuple(found["queues"])
         return cls(**found)
-
-
-LEASE_SECONDS = 15.0
-"""How long a worker's lease lasts unless it is renewed."""
-
-
-RENEW_SECONDS = 5.0
-"""How often a worker renews its lease."""

@@ -1,4 +1,4 @@
-"""What the orchestrator announces: scenarios whose `announce_at` has come."""
+"""Announcements: scenarios whose `announce_at` has passed, which orchestrators announce."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from datetime import timedelta
 from sqlalchemy import Connection, text
 
 CHANNEL = "vidan_announce"
-"""NOTIFY on it wakes the orchestrators. Nothing relies on it."""
+"""Channel of the NOTIFY that wakes the orchestrators. Nothing relies on its arrival."""
 
 
 def wake(connection: Connection) -> None:
-    """Wake the orchestrators when this transaction commits: there is something to announce."""
+    """Wake the orchestrators when this transaction commits, because scenarios became due."""
     connection.execute(text(f"NOTIFY {CHANNEL}"))
 
 
 def take_due(connection: Connection, limit: int = 1000) -> list[int]:
-    """Clear `announce_at` of due scenarios and return their ids: the caller announces them.
+    """Clear `announce_at` of due scenarios and return their ids; the caller announces them.
 
-    Any number of orchestrators may call it at once: each row goes to one of them.
+    Any number of orchestrators may call this at once: each row goes to one of them.
     """
     found = connection.execute(
         text(
-            # an array, not a join: that was planned as a scan of the whole table
+            # The ids come as an array: PostgreSQL planned a join as a scan of the whole table.
             "UPDATE scenarios SET announce_at = NULL WHERE id = ANY(ARRAY("
             "SELECT id FROM scenarios WHERE announce_at <= now()"
             " ORDER BY announce_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)) RETURNING id"
@@ -34,7 +34,7 @@ def take_due(connection: Connection, limit: int = 1000) -> list[int]:
 
 
 def announce_again(connection: Connection, ids: Sequence[int], *, delay: float = 1.0) -> None:
-    """Set `announce_at` again for scenarios whose announcement failed and that still wait."""
+    """Set `announce_at` again for waiting scenarios whose announcement failed."""
     connection.execute(
         text(
             "UPDATE scenarios SET announce_at ="
@@ -47,7 +47,7 @@ def announce_again(connection: Connection, ids: Sequence[int], *, delay: float =
 
 
 def next_due(connection: Connection) -> timedelta | None:
-    """Return how long it is until the next announcement is due, None if none waits."""
+    """Return the time until the next announcement is due, None if no announcement is planned."""
     found: timedelta | None = connection.execute(
         text("SELECT min(announce_at) - now() FROM scenarios WHERE announce_at IS NOT NULL")
     ).scalar()
@@ -55,10 +55,10 @@ def next_due(connection: Connection) -> timedelta | None:
 
 
 def restart(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Plan the announcement of scenarios that wait for their retry, whoever asked for it.
+    """Plan the announcement of scenarios that wait for their retry.
 
-    Returns the ids that it did; a scenario in any other status is left as it is, so that a stop
-    and a spent budget are never undone.
+    Returns the ids of these scenarios. A scenario in any other status stays as it is, so an event
+    from any sender never undoes a stop or a spent budget.
     """
     found = connection.execute(
         text(

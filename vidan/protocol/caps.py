@@ -1,7 +1,8 @@
-"""Caps of a task over the whole cluster: how many run at once, and how often one starts.
+"""Caps of a task over the whole cluster: how many scenarios run at once, how often one starts.
 
-What is held of a task is counted while its row in `tasks` is locked, and so are the starts that
-its rate still allows: of two claims of the same task one finds it locked, and leaves it for now.
+A claim locks the task's row in `tasks`, then counts the scenarios of the task that workers hold and
+the starts that its rate still allows. A second claim of the same task finds the row locked and
+leaves the task for later.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from vidan.domain.bounds import MAX_INTEGER
 from vidan.errors import InputRejected
 from vidan.protocol import storable
 
 _RATE = re.compile(r"([1-9][0-9]{0,5})/([smh])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
-_ANY_NUMBER = 2**31 - 1
 
 
 class Rate(NamedTuple):
     """How often a task may start: a token bucket.
 
-    `interval`: seconds from one start to the next; `burst`: so many may start at once after a
-    pause, one second's worth, and at least one.
+    `interval` is the seconds from one start to the next. `burst` is the number of starts that may
+    happen at once after a pause: one second's worth, at least one.
     """
 
     interval: float
@@ -34,7 +35,10 @@ class Rate(NamedTuple):
 
 
 class Room(NamedTuple):
-    """How many more of a task may be claimed now; seconds from one start to the next, if rated."""
+    """How many more scenarios of a task may be claimed now.
+
+    `interval` is the seconds from one start to the next, None for a task without a rate.
+    """
 
     starts: int
     interval: float | None
@@ -53,9 +57,9 @@ def parse_rate(rate_limit: str) -> Rate:
 
 
 def check(concurrency: int | None, rate_limit: str | None) -> None:
-    """Check what a task is registered with. Raises InputRejected."""
+    """Check the caps that a task is registered with. Raises InputRejected."""
     if concurrency is not None and not (
-        storable.is_whole(concurrency) and 1 <= concurrency <= _ANY_NUMBER
+        storable.is_whole(concurrency) and 1 <= concurrency <= MAX_INTEGER
     ):
         raise InputRejected(
             f"concurrency={concurrency!r} is out of range",
@@ -65,7 +69,7 @@ def check(concurrency: int | None, rate_limit: str | None) -> None:
         parse_rate(str(rate_limit))
 
 
-# those alone of which something is due: others need not find them locked
+# Only tasks with a due scenario are locked, so that other claims find the other tasks free.
 _LOCK = """
     SELECT t.name FROM tasks t
     WHERE t.name = ANY(CAST(:names AS text[])) AND EXISTS (
@@ -76,8 +80,8 @@ _LOCK = """
     )
     ORDER BY t.name FOR NO KEY UPDATE OF t SKIP LOCKED
 """
-# a statement of its own: its snapshot is younger than the locks, so that it sees what those who
-# had them before have claimed
+# A separate statement: its snapshot is younger than the locks, so it sees what the former holders
+# of these locks have claimed.
 _COUNT = """
     SELECT t.name, t.concurrency, t.rate_limit,
         coalesce(extract(epoch FROM t.rate_next - now()), 0)::float8 AS used_ahead,
@@ -92,9 +96,10 @@ _COUNT = """
 
 
 def rooms(connection: Connection, names: Sequence[str], queues: Sequence[str]) -> dict[str, Room]:
-    """Lock the rows of those capped tasks that are due and not another's, and count.
+    """Lock the capped tasks that have due scenarios and that no other claim has locked, and count.
 
-    Returns the tasks of which at least one may be claimed, until the transaction ends.
+    Returns the tasks with room for at least one more scenario. The locks last until the
+    transaction ends.
     """
     due = {"names": list(names), "queues": list(queues)}
     locked = [row.name for row in connection.execute(text(_LOCK), due)]
@@ -102,13 +107,13 @@ def rooms(connection: Connection, names: Sequence[str], queues: Sequence[str]) -
         return {}
     found = {}
     for row in connection.execute(text(_COUNT), {"names": locked}):
-        starts, interval = _ANY_NUMBER, None
+        starts, interval = MAX_INTEGER, None
         if row.concurrency is not None:
             starts = row.concurrency - row.held
         if row.rate_limit is not None:
             rate = parse_rate(row.rate_limit)
             interval = rate.interval
-            if row.used_ahead > rate.burst * interval + 1:  # the clock was set back
+            if row.used_ahead > rate.burst * interval + 1:  # the database's clock was set back
                 _reset(connection, row.name, rate)
             allowed = math.floor(rate.burst - max(0.0, row.used_ahead) / interval)
             starts = min(starts, allowed)
@@ -118,7 +123,7 @@ def rooms(connection: Connection, names: Sequence[str], queues: Sequence[str]) -
 
 
 def _reset(connection: Connection, name: str, rate: Rate) -> None:
-    """Let the next start be as late as it ever is."""
+    """Plan the next start of a task as late as its rate allows: one full burst from now."""
     connection.execute(
         text(
             "UPDATE tasks SET rate_next = now() + make_interval(secs => :seconds)"
@@ -129,7 +134,7 @@ def _reset(connection: Connection, name: str, rate: Rate) -> None:
 
 
 def spend(connection: Connection, found: Mapping[str, Room], claimed: Iterable[str]) -> None:
-    """Enter what was claimed of these tasks, each name as often as it was, into their rates."""
+    """Charge the claimed scenarios to the rates of their tasks; `claimed` has one name for each."""
     seconds = {
         name: number * interval
         for name, number in Counter(claimed).items()

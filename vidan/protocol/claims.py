@@ -1,6 +1,6 @@
-"""Claims: which due scenarios a worker takes, and that it has them from then on.
+"""Claims: a worker takes due scenarios that it can run.
 
-A lease decides who works, an epoch fences the rest.
+The lease decides which worker works on a scenario; the epoch refuses the writes of all others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from vidan.protocol.transitions import Moved, move, status_literal
 
 
 class Claimed(NamedTuple):
-    """A scenario that was claimed: all that a run needs to start or to go on."""
+    """A claimed scenario: all that a run needs to start or to resume.
+
+    The time limits are seconds of this run; None leaves the limit to the task.
+    """
 
     fence: Fence
     task: str
@@ -33,25 +36,89 @@ class Claimed(NamedTuple):
     crashes: int
     time_limit: float | None = None
     soft_time_limit: float | None = None
-    """Seconds of this run; None: the task's own."""
     attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """What a worker can run."""
+    """A worker that claims, and which scenarios it can run."""
 
     worker_id: UUID
     name: str
     queues: tuple[str, ...]
     tasks: tuple[str, ...]
     source: str | None = None
-    suspects: bool = False  # a one-slot process: it may take scenarios that may have killed others
-    only_suspects: bool = False  # the quarantine child
-    capped: tuple[str, ...] = ()  # those of its tasks that have a concurrency or a rate limit
+    suspects: bool = False  # a one-slot process may also take scenarios that may have killed others
+    only_suspects: bool = False  # the quarantine child takes nothing else
+    capped: tuple[str, ...] = ()  # its tasks that have a concurrency or a rate limit
 
 
+# One index scan for each queue and task, ended by its LIMIT: neither the rows of tasks that this
+# worker lacks nor the rows of a task without room are read.
+_OF_ONE_PAIR = """
+    unnest(CAST(:queues AS text[])) AS q (queue)
+    CROSS JOIN {tasks} CROSS JOIN LATERAL (
+        SELECT s.id, s.status, s.needs_source, s.priority, s.not_before, s.task FROM scenarios s
+        WHERE s.status = 'init_startup' AND s.queue = q.queue AND s.task = t.task
+          AND s.not_before <= now() AND s.id <> ALL(CAST(:skip AS bigint[])) AND {can_run}
+        ORDER BY s.priority DESC, s.not_before
+        LIMIT {each} FOR NO KEY UPDATE SKIP LOCKED
+    ) due
+    WHERE EXISTS (SELECT 1 FROM workers w WHERE w.id = :worker AND w.lease_until > now()
+                  AND w.desired_state = 'running')
+"""
+
+_DUE = """
+    SELECT due.* FROM {pairs}
+    ORDER BY due.priority DESC, due.not_before LIMIT {limit}
+"""
+
+_TASKS = "unnest(CAST(:tasks AS text[])) AS t (task)"
+
+# A task has one room over all queues.
+_DUE_IN_ROOMS = """
+    SELECT id, status, needs_source, priority, not_before, task FROM (
+        SELECT due.*, t.room, row_number() OVER (
+            PARTITION BY due.task ORDER BY due.priority DESC, due.not_before
+        ) AS place
+        FROM {pairs}
+    ) one WHERE place <= room
+    ORDER BY priority DESC, not_before LIMIT {limit}
+"""
+
+_ROOMS = "unnest(CAST(:tasks AS text[]), CAST(:rooms AS integer[])) AS t (task, room)"
+
+_ROOMS_LEFT = f"""(
+    SELECT t.task, t.room - (SELECT count(*) FROM due_now d WHERE d.task = t.task) AS room
+    FROM {_ROOMS}
+) AS t"""
+
+# Scenarios for the free slots are chosen first, those that wait for their turn among the rest.
+_DUE_AND_AHEAD = """
+    WITH due_now AS ({now}), due_ahead AS ({ahead})
+    SELECT * FROM due_now UNION ALL SELECT * FROM due_ahead
+"""
+
+# A scenario without a source has nothing to open, so its claim passes through
+# `init_startup_processing` and makes it `active` at once.
 _CLAIMED = status_literal(Status.INIT_STARTUP_PROCESSING)
+_TO = f"CASE WHEN r.needs_source THEN {_CLAIMED} ELSE 'active' END"
+_VIA = f"CASE WHEN NOT r.needs_source THEN {_CLAIMED} END"
+_ASSIGN = (
+    "started_at = CASE WHEN s.needs_source THEN s.started_at"
+    " ELSE coalesce(s.started_at, now()) END",
+    "epoch = s.epoch + 1",
+    "worker_id = :worker",
+    "announce_at = NULL",
+    "source_bound = s.source_bound OR (s.needs_source AND s.source IS NULL)",
+    "source = CASE WHEN s.needs_source AND s.source IS NULL THEN CAST(:source AS text)"
+    " ELSE s.source END",
+)
+_RETURNING = (
+    "s.epoch, s.task, s.source, s.needs_source, s.params, s.checkpoint, s.checkpoint_pts,"
+    " s.state, s.label_names, s.crashes,"
+    " s.attempts, s.time_limit, s.soft_time_limit, s.priority, s.not_before",
+)
 
 
 def claim(
@@ -64,13 +131,13 @@ def claim(
 ) -> list[Claimed]:
     """Claim up to `free` due scenarios for a worker: compare-and-set, epoch + 1.
 
-    `ahead` more are claimed to wait for their turn: only scenarios of tasks that need no source,
-    and no suspects, which are tried alone, one at a time. `skip` are ids that the worker leaves to
-    others for now. Returned in the order of taking. Nothing is claimed once the worker's own lease
-    has ended.
+    `ahead` more scenarios are claimed to wait for their turn: only scenarios of tasks that need no
+    source, and no suspects, because a suspect is tried alone. `skip` are ids that the worker leaves
+    to other workers for now. Returned in the order of taking. Nothing is claimed once the worker's
+    own lease has ended.
 
-    Those of tasks without a source have nothing to open, and are `active` at once: many are short.
-    Of a capped task no more are claimed than its concurrency and its rate leave room for.
+    Scenarios of tasks without a source become `active` at once, because most of them are short. Of
+    a capped task no more scenarios are claimed than its concurrency and its rate leave room for.
     """
     tasks, rooms = claimant.tasks, {}
     if claimant.capped:
@@ -81,25 +148,12 @@ def claim(
     moved = move(
         connection,
         rows=claim_rows(claimant, free, ahead, in_rooms=bool(rooms)),
-        to=f"CASE WHEN r.needs_source THEN {_CLAIMED} ELSE 'active' END",
-        via=f"CASE WHEN NOT r.needs_source THEN {_CLAIMED} END",
+        to=_TO,
+        via=_VIA,
         reason="CAST('claimed' AS text)",
         actor=claimant.name,
-        assign=(
-            "started_at = CASE WHEN s.needs_source THEN s.started_at"
-            " ELSE coalesce(s.started_at, now()) END",
-            "epoch = s.epoch + 1",
-            "worker_id = :worker",
-            "announce_at = NULL",
-            "source_bound = s.source_bound OR (s.needs_source AND s.source IS NULL)",
-            "source = CASE WHEN s.needs_source AND s.source IS NULL THEN CAST(:source AS text)"
-            " ELSE s.source END",
-        ),
-        returning=(
-            "s.epoch, s.task, s.source, s.needs_source, s.params, s.checkpoint, s.checkpoint_pts,"
-            " s.state, s.label_names, s.crashes,"
-            " s.attempts, s.time_limit, s.soft_time_limit, s.priority, s.not_before",
-        ),
+        assign=_ASSIGN,
+        returning=_RETURNING,
         parameters={
             "worker": claimant.worker_id,
             "queues": list(claimant.queues),
@@ -117,30 +171,42 @@ def claim(
     return [_claimed(taken, claimant.worker_id) for taken in moved]
 
 
-def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
-    row = moved.row
-    return Claimed(
-        fence=Fence(moved.id, row.epoch, worker_id),
-        task=row.task,
-        source=row.source if row.needs_source else None,
-        needs_source=row.needs_source,
-        params=row.params,
-        checkpoint=row.checkpoint,
-        checkpoint_pts=row.checkpoint_pts,
-        state=row.state,
-        label_names=tuple(row.label_names),
-        crashes=row.crashes,
-        time_limit=row.time_limit,
-        soft_time_limit=row.soft_time_limit,
-        attempts=row.attempts,
+def any_due(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> bool:
+    """Tell whether a claim might find something.
+
+    A sweep asks this first, because it mostly finds nothing and the claim's own statement takes
+    longer to plan than to run.
+    """
+    found = connection.execute(
+        text(
+            "SELECT EXISTS (SELECT 1 FROM unnest(CAST(:queues AS text[])) AS q (queue)"
+            " CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task) CROSS JOIN LATERAL ("
+            "SELECT 1 FROM scenarios s WHERE s.status = 'init_startup' AND s.queue = q.queue"
+            " AND s.task = t.task AND s.not_before <= now() LIMIT 1) due)"
+        ),
+        {"queues": list(queues), "tasks": list(tasks)},
     )
+    return bool(found.scalar())
+
+
+def lacking(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> set[str]:
+    """Return tasks that are not among `tasks`, out of up to a thousand due scenarios."""
+    found = connection.execute(
+        text(
+            "SELECT DISTINCT task FROM (SELECT task FROM scenarios WHERE status = 'init_startup'"
+            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now() LIMIT 1000) due"
+            " WHERE task <> ALL(CAST(:tasks AS text[]))"
+        ),
+        {"queues": list(queues), "tasks": list(tasks)},
+    )
+    return set(found.scalars())
 
 
 def suspects_due(connection: Connection, workers: Collection[UUID], *, within: float = 0.0) -> bool:
-    """Tell whether a scenario that has killed more than one process waits to be tried alone.
+    """Tell whether a suspect, which has killed more than one process, waits to be tried alone.
 
-    Only those count that one of these workers could run, were it of one slot; `within` so many
-    seconds they are due.
+    Only scenarios count that are due within `within` seconds and that one of these workers could
+    run if it had one slot.
     """
     found = connection.execute(
         text(
@@ -156,94 +222,11 @@ def suspects_due(connection: Connection, workers: Collection[UUID], *, within: f
     return bool(found.scalar())
 
 
-# one index scan for each queue and task, ended by its limit: neither the rows of tasks that this
-# worker lacks, nor those of a task that has no room, are read
-_OF_ONE_PAIR = """
-    unnest(CAST(:queues AS text[])) AS q (queue)
-    CROSS JOIN {tasks} CROSS JOIN LATERAL (
-        SELECT s.id, s.status, s.needs_source, s.priority, s.not_before, s.task FROM scenarios s
-        WHERE s.status = 'init_startup' AND s.queue = q.queue AND s.task = t.task
-          AND s.not_before <= now() AND s.id <> ALL(CAST(:skip AS bigint[])) AND {can_run}
-        ORDER BY s.priority DESC, s.not_before
-        LIMIT {each} FOR NO KEY UPDATE SKIP LOCKED
-    ) due
-    WHERE EXISTS (SELECT 1 FROM workers w WHERE w.id = :worker AND w.lease_until > now()
-                  AND w.desired_state = 'running')
-"""
-
-
-_DUE = """
-    SELECT due.* FROM {pairs}
-    ORDER BY due.priority DESC, due.not_before LIMIT {limit}
-"""
-
-
-_TASKS = "unnest(CAST(:tasks AS text[])) AS t (task)"
-
-
-# the room of a task is one over all queues
-_DUE_IN_ROOMS = """
-    SELECT id, status, needs_source, priority, not_before, task FROM (
-        SELECT due.*, t.room, row_number() OVER (
-            PARTITION BY due.task ORDER BY due.priority DESC, due.not_before
-        ) AS place
-        FROM {pairs}
-    ) one WHERE place <= room
-    ORDER BY priority DESC, not_before LIMIT {limit}
-"""
-
-
-_ROOMS = "unnest(CAST(:tasks AS text[]), CAST(:rooms AS integer[])) AS t (task, room)"
-
-
-_ROOMS_LEFT = f"""(
-    SELECT t.task, t.room - (SELECT count(*) FROM due_now d WHERE d.task = t.task) AS room
-    FROM {_ROOMS}
-) AS t"""
-
-
-# those for the free slots first: what waits for its turn is chosen among the rest
-_DUE_AND_AHEAD = """
-    WITH due_now AS ({now}), due_ahead AS ({ahead})
-    SELECT * FROM due_now UNION ALL SELECT * FROM due_ahead
-"""
-
-
-def any_due(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> bool:
-    """Tell whether a claim might find something: a sweep mostly finds nothing, and asks this first.
-
-    The claim's own statement takes longer to plan than to run.
-    """
-    found = connection.execute(
-        text(
-            "SELECT EXISTS (SELECT 1 FROM unnest(CAST(:queues AS text[])) AS q (queue)"
-            " CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task) CROSS JOIN LATERAL ("
-            "SELECT 1 FROM scenarios s WHERE s.status = 'init_startup' AND s.queue = q.queue"
-            " AND s.task = t.task AND s.not_before <= now() LIMIT 1) due)"
-        ),
-        {"queues": list(queues), "tasks": list(tasks)},
-    )
-    return bool(found.scalar())
-
-
-def lacking(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> set[str]:
-    """Return the tasks of due scenarios that are not among `tasks`, looking at some of them."""
-    found = connection.execute(
-        text(
-            "SELECT DISTINCT task FROM (SELECT task FROM scenarios WHERE status = 'init_startup'"
-            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now() LIMIT 1000) due"
-            " WHERE task <> ALL(CAST(:tasks AS text[]))"
-        ),
-        {"queues": list(queues), "tasks": list(tasks)},
-    )
-    return set(found.scalars())
-
-
 def claim_rows(claimant: Claimant, free: int, ahead: int, *, in_rooms: bool) -> str:
-    """Return the SQL of the rows that a claim takes: `free` of all, then `ahead` more.
+    """Return the SQL of the rows that a claim takes: up to `free` rows, then `ahead` more.
 
-    Its parameters: queues, tasks, skip, worker, source, free, ahead, and with `in_rooms` the room
-    of each task.
+    Its parameters are queues, tasks, skip, worker, source, free, ahead, and with `in_rooms` the
+    room of each task.
     """
     if ahead <= 0:
         return _due(_can_run(claimant, without_source=False), ":free", in_rooms)
@@ -278,3 +261,22 @@ def _can_run(claimant: Claimant, without_source: bool) -> list[str]:
     if without_source or not (claimant.suspects or claimant.only_suspects):
         conditions.append("s.crashes <= 1")
     return conditions
+
+
+def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
+    row = moved.row
+    return Claimed(
+        fence=Fence(moved.id, row.epoch, worker_id),
+        task=row.task,
+        source=row.source if row.needs_source else None,
+        needs_source=row.needs_source,
+        params=row.params,
+        checkpoint=row.checkpoint,
+        checkpoint_pts=row.checkpoint_pts,
+        state=row.state,
+        label_names=tuple(row.label_names),
+        crashes=row.crashes,
+        time_limit=row.time_limit,
+        soft_time_limit=row.soft_time_limit,
+        attempts=row.attempts,
+    )

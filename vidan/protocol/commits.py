@@ -19,10 +19,11 @@ from vidan.protocol.fences import Fence
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was found in one frame, as it is stored.
+    """The detections of one frame, as they are stored.
 
-    `label_ids` are places in the scenario's label names.
-    `boxes` are x1, y1, x2, y2 of each detection in turn, in pixels of the source's frame.
+    `label_ids` are indices into the scenario's label names. `boxes` are x1, y1, x2, y2 of each
+    detection in turn, in pixels of the source's frame. `extra` is what the task stores beside
+    them: an object as JSON text.
     """
 
     frame: int
@@ -32,14 +33,13 @@ class Row:
     boxes: Sequence[float]
     track_ids: Sequence[int | None] | None = None
     extra: str | None = None
-    """What the task stores beside them, an object as JSON text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one commit moves: from one checkpoint to the next, with all that lies between.
+    """The content of one commit: from one checkpoint to the next, with the frames between them.
 
-    `state` is the task's own as JSON text, as it was when the task had done these frames.
+    `state` is the task's own state, as JSON text, after the task had processed these frames.
     """
 
     from_checkpoint: int
@@ -50,7 +50,7 @@ class Batch:
     rows: Sequence[Row]
     gaps: Sequence[Gap] = ()
     frames_total: int | None = None
-    clear_budgets: bool = False  # the run has proved progress
+    clear_budgets: bool = False  # the run made progress: attempts and crashes start at 0 again
 
 
 _COMMIT = """
@@ -64,12 +64,10 @@ WHERE id = :id AND epoch = :epoch AND worker_id = :worker AND checkpoint = :from
 RETURNING status, week
 """
 
-
 _COPY = (
     "COPY predictions (scenario_id, frame, week, time_ms, label_ids, scores, boxes, track_ids,"
     " extra) FROM STDIN (FORMAT BINARY)"
 )
-
 
 _COPY_TYPES = ["int8", "int8", "date", "int8", "int2[]", "float4[]", "float4[]", "int4[]", "jsonb"]
 
@@ -78,8 +76,8 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
     """Move predictions, checkpoint and the task's own state in one transaction, under the fence.
 
     Returns the scenario's status: `init_shutdown` makes this commit the last one. Raises LeaseLost
-    when the scenario is not the worker's any more. When an earlier try of the same batch had
-    landed and only its answer was lost, nothing is written again.
+    when the worker has lost the scenario. When an earlier try of the same batch was committed and
+    only its answer was lost, nothing is written again.
     """
     updated = connection.execute(
         text(_COMMIT),
@@ -98,7 +96,7 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
         },
     ).one_or_none()
     if updated is None:
-        return _landed(connection, fence, batch)
+        return _status_if_stored(connection, fence, batch)
     if batch.rows:
         _copy(connection, fence.scenario_id, updated.week, batch.rows)
     if batch.gaps:
@@ -121,8 +119,11 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
     return Status(updated.status)
 
 
-def _landed(connection: Connection, fence: Fence, batch: Batch) -> Status:
-    """Return the status if an earlier try of this batch is what stands there."""
+def _status_if_stored(connection: Connection, fence: Fence, batch: Batch) -> Status:
+    """Return the scenario's status if an earlier try of this batch was committed.
+
+    Raises LeaseLost otherwise.
+    """
     row = connection.execute(
         text(
             "SELECT status, checkpoint FROM scenarios"
@@ -130,9 +131,9 @@ def _landed(connection: Connection, fence: Fence, batch: Batch) -> Status:
         ),
         {"id": fence.scenario_id, "epoch": fence.epoch, "worker": fence.worker_id},
     ).one_or_none()
-    # a batch that does not move the checkpoint would have matched again: it was never stored
+    # A batch that leaves the checkpoint where it is would have matched: it was never stored.
     if row is None or not batch.from_checkpoint < batch.to_checkpoint == row.checkpoint:
-        raise LeaseLost(f"scenario {fence.scenario_id} is another's now")
+        raise LeaseLost(f"this worker has lost scenario {fence.scenario_id}")
     return Status(row.status)
 
 

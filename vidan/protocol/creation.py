@@ -1,33 +1,33 @@
-"""Create scenarios: checked against their tasks, inserted with their transition, announced."""
+"""Create scenarios: check them against their tasks, insert them, plan their announcement."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
 
 from vidan.db.session import DatabaseConflict
-from vidan.domain.bounds import EARLIEST, LATEST, MAX_AFTER_SECONDS, MAX_NAME_BYTES
+from vidan.domain.bounds import EARLIEST, LATEST, MAX_AFTER_SECONDS, MAX_INTEGER, MAX_NAME_BYTES
 from vidan.domain.status import Status
 from vidan.domain.time_limits import TimeLimits
 from vidan.errors import InputRejected
 from vidan.protocol import announcements, partitions, storable, tasks
 
 MAX_STEPS = 100
-"""Of a chain: each step carries those after it."""
+"""Most steps of a chain after its first one: each step's row carries all steps after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewScenario:
     """A scenario to be created.
 
-    It is not run before `not_before`, nor before `after` seconds have passed on the database's
-    clock. `max_attempts` is how often it is retried after an error; the time limits are seconds of
-    one run. None takes the task's own. `then` are created when it completes, `on_failure` when it
-    fails, each once.
+    It does not run before `not_before`, nor before `after` seconds have passed on the database's
+    clock. `max_attempts` is the number of retries after an error; the time limits are seconds of
+    one run. None takes the task's value. The scenarios of `then` are created when it completes,
+    those of `on_failure` when it fails, each once.
     """
 
     source: str | None = None
@@ -50,61 +50,8 @@ class NewScenario:
 
 _GIVEN = tuple(one.name for one in fields(NewScenario))
 
-
-@dataclass(frozen=True, slots=True)
-class Created:
-    """A scenario's id; `new` is False when a repeated key returned the one that has it."""
-
-    id: int
-    new: bool
-
-
-def create(connection: Connection, new: NewScenario, *, actor: str = "user") -> Created:
-    """Create one scenario; see `create_many`."""
-    return create_many(connection, [new], actor=actor)[0]
-
-
-def create_many(
-    connection: Connection,
-    news: Sequence[NewScenario],
-    *,
-    actor: str = "user",
-    followed: bool = False,
-) -> list[Created]:
-    """Create scenarios, in the order given; a key that exists returns the scenario that has it.
-
-    `followed` marks the new ones as those on whose end something follows (see `groups`).
-
-    Raises InputRejected (params, source, status, labels) or NotFoundError (task) before any row is
-    written, DatabaseConflict when a scenario with such a key was deleted just now.
-    """
-    specs = tasks.known(connection, _tasks_of(news))
-    rows = [(new.key, _row(new, specs, followed)) for new in news]
-    # looked up first: an insert would wait for whoever is changing the scenario that has the key
-    by_key = _ids_of_keys(connection, [new.key for new in news if new.key is not None])
-    inserted = insert(connection, [row for key, row in rows if key not in by_key], actor=actor)
-    fresh = {row.id for row in inserted if row.key is not None}
-    unkeyed = iter(sorted(row.id for row in inserted if row.key is None))
-    by_key.update({row.key: row.id for row in inserted if row.key is not None})
-    missing = {new.key for new in news if new.key is not None and new.key not in by_key}
-    by_key.update(_ids_of_keys(connection, missing))  # made by another since we looked
-    if not missing <= by_key.keys():
-        raise DatabaseConflict("a scenario was deleted while its key was asked for again")
-    if inserted:
-        announcements.wake(connection)
-    created = []
-    for new in news:
-        if new.key is None:
-            created.append(Created(next(unkeyed), new=True))
-        else:
-            scenario_id = by_key[new.key]
-            created.append(Created(scenario_id, new=scenario_id in fresh))
-            fresh.discard(scenario_id)
-    return created
-
-
-# ids follow the order given, but rows are inserted in the order of their keys: two that create the
-# same ones wait for each other, and never in a circle
+# The ids follow the order given, but rows are inserted in the order of their keys, so that two
+# transactions that create the same keys can't wait for each other in a circle.
 _INSERT = """
 WITH given AS MATERIALIZED (
     SELECT nextval(pg_get_serial_sequence('scenarios', 'id')) AS id, r.*,
@@ -139,7 +86,6 @@ logged AS (
 SELECT id, key FROM inserted
 """
 
-
 _FOLLOWUPS = """,
 following AS (
     INSERT INTO followups (scenario_id, on_status, new)
@@ -152,13 +98,57 @@ following AS (
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A scenario's id; `new` is False if the scenario existed, with the same key."""
+
+    id: int
+    new: bool
+
+
+def create(connection: Connection, new: NewScenario, *, actor: str = "user") -> Created:
+    """Create one scenario; see `create_many`."""
+    return create_many(connection, [new], actor=actor)[0]
+
+
+def create_many(
+    connection: Connection,
+    news: Sequence[NewScenario],
+    *,
+    actor: str = "user",
+    followed: bool = False,
+) -> list[Created]:
+    """Create scenarios, in the order given; an existing key returns the scenario that has it.
+
+    `followed` marks the new scenarios as members of a group (see `groups`).
+
+    Raises InputRejected (params, source, status, labels) or NotFoundError (task) before any row is
+    written, DatabaseConflict when a scenario with such a key was deleted just now.
+    """
+    specs = tasks.known(connection, _tasks_of(news))
+    rows = [(new.key, _row(new, specs, followed)) for new in news]
+    keys = {new.key for new in news if new.key is not None}
+    # Existing keys are looked up first, because an insert would wait for a transaction that is
+    # changing the scenario with the key.
+    by_key = _ids_of_keys(connection, keys)
+    inserted = insert(connection, [row for key, row in rows if key not in by_key], actor=actor)
+    by_key.update({row.key: row.id for row in inserted if row.key is not None})
+    # Another transaction may have created the remaining keys meanwhile.
+    by_key.update(_ids_of_keys(connection, keys - by_key.keys()))
+    if not keys <= by_key.keys():
+        raise DatabaseConflict("a scenario was deleted while its key was asked for again")
+    if inserted:
+        announcements.wake(connection)
+    return _in_order(news, inserted, by_key)
+
+
 def insert(connection: Connection, rows: Sequence[str], *, actor: str) -> Sequence[Row[Any]]:
-    """Insert scenarios that were checked (`row_of`). Returns (id, key) of those that are new."""
+    """Insert rows that `row_of` has checked. Returns (id, key) of the new scenarios."""
     if not rows:
         return []
     week = partitions.this_week(connection)
     partitions.ensure_week(connection, week)
-    # a param may hold the word too: then the longer statement is taken, and finds nothing more
+    # A param may contain the word as well; then the longer statement is sent, with the same effect.
     followups = _FOLLOWUPS if any('"then":' in row for row in rows) else ""
     return connection.execute(
         text(_INSERT.format(followups=followups)),
@@ -173,7 +163,7 @@ def insert(connection: Connection, rows: Sequence[str], *, actor: str) -> Sequen
 
 
 def row_of(connection: Connection, new: NewScenario) -> str:
-    """Check a scenario that is to be created later, and return what `insert` takes then.
+    """Check a scenario that is to be created later, and return its row for `insert`.
 
     Raises InputRejected or NotFoundError.
     """
@@ -181,12 +171,12 @@ def row_of(connection: Connection, new: NewScenario) -> str:
 
 
 def check(new: NewScenario, spec: tasks.TaskSpec) -> None:
-    """Check a scenario that nothing follows on against its task. Raises InputRejected."""
+    """Check a scenario without follow-ups against its task. Raises InputRejected."""
     _row(new, {spec.name: spec})
 
 
 def _tasks_of(news: Sequence[NewScenario], depth: int = 0) -> set[str]:
-    """Return the names of the tasks of scenarios and of all that follow on them."""
+    """Return the names of the tasks of scenarios and of all their follow-ups."""
     if depth > MAX_STEPS:
         raise InputRejected(f"a chain has at most {MAX_STEPS} steps after the first")
     found = {new.task for new in news}
@@ -197,44 +187,84 @@ def _tasks_of(news: Sequence[NewScenario], depth: int = 0) -> set[str]:
 
 
 def _row(new: NewScenario, specs: Mapping[str, tasks.TaskSpec], followed: bool = False) -> str:
-    """Return a new scenario's row as JSON. Raises InputRejected."""
+    """Return a new scenario's row as JSON text. Raises InputRejected."""
     try:
         return storable.json_text(_columns(new, specs, followed))
     except ValueError as error:
         raise InputRejected(f"the scenario can't be stored: {error}") from None
 
 
-def _columns(
-    new: NewScenario, specs: Mapping[str, tasks.TaskSpec], followed: bool
-) -> dict[str, Any]:
-    spec = specs[new.task]
-    if new.status not in (Status.INIT_STARTUP, Status.INACTIVE):
-        raise InputRejected(
-            f"a scenario can't be created as {new.status}", hint="init_startup or inactive"
-        )
-    if not all(isinstance(one, str) for pair in new.labels.items() for one in pair):
-        raise InputRejected("the values of labels are strings")
-    for name, value in (("key", new.key), ("queue", new.queue)):
-        if name == "key" and value is None:
-            continue
-        size = len(value.encode(errors="replace")) if isinstance(value, str) else 0
-        if not 0 < size <= MAX_NAME_BYTES:
-            raise InputRejected(f"a {name} is text of 1 to {MAX_NAME_BYTES} bytes")
-    if new.after is not None and not 0 <= new.after <= MAX_AFTER_SECONDS:
-        raise InputRejected(f"after {new.after:g} s is out of range", hint="0 to 100 years")
-    if not storable.is_whole(new.priority) or not -(2**31) <= new.priority < 2**31:
-        raise InputRejected(f"priority {new.priority} is out of range", hint="a 32-bit integer")
-    if new.max_attempts is not None and not (
-        storable.is_whole(new.max_attempts) and 0 <= new.max_attempts < 2**31
-    ):
-        raise InputRejected(
-            f"max_attempts {new.max_attempts} is out of range", hint="a whole number, 0 or more"
-        )
+class _Rule(NamedTuple):
+    """A rule for new scenarios; `message`, formatted with the scenario as `new`, names a breach."""
+
+    passes: Callable[[NewScenario], bool]
+    message: str
+    hint: str | None = None
+
+
+_RULES = (
+    _Rule(
+        lambda new: new.status in (Status.INIT_STARTUP, Status.INACTIVE),
+        "a scenario can't be created as {new.status}",
+        "init_startup or inactive",
+    ),
+    _Rule(
+        lambda new: all(isinstance(one, str) for pair in new.labels.items() for one in pair),
+        "the values of labels are strings",
+    ),
+    _Rule(
+        lambda new: new.key is None or _is_name(new.key),
+        f"a key is text of 1 to {MAX_NAME_BYTES} bytes",
+    ),
+    _Rule(
+        lambda new: _is_name(new.queue),
+        f"a queue is text of 1 to {MAX_NAME_BYTES} bytes",
+    ),
+    _Rule(
+        lambda new: new.after is None or 0 <= new.after <= MAX_AFTER_SECONDS,
+        "after {new.after:g} s is out of range",
+        "0 to 100 years",
+    ),
+    _Rule(
+        lambda new: _is_whole_within(-MAX_INTEGER - 1, new.priority),
+        "priority {new.priority} is out of range",
+        "a 32-bit integer",
+    ),
+    _Rule(
+        lambda new: new.max_attempts is None or _is_whole_within(0, new.max_attempts),
+        "max_attempts {new.max_attempts} is out of range",
+        "a whole number, 0 or more",
+    ),
+)
+
+
+def _is_name(value: object) -> bool:
+    size = len(value.encode(errors="replace")) if isinstance(value, str) else 0
+    return 0 < size <= MAX_NAME_BYTES
+
+
+def _is_whole_within(lowest: int, value: int) -> bool:
+    return storable.is_whole(value) and lowest <= value <= MAX_INTEGER
+
+
+def _check(new: NewScenario, spec: tasks.TaskSpec) -> None:
+    """Check a new scenario without its follow-ups. Raises InputRejected."""
+    for rule in _RULES:
+        if not rule.passes(new):
+            raise InputRejected(rule.message.format(new=new), hint=rule.hint)
     if new.time_limit is not None or new.soft_time_limit is not None:
         TimeLimits.of(new.time_limit, new.soft_time_limit)
         of_task = TimeLimits(spec.time_limit, spec.soft_time_limit)
         of_task.outweighed_by(new.time_limit, new.soft_time_limit).check()
     tasks.validate(spec, new.params, new.source)
+
+
+def _columns(
+    new: NewScenario, specs: Mapping[str, tasks.TaskSpec], followed: bool
+) -> dict[str, Any]:
+    """Return a new scenario's row, with those of its follow-ups in it. Raises InputRejected."""
+    spec = specs[new.task]
+    _check(new, spec)
     row = {name: getattr(new, name) for name in _GIVEN}
     row["params"], row["labels"] = dict(new.params), dict(new.labels)
     row["not_before"] = None if new.not_before is None else _in_range(new.not_before)
@@ -251,12 +281,12 @@ def _columns(
 
 
 def _in_range(not_before: datetime) -> str | None:
-    """Return the time as the table takes it; None: it is due. Raises InputRejected."""
+    """Return the time as the table takes it, None if the scenario is due. Raises InputRejected."""
     if not isinstance(not_before, datetime):
-        raise InputRejected(f"not_before is no datetime: {not_before!r}")
+        raise InputRejected(f"not_before is not a datetime: {not_before!r}")
     if not_before.tzinfo is None:
         raise InputRejected("not_before has no time zone")
-    if not_before < EARLIEST:  # which the table doesn't take: both are due
+    if not_before < EARLIEST:  # the table does not take it, and a scenario without a time is due
         return None
     if not_before > datetime.now(UTC) + timedelta(seconds=MAX_AFTER_SECONDS):
         raise InputRejected(
@@ -264,6 +294,23 @@ def _in_range(not_before: datetime) -> str | None:
             hint="100 years from now at most",
         )
     return not_before.astimezone(UTC).isoformat()
+
+
+def _in_order(
+    news: Sequence[NewScenario], inserted: Sequence[Row[Any]], by_key: Mapping[str, int]
+) -> list[Created]:
+    """Return the scenarios in the order given; if a key comes twice, only the first is new."""
+    fresh = {row.id for row in inserted if row.key is not None}
+    unkeyed = iter(sorted(row.id for row in inserted if row.key is None))
+    created = []
+    for new in news:
+        if new.key is None:
+            created.append(Created(next(unkeyed), new=True))
+        else:
+            scenario_id = by_key[new.key]
+            created.append(Created(scenario_id, new=scenario_id in fresh))
+            fresh.discard(scenario_id)
+    return created
 
 
 def _ids_of_keys(connection: Connection, keys: Collection[str]) -> dict[str, int]:

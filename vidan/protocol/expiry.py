@@ -1,4 +1,4 @@
-"""Leases that have ended: what dead workers held is released, and whoever killed them charged."""
+"""Expiry: release the scenarios of workers whose lease has ended, and charge the deaths."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from vidan.domain.worker import LEASE_SECONDS
-from vidan.protocol.heartbeats import held
-from vidan.protocol.transitions import BACK_OFF, ENDS, LET_GO, PUT_BACK, Moved, move
+from vidan.protocol.transitions import BACK_OFF, ENDED_AT, HANDED_OVER, RELEASED, Moved, move
 
 _ENDED = """s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
       AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)"""
 _HELD_BY_ENDED = f"scenarios s LEFT JOIN workers w ON w.id = s.worker_id WHERE {_ENDED}"
-# two statements: in one, a row that another has released, and a live worker claimed, between the
-# statement's start and its lock would be judged by the worker that held it before
-# found first, sorted then: to read a million rows in the order of their ids, until 500 are found,
-# is what a planner with old statistics prefers
+# Lock first, judge in a second statement: one snapshot would judge a row that was released and
+# claimed again meanwhile by its former worker. The rows are found first and sorted afterwards,
+# because a planner with old statistics prefers to read a million rows in the order of their ids
+# until it has found 500.
 _LOCK_ENDED = f"""
     WITH ended AS MATERIALIZED (
         SELECT s.id FROM {_HELD_BY_ENDED}
@@ -43,7 +42,7 @@ _ENDED_LEASES = """
 
 
 def any_ended(connection: Connection) -> tuple[datetime, bool]:
-    """Return the database's time, and whether `expire` has anything to do: mostly it has not."""
+    """Return the database's time, and whether `expire` has anything to do; mostly it has not."""
     now, found = connection.execute(
         text(
             "SELECT now(), EXISTS (SELECT 1 FROM workers"
@@ -64,14 +63,14 @@ def expire(
     executing: Collection[int] = (),
     cause: str | None = None,
 ) -> list[Moved]:
-    """Release every held scenario whose worker's lease has ended or whose worker is gone.
+    """Release every held scenario whose worker's lease has ended or whose worker's row is missing.
 
-    The sessions of such workers are ended first, so that a stopped client in the middle of COPY
-    frees its rows; a row that is still locked is left to the next round. A death is charged to
-    the rows in `executing` (by the supervisor that reaped the process) or, if the caller has been
-    connected to the database since `connected_since` (its clock) and so through the whole lease,
-    to the rows that are `active`. `worker_id` narrows it to one worker, `cause` says what became of
-    it, as far as it is known. Returns what was released.
+    The database sessions of such workers are ended first, so that a stopped client in the middle of
+    COPY frees its rows; a row that is still locked is left to the next round. A supervisor that
+    reaped the process charges the death to the rows in `executing`. Other callers charge it to the
+    `active` rows, if they have been connected to the database since `connected_since` (its clock)
+    and so through the whole lease. `worker_id` restricts the call to one worker; `cause` says how
+    that worker died, as far as it is known. Returns the released scenarios.
     """
     _end_sessions(connection)
     locked = list(connection.execute(text(_LOCK_ENDED), {"worker": worker_id}).scalars())
@@ -81,19 +80,19 @@ def expire(
     return move(
         connection,
         rows=_ENDED_LEASES.format(ended=_ENDED, back_off=BACK_OFF.format(count="s.crashes")),
-        to=f"CASE WHEN {spent} THEN CAST('failed' AS text) ELSE {PUT_BACK} END",
+        to=f"CASE WHEN {spent} THEN CAST('failed' AS text) ELSE {HANDED_OVER} END",
         reason="CASE WHEN r.died THEN coalesce(CAST(:cause AS text), 'the worker died')"
         " ELSE 'the lease ended' END",
         actor=actor,
         assign=(
-            *LET_GO,
+            *RELEASED,
             "crashes = s.crashes + CASE WHEN r.died THEN 1 ELSE 0 END",
             f"error = CASE WHEN {spent} THEN 'it ended its worker process ' || (r.crashes + 1)"
             " || ' times' || coalesce('; at last ' || CAST(:cause AS text), '') ELSE s.error END",
             "not_before = CASE WHEN r.died THEN r.retry_at ELSE now() END",
             "announce_at = CASE WHEN r.to_status <> 'init_startup' THEN NULL"
             " WHEN r.died THEN r.retry_at ELSE now() END",
-            *ENDS,
+            *ENDED_AT,
         ),
         returning=("r.died",),
         parameters={
@@ -107,6 +106,32 @@ def expire(
     )
 
 
+def release_worker(
+    connection: Connection,
+    worker_id: UUID,
+    *,
+    actor: str,
+    executing: Collection[int] = (),
+    cause: str | None = None,
+) -> bool:
+    """End the lease of a process that was reaped, and release the scenarios that it held.
+
+    `executing` are the scenarios whose code it ran when it died; they are charged. `cause` says how
+    it died. Returns whether it holds nothing; if a dying session still locks a row, call again.
+    """
+    connection.execute(
+        text("UPDATE workers SET lease_until = '-infinity' WHERE id = :worker"),
+        {"worker": worker_id},
+    )
+    # Until nothing is left: an orchestrator could release the rest without knowing what executed.
+    while expire(connection, actor=actor, worker_id=worker_id, executing=executing, cause=cause):
+        pass
+    return not connection.execute(
+        text("SELECT EXISTS (SELECT 1 FROM scenarios WHERE worker_id = :worker)"),
+        {"worker": worker_id},
+    ).scalar_one()
+
+
 def _end_sessions(connection: Connection) -> None:
     """End the database sessions of workers whose lease has ended, and mark such workers gone."""
     connection.execute(
@@ -115,7 +140,7 @@ def _end_sessions(connection: Connection) -> None:
             " ON a.application_name = CAST(w.id AS text)"
             " WHERE w.lease_until <= now() AND a.pid <> pg_backend_pid()"
             " AND a.datname = current_database()"
-            # those of another role can't be ended: it would fail the whole round
+            # Ending a session of another role without the right to do so would fail the round.
             " AND (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))"
             " AND (w.state <> 'gone'"
             " OR EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id))"
@@ -127,27 +152,3 @@ def _end_sessions(connection: Connection) -> None:
             " WHERE lease_until <= now() AND state <> 'gone' ORDER BY id FOR UPDATE SKIP LOCKED)"
         )
     )
-
-
-def release_worker(
-    connection: Connection,
-    worker_id: UUID,
-    *,
-    actor: str,
-    executing: Collection[int] = (),
-    cause: str | None = None,
-) -> bool:
-    """Give up the lease of a process that was reaped, and release what it held.
-
-    `executing` are the scenarios whose code it ran when it died: they are charged; `cause` is what
-    became of it. Returns whether nothing is left; a row that a dying session still locks takes
-    another call.
-    """
-    connection.execute(
-        text("UPDATE workers SET lease_until = '-infinity' WHERE id = :worker"),
-        {"worker": worker_id},
-    )
-    # all of it: what is left may be taken by an orchestrator, which knows not who was executing
-    while expire(connection, actor=actor, worker_id=worker_id, executing=executing, cause=cause):
-        pass
-    return not held(connection, worker_id)

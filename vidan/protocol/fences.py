@@ -1,4 +1,4 @@
-"""The fence that every write of a running scenario names, and the rows that are still its own."""
+"""Fences: every write of a running scenario names one, and changes only rows that still match."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from uuid import UUID
 
 
 class Fence(NamedTuple):
-    """What every write of a running scenario names: who claimed it, and under which epoch."""
+    """A scenario, the worker that claimed it, and the epoch of that claim."""
 
     scenario_id: int
     epoch: int
     worker_id: UUID
 
 
-# mine: the rows of these fences that still belong to them, locked in the order of their ids. Each
-# is looked up by its id: planned as a join, all rows of a status were read, dead ones too; with an
-# equality of workers, after statistics of when nobody held any, all that the worker holds for each
+# The rows that still match their fences, locked in the order of their ids. Each row is looked up by
+# its id. Planned as a join, the statement read all rows of a status, dead ones included. With
+# `worker_id = fence_worker`, and statistics from a time when no worker held a scenario, it read all
+# rows of the worker for each fence; `IS NOT DISTINCT FROM` can't use that index.
 MINE = """
     SELECT s.*, f.* FROM (
         SELECT * FROM jsonb_to_recordset(CAST(:fences AS jsonb)) AS r
@@ -35,9 +36,9 @@ MINE = """
 
 
 def fence_rows(fences: Sequence[Fence], *extra: str) -> str:
-    """Return fences as the JSON that MINE reads; `extra` are each one's own members, as JSON."""
+    """Return fences as the JSON that MINE reads; `extra` are more members, as JSON, one a fence."""
     members = [f", {more}" for more in extra] or [""] * len(fences)
-    names = {fence.worker_id: str(fence.worker_id) for fence in fences}  # mostly one
+    names = {fence.worker_id: str(fence.worker_id) for fence in fences}  # mostly a single worker
     rows = (
         f'{{"scenario_id": {fence.scenario_id}, "fence_epoch": {fence.epoch},'
         f' "fence_worker": "{names[fence.worker_id]}"{more}}}'

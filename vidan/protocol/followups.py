@@ -1,8 +1,8 @@
-"""What follows on a scenario's end, in the same transaction: its follow-ups, a group's callback.
+"""Scenarios that are created when another one ends, in the transaction that ends it.
 
-A follow-up is created once: its row in `followups` goes as it is created. So a scenario that is
-started again creates none a second time, and one that completes after it had failed and was retried
-still creates those of `then`.
+A follow-up is created once, because its row in `followups` is deleted when it is created. So a
+scenario that is started again does not create its follow-ups a second time, and a scenario that
+failed, was retried and completes still creates the follow-ups of `then`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from vidan.domain.bounds import PAGE
 from vidan.domain.status import Status
 from vidan.protocol import announcements, creation, groups
 
 _ENDS = (Status.COMPLETED, Status.FAILED)
-"""An `inactive` scenario may be started again: nothing follows on a stop."""
+"""Statuses that follow-ups wait for; not `inactive`, because a stopped scenario may start again."""
 
-# in the order in which they were given
+# The follow-ups of a scenario are created in the order in which they were given.
 _TAKE = """
 WITH taken AS (
     DELETE FROM followups f
@@ -35,9 +36,10 @@ FROM taken ORDER BY scenario_id, id
 def create_after(
     connection: Connection, moved: Sequence[tuple[int, Status]], *, actor: str
 ) -> None:
-    """Create what follows on these scenarios (id, status that they have now).
+    """Create the follow-ups of these scenarios (id, new status) and count them in their groups.
 
-    Their rows are locked by the caller, in the order of their ids; groups are locked after them.
+    The caller has locked the scenarios' rows in the order of their ids; groups are locked after
+    them.
     """
     ended = [one for one in moved if one[1] in _ENDS]
     if not ended:
@@ -52,14 +54,14 @@ def create_after(
 
 
 def forget(connection: Connection, scenario_id: int, *, actor: str) -> None:
-    """A scenario is deleted: nothing follows on it any more, and no group waits for it."""
+    """Drop a deleted scenario's follow-ups, and let no group wait for it."""
     connection.execute(text("DELETE FROM followups WHERE scenario_id = :id"), {"id": scenario_id})
     groups.forget(connection, scenario_id, actor=actor)
 
 
 @dataclass(frozen=True, slots=True)
 class Predecessor:
-    """A scenario that another follows on, as it stands. Only `id` is left of a deleted one."""
+    """The scenario that a follow-up follows on. Only `id` is known of a deleted scenario."""
 
     id: int
     task: str | None = None
@@ -69,7 +71,7 @@ class Predecessor:
 
 
 def predecessor(connection: Connection, scenario_id: int) -> Predecessor | None:
-    """Return the scenario whose follow-up this one is, None if it is nobody's."""
+    """Return the scenario whose follow-up this scenario is, None if it is no follow-up."""
     found = connection.execute(
         text(
             "SELECT s.parent_id, p.id, p.task, p.status, p.result, p.error FROM scenarios s"
@@ -85,11 +87,11 @@ def predecessor(connection: Connection, scenario_id: int) -> Predecessor | None:
 
 
 def members(
-    connection: Connection, callback_id: int, *, after: int = -1, limit: int = 500
+    connection: Connection, callback_id: int, *, after: int = -1, limit: int = PAGE
 ) -> list[tuple[int, Predecessor]]:
-    """Return a page of the members of the group whose callback this scenario is, with their places.
+    """Return a page of the members, with their places, of the group that has this callback.
 
-    In the order in which they were given; `after` is the last place of the page before.
+    They come in the order in which they were given; `after` is the last place of the page before.
     """
     found = connection.execute(
         text(

@@ -1,8 +1,8 @@
 """Groups: scenarios with a callback that is created when all of them have ended.
 
-A member has ended when it is `completed` or `failed`, or was deleted; a stopped one may be started
-again, so its group waits. Each member counts once, however often it is started again. Scenarios are
-locked first, in the order of their ids, then groups in the order of theirs.
+A member has ended when it is `completed` or `failed`, or was deleted; a stopped member may be
+started again, so its group waits. Each member counts once, however often it is started again.
+Scenarios are locked first, in the order of their ids, then groups in the order of their ids.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vidan.protocol.creation import Created, NewScenario
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group that was created, its members in the order given."""
+    """A group that was created, with its members in the order given."""
 
     id: int
     members: tuple[Created, ...]
@@ -33,10 +33,10 @@ def create(
     *,
     actor: str = "user",
 ) -> Group:
-    """Create the members and, once all have ended, the callback: at once if there are none.
+    """Create the members; the callback is created once all have ended, at once without members.
 
-    A member whose key exists is the scenario that has it; if that has ended, it counts as ended.
-    Raises as `scenarios.create_many` does; the callback is checked now.
+    If a member's key exists, the scenario with that key becomes the member; it counts as ended if
+    it has ended. The callback is checked now. Raises what `creation.create_many` raises.
     """
     waiting = creation.row_of(connection, callback)
     created = creation.create_many(connection, members, actor=actor, followed=True)
@@ -63,9 +63,9 @@ def create(
 
 
 def _mark_existing(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Mark scenarios that were there already as members; returns those that have ended.
+    """Mark existing scenarios as members. Returns the ids of those that have ended.
 
-    Raises DatabaseConflict when one was deleted just now: nothing would ever count it as ended.
+    Raises DatabaseConflict when one was deleted just now: it would never be counted as ended.
     """
     if not ids:
         return set()
@@ -78,18 +78,19 @@ def _mark_existing(connection: Connection, ids: Sequence[int]) -> set[int]:
         {"ids": list(ids)},
     ).all()
     if len(found) < len(set(ids)):
-        raise DatabaseConflict("a scenario was deleted while a group was made of it")
+        raise DatabaseConflict("a scenario was deleted while it was added to a group")
     return {row.id for row in found if row.status in ("completed", "failed")}
 
 
 def count_ended(connection: Connection, ids: Sequence[int], *, actor: str) -> None:
     """Count these scenarios, whose rows the caller has locked, as ended in their groups.
 
-    The callback of a group whose last member this was is created.
+    When the last member of a group has ended, the group's callback is created.
     """
     groups = list(
         connection.execute(
-            # locked before they are counted: two that end the last two members see each other
+            # Groups are locked before they are counted, so that two transactions that end the
+            # last two members see each other.
             text(
                 "SELECT id FROM groups WHERE id = ANY(ARRAY(SELECT group_id FROM group_members"
                 " WHERE scenario_id = ANY(CAST(:ids AS bigint[])) AND NOT ended))"
@@ -125,7 +126,7 @@ def count_ended(connection: Connection, ids: Sequence[int], *, actor: str) -> No
 
 
 def _call_back(connection: Connection, group_id: int, callback: str, actor: str) -> None:
-    """Create a group's callback. One whose key exists is not created again."""
+    """Create a group's callback, unless its key exists."""
     for row in creation.insert(connection, [callback], actor=actor):
         connection.execute(
             text("UPDATE groups SET callback_id = :callback WHERE id = :id"),
@@ -135,7 +136,7 @@ def _call_back(connection: Connection, group_id: int, callback: str, actor: str)
 
 
 def forget(connection: Connection, scenario_id: int, *, actor: str) -> None:
-    """A scenario is deleted: it counts as ended, and with a callback goes what its group was."""
+    """Count a deleted scenario as ended; a deleted callback takes the rows of its group along."""
     count_ended(connection, [scenario_id], actor=actor)
     for statement in (
         "DELETE FROM group_members WHERE scenario_id = :id OR group_id IN"

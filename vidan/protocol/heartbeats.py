@@ -1,4 +1,4 @@
-"""A worker's registration, the heartbeat that renews its lease, and what it holds."""
+"""A worker's registration, the heartbeat that renews its lease, and the scenarios that it holds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,28 @@ from sqlalchemy import Connection, text
 from vidan.domain.status import DesiredState, Status
 from vidan.domain.worker import LEASE_SECONDS
 
+_RENEW = """
+    UPDATE workers SET lease_until = now() + make_interval(secs => :lease), seen_at = now(),
+           state = :state, fps = :fps, slots = coalesce(CAST(:slots AS integer), slots)
+    WHERE id = :id AND lease_until > now() RETURNING desired_state, desired_slots
+"""
+
+# Two statements instead of a parameter that says whether to count: PostgreSQL would plan that
+# statement again each time.
+_BEAT = """
+WITH renewed AS ({renewed})
+SELECT desired_state, desired_slots,
+       coalesce((SELECT jsonb_agg(jsonb_build_array(id, epoch, status))
+                 FROM scenarios WHERE worker_id = :id), '[]') AS held, {live} AS live
+FROM renewed
+"""
+
+_LIVE = "(SELECT count(*) FROM workers WHERE lease_until > now())"
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A row that a worker holds."""
+    """A scenario that a worker holds, under the epoch of its claim."""
 
     scenario_id: int
     epoch: int
@@ -26,13 +44,17 @@ def held(connection: Connection, worker_id: UUID) -> list[Held]:
         text("SELECT id, epoch, status FROM scenarios WHERE worker_id = :worker"),
         {"worker": worker_id},
     )
-    # sorted here: a planner with old statistics would walk through all ids for it
+    # Sorted here: with ORDER BY, a planner with old statistics would read all ids in their order.
     return [Held(row.id, row.epoch, Status(row.status)) for row in sorted(found)]
 
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A worker process as it introduces itself; each registration has an id of its own."""
+    """What a worker process registers with; each registration has an id of its own.
+
+    `replaces` is the registration that this one follows: an earlier one of the same process, or
+    that of the process which this one replaces.
+    """
 
     worker_id: UUID
     name: str
@@ -45,22 +67,24 @@ class Registration:
     source: str | None = None
     quarantine: bool = False
     replaces: UUID | None = None
-    """The registration that this one follows: of this process, or of the one that it replaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of a worker; `slots`: how many it is to have, None: as it was started."""
+    """What a worker is asked to do: be in `state`, and have `slots` slots.
+
+    None for `slots` leaves the number with which the worker was started.
+    """
 
     state: DesiredState
     slots: int | None
 
 
 def register(connection: Connection, worker: Registration) -> Asked:
-    """Enter a worker, with a fresh lease. Returns what is asked of it.
+    """Insert a worker with a fresh lease. Returns what it is asked to do.
 
-    That is what was asked under its former id: a lease that ended forgets no drain, and no number
-    of slots.
+    It inherits what was asked of the registration that it replaces, so that a lease which ended
+    does not undo a drain or a number of slots.
     """
     found = connection.execute(
         text(
@@ -69,7 +93,7 @@ def register(connection: Connection, worker: Registration) -> Asked:
             " SELECT :id, :name, :host, :pid, :device, coalesce(f.desired_slots, :slots),"
             " :queues, :tasks, :source, :quarantine, now() + make_interval(secs => :lease),"
             " coalesce(f.desired_state, 'running'), f.desired_slots"
-            " FROM (SELECT) AS new LEFT JOIN workers f ON f.id = :former"
+            " FROM (SELECT) AS new LEFT JOIN workers f ON f.id = :replaces"
             " RETURNING desired_state, desired_slots"
         ),
         {
@@ -84,25 +108,19 @@ def register(connection: Connection, worker: Registration) -> Asked:
             "source": worker.source,
             "quarantine": worker.quarantine,
             "lease": LEASE_SECONDS,
-            "former": worker.replaces,
+            "replaces": worker.replaces,
         },
     )
     state, slots = found.one()
     return Asked(DesiredState(state), slots)
 
 
-_RENEW = """
-    UPDATE workers SET lease_until = now() + make_interval(secs => :lease), seen_at = now(),
-           state = :state, fps = :fps, slots = coalesce(CAST(:slots AS integer), slots)
-    WHERE id = :id AND lease_until > now() RETURNING desired_state, desired_slots
-"""
-
-
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a heartbeat brings back; `live` is how many workers hold a lease, if it was asked.
+    """What a heartbeat returns; `live` is the number of workers that hold a lease, if counted.
 
-    `slots`: how many the worker is asked to have; None: as it was started.
+    `slots` is the number of slots that the worker is asked to have; None leaves the number with
+    which it was started.
     """
 
     desired: DesiredState
@@ -120,9 +138,10 @@ def beat(
     count: bool,
     slots: int | None = None,
 ) -> Beat | None:
-    """Renew a worker's lease, only while it has not ended, and read what it holds: one statement.
+    """Renew a worker's lease, and read what it holds, in one statement.
 
-    `count`: how many workers are there, too, which reads them all. None once the lease has ended.
+    `count` also counts the living workers, which reads all their rows. Returns None once the lease
+    has ended: then it can't be renewed.
     """
     found = connection.execute(
         text(_BEAT.format(renewed=_RENEW, live=_LIVE if count else "CAST(NULL AS bigint)")),
@@ -130,7 +149,7 @@ def beat(
     ).one_or_none()
     if found is None:
         return None
-    # sorted here: a planner with old statistics would walk through all ids for it
+    # Sorted here: with ORDER BY, a planner with old statistics would read all ids in their order.
     rows = [
         Held(scenario_id, epoch, Status(status))
         for scenario_id, epoch, status in sorted(found.held)
@@ -138,21 +157,8 @@ def beat(
     return Beat(DesiredState(found.desired_state), rows, found.live, found.desired_slots)
 
 
-# two texts, not a parameter that says whether to count: its plan would be made each time
-_BEAT = """
-WITH renewed AS ({renewed})
-SELECT desired_state, desired_slots,
-       coalesce((SELECT jsonb_agg(jsonb_build_array(id, epoch, status))
-                 FROM scenarios WHERE worker_id = :id), '[]') AS held, {live} AS live
-FROM renewed
-"""
-
-
-_LIVE = "(SELECT count(*) FROM workers WHERE lease_until > now())"
-
-
 def sign_off(connection: Connection, worker_id: UUID) -> None:
-    """End a worker's lease: it is going and holds nothing any more."""
+    """End the lease of a worker that is leaving and holds no scenario."""
     connection.execute(
         text(
             "UPDATE workers SET lease_until = '-infinity', state = 'gone', fps = 0,"

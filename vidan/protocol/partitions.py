@@ -1,4 +1,7 @@
-"""The weeks of `predictions`: a partition each, made by the first create of a week, or ahead."""
+"""The partitions of `predictions`, one for each week.
+
+The orchestrator makes them ahead; otherwise the first scenario of a week makes its partition.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from sqlalchemy import Connection, text
 from vidan.db.tables import THIS_WEEK
 
 _LOCK = 7_305_804_401
-"""The advisory transaction lock under which partitions are made (any constant of vidan's own)."""
+"""Number, chosen freely, of the advisory transaction lock under which partitions are made."""
 
 
 def this_week(connection: Connection) -> date:
@@ -19,16 +22,16 @@ def this_week(connection: Connection) -> date:
 
 
 def ensure_week(connection: Connection, week: date) -> bool:
-    """Make the partition of `week` unless it is there. Returns whether it was made.
+    """Make the partition of `week` unless it exists. Returns whether it was made.
 
-    CREATE, then ATTACH: `CREATE TABLE … PARTITION OF` would wait for every reader of `predictions`
-    and hold up COPY meanwhile.
+    CREATE, then ATTACH, because `CREATE TABLE … PARTITION OF` would wait for every reader of
+    `predictions` and block COPY meanwhile.
     """
     name = _name(week)
     if _exists(connection, name):
         return False
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-    if _exists(connection, name):  # made by another while we waited
+    if _exists(connection, name):  # another transaction made it while this one waited
         return False
     connection.execute(
         text(f"CREATE TABLE {name} (LIKE predictions INCLUDING DEFAULTS INCLUDING CONSTRAINTS)")
@@ -40,21 +43,17 @@ def ensure_week(connection: Connection, week: date) -> bool:
 
 
 def ensure_ahead(connection: Connection, weeks: int = 2) -> list[date]:
-    """Make the partitions of this week and of `weeks` more. Returns those that were made."""
-    monday = this_week(connection)
-    wanted = [monday + timedelta(weeks=ahead) for ahead in range(weeks + 1)]
-    return [week for week in wanted if ensure_week(connection, week)]
+    """Make the partitions of this week and of the next `weeks`. Returns the weeks made."""
+    return [week for week in _weeks(connection, weeks) if ensure_week(connection, week)]
 
 
 def missing(connection: Connection, weeks: int = 1) -> list[date]:
-    """Return those of this week and of `weeks` more that have no partition."""
-    monday = this_week(connection)
-    wanted = [monday + timedelta(weeks=ahead) for ahead in range(weeks + 1)]
-    return [week for week in wanted if not _exists(connection, _name(week))]
+    """Return the weeks, of this one and the next `weeks`, that have no partition."""
+    return [week for week in _weeks(connection, weeks) if not _exists(connection, _name(week))]
 
 
 def existing(connection: Connection) -> list[date]:
-    """Return the weeks that have a partition, the oldest first."""
+    """Return the weeks that have a partition, oldest first."""
     names = connection.execute(
         text(
             "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
@@ -75,8 +74,16 @@ def size(connection: Connection, week: date) -> int:
 
 
 def drop(connection: Connection, week: date) -> None:
-    """Drop a week's partition: waits until nobody uses `predictions`, and all wait behind it."""
+    """Drop a week's partition.
+
+    This waits until no session uses `predictions`, and every later statement waits behind it.
+    """
     connection.execute(text(f"DROP TABLE {_name(week)}"))
+
+
+def _weeks(connection: Connection, more: int) -> list[date]:
+    monday = this_week(connection)
+    return [monday + timedelta(weeks=ahead) for ahead in range(more + 1)]
 
 
 def _name(week: date) -> str:

@@ -1,4 +1,4 @@
-"""What PostgreSQL can store as text and as jsonb, told before it is sent there."""
+"""Checks whether PostgreSQL can store a value as text or jsonb, before the value is sent."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ import re
 from typing import Any
 
 MAX_JSON_BYTES = 16 * 2**20
-"""Of one value: results and states are written whole, under the time-outs of a worker."""
-MAX_LINE = 4_000
+"""Most bytes of one JSON value. A worker writes results and states whole, within its statement
+time-out."""
 
-# \\u0000 is a NUL; behind another backslash it is text that speaks of one
+MAX_LINE = 4_000
+"""Most characters of a one-line text, such as an error."""
+
+# \\u0000 is a NUL; after another backslash it is plain text.
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
-_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)  # dumps would make one a call
+# Kept, because json.dumps would build an encoder at every call.
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 
 
 def json_text(value: Any) -> str:
     """Return a value as the JSON text that jsonb takes.
 
-    Raises ValueError, in one line, for what is not JSON (NaN, infinity and objects of Python's
-    own included), holds a NUL or half a surrogate pair, or is larger than MAX_JSON_BYTES.
+    Raises ValueError, in one line, if the value is not JSON (NaN, infinity, Python objects), holds
+    a NUL or half a surrogate pair, or is larger than MAX_JSON_BYTES.
     """
     try:
         found = _ENCODER.encode(value)
@@ -36,7 +40,7 @@ def json_text(value: Any) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Tell whether a text column takes it: no NUL, no half of a surrogate pair."""
+    """Tell whether a text column accepts the value: no NUL, no half of a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -45,15 +49,15 @@ def is_text(value: str) -> bool:
 
 
 def line(value: object) -> str:
-    """Return anything, such as an exception, as one line that a text column takes."""
+    """Return any value, such as an exception, as one line that a text column accepts."""
     try:
-        said = str(value)
-    except Exception:  # a class of somebody's own whose words fail, too
-        said = f"{type(value).__name__} that can't be shown"
-    found = " ".join(said.split())[:MAX_LINE]
+        text = str(value)
+    except Exception:  # the class is a user's own, and its __str__ fails
+        text = f"{type(value).__name__} that can't be shown"
+    found = " ".join(text.split())[:MAX_LINE]
     return found.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def is_whole(value: object) -> bool:
-    """Whether a number can be stored as an integer: True and False are none."""
+    """Tell whether a value is an integer; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Tasks as the database knows them: published by workers, checked when a scenario is created."""
+"""Tasks as the database knows them: published by workers, used to check new scenarios."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from vidan.suggestions import close_names, did_you_mean
 class TaskSpec:
     """What is known of a task without its code.
 
-    `max_attempts` is how often it is retried. The time limits are seconds of one run; `concurrency`
-    is how many run at once in the whole cluster, `rate_limit` how often one starts (`10/m`).
+    `max_attempts` is the number of retries. The time limits are seconds of one run. `concurrency`
+    is how many scenarios of the task run at once in the whole cluster, `rate_limit` how often one
+    starts (`10/m`).
     """
 
     name: str
@@ -38,7 +39,7 @@ class TaskSpec:
 
     @property
     def capped(self) -> bool:
-        """Whether a claim has to count first how many may start."""
+        """Whether a claim has to count first how many scenarios of the task may start."""
         return self.concurrency is not None or self.rate_limit is not None
 
     def as_json(self) -> dict[str, Any]:
@@ -63,7 +64,6 @@ DETECT = TaskSpec(
 )
 """The built-in task, known before any worker has started."""
 
-
 _COLUMNS = tuple(one.name for one in fields(TaskSpec))
 _LIST = ", ".join(_COLUMNS)
 _INSERT = f"""
@@ -81,19 +81,19 @@ _PUBLISH = f"""{_INSERT} UPDATE SET published_at = now(),
 
 
 def publish(connection: Connection, specs: Sequence[TaskSpec]) -> None:
-    """Enter the tasks that a worker has, or bring them up to date."""
+    """Insert or update the tasks of a worker."""
     rows = [asdict(spec) for spec in specs if spec.name != DETECT.name]
     connection.execute(text(_PUBLISH), {"specs": json.dumps(rows)})
 
 
 def introduce(connection: Connection, specs: Sequence[TaskSpec]) -> None:
-    """Enter tasks that no worker has published yet; what one has published stands."""
+    """Insert tasks that no worker has published yet; published ones stay as they are."""
     rows = [asdict(spec) for spec in specs]
     connection.execute(text(_INTRODUCE), {"specs": json.dumps(rows)})
 
 
 def find(connection: Connection) -> list[TaskSpec]:
-    """Return the tasks that can be asked for, the built-in one among them."""
+    """Return all tasks by name, the built-in one included."""
     found = connection.execute(
         text(f"SELECT {_LIST} FROM tasks WHERE name <> :builtin"),
         {"builtin": DETECT.name},
@@ -102,12 +102,12 @@ def find(connection: Connection) -> list[TaskSpec]:
 
 
 def get(connection: Connection, name: str) -> TaskSpec:
-    """Return a task. Raises NotFoundError that names those that exist."""
+    """Return a task. Raises NotFoundError, which names the existing tasks."""
     return known(connection, {name})[name]
 
 
 def known(connection: Connection, names: Collection[str]) -> dict[str, TaskSpec]:
-    """Return the tasks of these names. Raises NotFoundError that names those that exist."""
+    """Return the tasks of these names. Raises NotFoundError, which names the existing tasks."""
     if set(names) <= {DETECT.name}:
         return {DETECT.name: DETECT}
     specs = {spec.name: spec for spec in find(connection)}
@@ -121,13 +121,14 @@ def known(connection: Connection, names: Collection[str]) -> dict[str, TaskSpec]
 
 
 def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> None:
-    """Check params and source against a task. Raises InputRejected that names what is allowed."""
+    """Check params and source against a task. Raises InputRejected, which names what is allowed."""
     if source is not None and not spec.needs_source:
         raise InputRejected(f"task {spec.name} takes no source")
     if source == "":
         raise InputRejected("a source can't be empty")
     size = None
-    if spec.name == DETECT.name and "size" in params:  # in words, where the schema has a pattern
+    if spec.name == DETECT.name and "size" in params:
+        # Checked here too: this message is clearer than that of the pattern in the schema.
         size = catalogue.parse_size(str(params["size"]))
     if params or spec.params_schema.get("required"):  # jsonschema is slow to import
         _validate_params(spec, params)
@@ -169,7 +170,7 @@ _KINDS = {"date-time": datetime, "date": date, "time": time, "duration": timedel
 
 @cache
 def _format_checker() -> Any:
-    """Return what checks texts of a format, as the worker will: by pydantic."""
+    """Return a checker of formats such as `date`, which uses pydantic as the worker does."""
     from jsonschema import FormatChecker
 
     checker = FormatChecker(formats=())
@@ -185,7 +186,7 @@ def _fits(kind: type, value: object) -> bool:
 
 @cache
 def _adapter(kind: type) -> Any:
-    from pydantic import TypeAdapter  # not loaded until a task has such a param
+    from pydantic import TypeAdapter  # slow to import, and needed only by params of these formats
 
     return TypeAdapter(kind)
 
@@ -195,9 +196,9 @@ _WITH_PATTERNS = ("pattern", "patternProperties", "additionalProperties")
 
 @cache
 def _validator() -> Any:
-    """Return jsonschema's validator, which passes over patterns that `re` can't compile.
+    """Return a validator of jsonschema's that skips patterns which `re` can't compile.
 
-    Pydantic's own know more, such as `\\p{Lu}`: the worker checks them.
+    Pydantic's patterns may contain more, such as `\\p{Lu}`; the worker checks them.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend

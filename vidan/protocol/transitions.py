@@ -1,6 +1,7 @@
-"""Change a scenario's status: checked against the table of transitions, under a row lock.
+"""Transitions: change a scenario's status, checked against the state machine, under a row lock.
 
-Every change of status in the system is made, and logged, by the one statement of this module.
+The one statement of this module makes and logs every change of status in the system. docs/sql shows
+how it looks when it is sent.
 """
 
 from __future__ import annotations
@@ -14,7 +15,34 @@ from sqlalchemy import Connection, Row, TextClause, text
 from vidan.domain.status import ALLOWED, RUNNING, Status
 from vidan.protocol import followups
 
-# `rows` finds and locks the rows (id, status, what `assign` reads as r.…), ordered by id
+
+def status_literal(status: Status) -> str:
+    """Return a status as an SQL literal."""
+    return f"CAST('{status}' AS text)"
+
+
+def sql_list(statuses: Collection[Status]) -> str:
+    """Return statuses as the inside of an SQL IN (…)."""
+    return ", ".join(f"'{status}'" for status in sorted(statuses))
+
+
+RELEASED = ("worker_id = NULL",)
+"""SQL assignments of every move that takes a scenario from its worker."""
+
+HANDED_OVER = (
+    f"CASE WHEN r.status IN ({sql_list(RUNNING)}) THEN CAST('init_startup' AS text)"
+    " ELSE CAST('inactive' AS text) END"
+)
+"""SQL: the status of a scenario after its worker has handed it over, or has lost it."""
+
+ENDED_AT = ("ended_at = CASE WHEN r.to_status = 'init_startup' THEN NULL ELSE now() END",)
+"""SQL assignment of a move that makes a scenario wait again or ends it."""
+
+BACK_OFF = "least(300, 2 ^ least({count}, 9)) * (0.5 + random() / 2)"
+"""SQL: seconds to wait, with jitter, before a scenario that failed `count` times runs again."""
+
+# `rows` finds and locks the rows, ordered by id: id, status, and the columns that `assign` reads
+# as r.…
 _MOVE = """
 WITH rows AS ({rows}),
 target AS (
@@ -34,20 +62,22 @@ logged AS (
 SELECT * FROM moved ORDER BY id
 """
 _STEP = "SELECT id, from_status, to_status, reason, CAST(:actor AS text) FROM moved"
-# the first steps of all, then the second ones: in the order of its ids, so is each one's history
+# The first steps of all scenarios are inserted before the second steps, so that the ids of the rows
+# keep the history of each scenario in order.
 _STEPS = """
     SELECT id, from_status, coalesce(via, to_status), reason, CAST(:actor AS text) FROM moved
     UNION ALL
     SELECT id, via, to_status, NULL, CAST(:actor AS text) FROM moved WHERE via IS NOT NULL
 """
 
+_STATUS = {str(status): status for status in Status}
 _ALLOWED = ", ".join(
     f"('{source}', '{target}')" for source in ALLOWED for target in sorted(ALLOWED[source])
 )
 
 
 class Moved(NamedTuple):
-    """A scenario whose status has changed, with what else the statement returned."""
+    """A scenario whose status has changed; `row` has the other columns that were returned."""
 
     id: int
     from_status: Status
@@ -69,10 +99,10 @@ def move(
 ) -> list[Moved]:
     """Move the scenarios that `rows` selects and locks to `to`, and log each in `transitions`.
 
-    `rows`, `to`, `reason`, `via`, `assign` and `returning` are SQL; `r` is the row as it was, `s`
-    as it becomes. `via` is a status that is passed on the way, or NULL: both steps are checked
-    and logged. A row whose status does not allow the move stays as it is and is not returned. What
-    follows on those that have ended is created with it.
+    `rows`, `to`, `reason`, `via`, `assign` and `returning` are SQL; `r` is the row before the move,
+    `s` the row after it. `via` is a status that is passed on the way, or NULL: both steps are
+    checked and logged. A row whose status does not allow the move stays as it is and is not
+    returned. The follow-ups of scenarios that have ended are created in the same transaction.
     """
     statement = _statement(rows, to, reason, via, tuple(assign), tuple(returning))
     found = connection.execute(statement, {"actor": actor, **parameters}).all()
@@ -80,9 +110,6 @@ def move(
     if followed:
         followups.create_after(connection, followed, actor=actor)
     return [Moved(row[0], _STATUS[row[1]], _STATUS[row[2]], row) for row in found]
-
-
-_STATUS = {str(status): status for status in Status}
 
 
 @cache
@@ -113,27 +140,3 @@ def _statement(
             returning="".join(f", {column}" for column in returning),
         )
     )
-
-
-def status_literal(status: Status) -> str:
-    """Return a status as an SQL literal."""
-    return f"CAST('{status}' AS text)"
-
-
-LET_GO = ("worker_id = NULL",)
-"""What every move out of a worker's hands assigns."""
-
-
-def sql_list(statuses: Collection[Status]) -> str:
-    """Return statuses as the inside of an SQL IN (…)."""
-    return ", ".join(f"'{status}'" for status in sorted(statuses))
-
-
-PUT_BACK = (
-    f"CASE WHEN r.status IN ({sql_list(RUNNING)}) THEN CAST('init_startup' AS text)"
-    " ELSE CAST('inactive' AS text) END"
-)
-ENDS = ("ended_at = CASE WHEN r.to_status = 'init_startup' THEN NULL ELSE now() END",)
-
-BACK_OFF = "least(300, 2 ^ least({count}, 9)) * (0.5 + random() / 2)"
-"""SQL: seconds to wait before a scenario that failed `count` times is tried again, with jitter."""

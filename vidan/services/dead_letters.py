@@ -1,4 +1,4 @@
-"""Messages that can't be used, kept for people to look at; the partition moves on."""
+"""Dead letters: messages that can't be used, kept for people to examine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vidan.protocol import storable
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A message that could not be used, as it came from its topic."""
+    """A message that could not be used, with its place in its topic and the reason."""
 
     id: int
     topic: str
@@ -30,7 +30,7 @@ class DeadLetter:
     received_at: datetime
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON that scripts may rely on; bytes as text, what is not UTF-8 escaped."""
+        """Return the JSON that scripts may rely on: bytes as text, with escapes if not UTF-8."""
         return {
             "id": self.id,
             "topic": self.topic,
@@ -44,13 +44,9 @@ class DeadLetter:
         }
 
 
-def _readable(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.decode("utf-8", "backslashreplace")
-
-
 @dataclass(frozen=True, slots=True)
 class NewLetter:
-    """A message that can't be used, and why."""
+    """A message that can't be used, and the reason (`error`)."""
 
     topic: str
     partition: int
@@ -62,14 +58,14 @@ class NewLetter:
 
     @property
     def place(self) -> tuple[str, int, int]:
-        """Where it stands in its topic."""
+        """The place of the message in its topic."""
         return self.topic, self.partition, self.offset
 
     def columns(self) -> dict[str, Any]:
-        """Return the row that keeps it.
+        """Return the values of its row.
 
-        The same place in a topic may come twice with another message, since an embedded broker
-        starts again at offset 0: timestamp and digest tell them apart.
+        One place in a topic may hold two messages, because an embedded broker starts again at
+        offset 0; timestamp and digest tell them apart.
         """
         digest = hashlib.sha256((self.key or b"") + b"\x00" + (self.payload or b"")).hexdigest()
         return {
@@ -84,10 +80,22 @@ class NewLetter:
         }
 
 
-def add(connection: Connection, letters: Sequence[NewLetter]) -> int:
-    """Keep messages that can't be used. Returns how many were not kept already.
+Before = datetime | timedelta | None
+"""Received before a moment, or longer ago than a time span; None: at any time."""
 
-    In the order of their places: two that receive the same messages never wait for each other.
+_COLUMNS = 'id, topic, partition, "offset", message_at, key, payload, error, received_at'
+_CHOSEN = (
+    "id <= :newest AND (CAST(:topic AS text) IS NULL OR topic = :topic)"
+    " AND (CAST(:before AS timestamptz) IS NULL OR received_at < :before)"
+    " AND (CAST(:age AS interval) IS NULL OR received_at < now() - CAST(:age AS interval))"
+)
+
+
+def add(connection: Connection, letters: Sequence[NewLetter]) -> int:
+    """Keep messages that can't be used. Returns how many are new.
+
+    They are inserted in the order of their places, so that two transactions with the same messages
+    can't end in a deadlock.
     """
     if not letters:
         return 0
@@ -101,36 +109,6 @@ def add(connection: Connection, letters: Sequence[NewLetter]) -> int:
     ).rowcount
 
 
-def _moment(timestamp_ms: int) -> datetime:
-    """Return a message's time. Its producer chose it: what no calendar has becomes 1970."""
-    try:
-        return datetime.fromtimestamp(max(timestamp_ms, 0) / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return datetime.fromtimestamp(0, UTC)
-
-
-_COLUMNS = 'id, topic, partition, "offset", message_at, key, payload, error, received_at'
-
-
-Before = datetime | timedelta | None
-"""Received before a time, or longer ago than a time span; None: whenever."""
-
-_CHOSEN = (
-    "id <= :newest AND (CAST(:topic AS text) IS NULL OR topic = :topic)"
-    " AND (CAST(:before AS timestamptz) IS NULL OR received_at < :before)"
-    " AND (CAST(:age AS interval) IS NULL OR received_at < now() - CAST(:age AS interval))"
-)
-
-
-def _chosen(topic: str | None, before: Before, newest: int = MAX_ID) -> dict[str, Any]:
-    return {
-        "topic": topic,
-        "before": before if isinstance(before, datetime) else None,
-        "age": before if isinstance(before, timedelta) else None,
-        "newest": newest,
-    }
-
-
 def find(
     connection: Connection,
     *,
@@ -138,7 +116,7 @@ def find(
     after_id: int | None = None,
     topic: str | None = None,
 ) -> list[DeadLetter]:
-    """Return dead letters, the newest first; `after_id` is the last id of the page before."""
+    """Return dead letters, newest first; `after_id` is the last id of the page before."""
     if not storable.is_text(topic or ""):
         return []
     newest = MAX_ID if after_id is None else min(after_id - 1, MAX_ID)
@@ -150,7 +128,7 @@ def find(
 
 
 def get_many(connection: Connection, ids: Sequence[int]) -> dict[int, DeadLetter]:
-    """Return those of the letters that there are, by id."""
+    """Return the letters that exist of these ids, by id."""
     found = connection.execute(
         text(f"SELECT {_COLUMNS} FROM dead_letters WHERE id = ANY(CAST(:ids AS bigint[]))"),
         {"ids": [one for one in ids if 0 < one <= MAX_ID]},
@@ -167,12 +145,12 @@ def get(connection: Connection, letter_id: int) -> DeadLetter:
 
 
 def no_such_letter(letter_id: int) -> NotFoundError:
-    """Return the error for an id that no letter has."""
+    """Return the error for an id without a letter."""
     return NotFoundError(f"no dead letter {letter_id}", hint="see `vidan dead list --kind message`")
 
 
 def count(connection: Connection, *, topic: str | None = None, before: Before = None) -> int:
-    """Return how many letters there are, of a topic, or received before a time."""
+    """Return the number of letters of a topic, or received before a moment."""
     if not storable.is_text(topic or ""):
         return 0
     found = connection.execute(
@@ -182,7 +160,7 @@ def count(connection: Connection, *, topic: str | None = None, before: Before = 
 
 
 def delete(connection: Connection, ids: Sequence[int]) -> set[int]:
-    """Delete letters. Returns the ids of those that were there."""
+    """Delete letters. Returns the ids of those that existed."""
     found = connection.execute(
         text("DELETE FROM dead_letters WHERE id = ANY(CAST(:ids AS bigint[])) RETURNING id"),
         {"ids": [one for one in ids if 0 < one <= MAX_ID]},
@@ -193,9 +171,9 @@ def delete(connection: Connection, ids: Sequence[int]) -> set[int]:
 def delete_some(
     connection: Connection, *, topic: str | None = None, before: Before = None, limit: int = 1000
 ) -> list[int]:
-    """Delete up to `limit` letters, of a topic, or received before a time. Returns their ids.
+    """Delete up to `limit` letters of a topic, or received before a moment. Returns their ids.
 
-    To be called until it returns nothing: so each transaction is short.
+    Call it until it returns an empty list, each time in a short transaction.
     """
     if not storable.is_text(topic or ""):
         return []
@@ -207,3 +185,24 @@ def delete_some(
         {**_chosen(topic, before), "limit": limit},
     )
     return sorted(found.scalars())
+
+
+def _readable(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "backslashreplace")
+
+
+def _moment(timestamp_ms: int) -> datetime:
+    """Return a message's time, 1970 if the calendar has no such time: its producer chose it."""
+    try:
+        return datetime.fromtimestamp(max(timestamp_ms, 0) / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.fromtimestamp(0, UTC)
+
+
+def _chosen(topic: str | None, before: Before, newest: int = MAX_ID) -> dict[str, Any]:
+    return {
+        "topic": topic,
+        "before": before if isinstance(before, datetime) else None,
+        "age": before if isinstance(before, timedelta) else None,
+        "newest": newest,
+    }

@@ -1,4 +1,4 @@
-"""What is stuck, and why: questions of bounded cost, whose answers each name an id to look at."""
+"""What is stuck, and why: queries of bounded cost, whose answers each name an id to examine."""
 
 from __future__ import annotations
 
@@ -15,31 +15,38 @@ from vidan.domain.status import DesiredState
 from vidan.services.workers import WorkerRow
 
 SAMPLE = 2_000
-"""So many rows of each queue and task are looked at, in the order in which they are claimed."""
-MOST_PAIRS = 100
+"""Most rows of each queue and task that are read, in the order in which they are claimed."""
+
+MAX_PAIRS = 100
+"""Most pairs of queue and task that are examined."""
+
 COUNTED = 1000
-"""Where more than this is found, that is all that is said."""
+"""Counts end here: this number means this many or more."""
 
 
 class Reason(Enum):
-    """Why nobody has taken a scenario that is due."""
+    """Why no worker has claimed a due scenario.
+
+    The living workers are narrowed down in this order; the first step that leaves none is the
+    reason.
+    """
 
     NO_QUEUE = auto()  # no worker has its queue
-    NO_TASK = auto()  # none of these has its task
-    NO_SOURCE = auto()  # none of these was started for its source
-    SUSPECT = auto()  # it may have killed its process, and none of these has one slot
-    DRAINING = auto()  # all of these are draining
-    CAPPED = auto()  # as many of its task run, or start, as may in the whole cluster
-    BUSY = auto()  # all of these are busy
-    FREE = auto()  # one of these is free, and doesn't take it
+    NO_TASK = auto()  # none of the workers with its queue has its task
+    NO_SOURCE = auto()  # none of the workers left was started for its source
+    SUSPECT = auto()  # it may have killed its process, and no worker left has a single slot
+    DRAINING = auto()  # all workers left are draining
+    CAPPED = auto()  # its task has reached its concurrency or rate in the whole cluster
+    BUSY = auto()  # all workers left are busy
+    FREE = auto()  # a worker left is free, but does not claim it
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Scenarios that are due for long and wait for the same reason, one of them since `waited`.
+    """Scenarios that have long been due and wait for the same reason; the first for `waited`.
 
-    `workers` are the names of those that the reason is about, if any; `source` is what it waits
-    for, None where any worker that was started with one will do.
+    `workers` are the names of the workers that the reason is about. `source` is the source that
+    they wait for, None if any worker that was started with a source can run them.
     """
 
     reason: Reason
@@ -54,16 +61,16 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Due scenarios that are alike in all that a claim asks for."""
+    """Due scenarios that a claim does not distinguish."""
 
     queue: str
     task: str
     needs_source: bool
     unsourced: bool  # waits for a worker that was started with a source
     bound: bool  # only for workers that were started with its source
-    named: str | None  # that source, or one that a living worker was started with
+    named: str | None  # its source, if it is bound or a living worker was started with that source
     suspect: bool
-    capped: bool  # its task has a rate, or as many run as may
+    capped: bool  # its task has a rate, or has reached its concurrency
     count: int
     first_id: int
     waited: timedelta
@@ -76,7 +83,8 @@ class _Group:
         return worker.source == self.named or (worker.source is None and not self.bound)
 
 
-# a step from queue and task to the next through the index of claims, then the head of each
+# The index of claims is walked from one pair of queue and task to the next; then the first rows of
+# each pair are read.
 _LATE = """
 WITH RECURSIVE pairs (queue, task) AS (
     (SELECT queue, task FROM scenarios WHERE status = 'init_startup' ORDER BY queue, task LIMIT 1)
@@ -115,12 +123,12 @@ FROM late GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(not_before) LIMIT 500
 def waiting(
     connection: Connection, alive: Sequence[WorkerRow], *, patience: timedelta
 ) -> list[Waiting]:
-    """Return what is due for longer than `patience` and not taken, by reason, the longest first."""
+    """Return the scenarios due for longer than `patience`, by reason, the longest wait first."""
     found = connection.execute(
         text(_LATE),
         {
             "patience": patience,
-            "pairs": MOST_PAIRS,
+            "pairs": MAX_PAIRS,
             "sample": SAMPLE,
             "sources": [one.source for one in alive if one.source is not None],
         },
@@ -129,7 +137,7 @@ def waiting(
     for row in found:
         group = _Group(**row)
         one = _explain(group, alive)
-        key = (one.reason, *_said(one))
+        key = (one.reason, *_subject(one))
         known = by_key.setdefault(key, one)
         if known is not one:
             by_key[key] = replace(known, count=known.count + one.count)
@@ -137,7 +145,7 @@ def waiting(
 
 
 def _explain(group: _Group, alive: Sequence[WorkerRow]) -> Waiting:
-    """Narrow the workers down by what a claim asks for; what leaves none is the reason."""
+    """Narrow the workers down by what a claim asks for; the step that leaves none is the reason."""
     steps: tuple[tuple[Reason, Callable[[WorkerRow], bool]], ...] = (
         (Reason.NO_QUEUE, lambda w: group.queue in w.queues),
         (Reason.NO_TASK, lambda w: group.task in w.tasks),
@@ -162,8 +170,8 @@ def _explain(group: _Group, alive: Sequence[WorkerRow]) -> Waiting:
     )  # fmt: skip
 
 
-def _said(one: Waiting) -> tuple[Hashable, ...]:
-    """What a reason names: scenarios for which that is the same are told of together."""
+def _subject(one: Waiting) -> tuple[Hashable, ...]:
+    """Return what a reason names; scenarios with the same reason and subject are reported once."""
     match one.reason:
         case Reason.NO_TASK:
             return (one.queue, one.task)
@@ -179,7 +187,7 @@ def _said(one: Waiting) -> tuple[Hashable, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """How many there are, COUNTED at most, and the one to look at first."""
+    """A count, COUNTED at most, and the id to examine first."""
 
     count: int
     first_id: int | None
@@ -192,19 +200,19 @@ def _some(connection: Connection, rows: str, first: str, **parameters: Any) -> S
 
 
 def waiting_count(connection: Connection) -> Some:
-    """Return what waits, due or not."""
+    """Return how many scenarios wait, due or not."""
     return _some(
         connection, "SELECT id FROM scenarios WHERE status = 'init_startup' ORDER BY id", "min(id)"
     )
 
 
 def held_count(connection: Connection) -> Some:
-    """Return what workers hold."""
+    """Return how many scenarios workers hold."""
     return _some(connection, "SELECT id FROM scenarios WHERE worker_id IS NOT NULL", "min(id)")
 
 
 def left_behind(connection: Connection, *, patience: timedelta) -> Some:
-    """Return what is held by workers that are gone or whose lease ended `patience` ago."""
+    """Return the scenarios of workers without a row or whose lease ended over `patience` ago."""
     return _some(
         connection,
         "SELECT s.id FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id"
@@ -216,14 +224,14 @@ def left_behind(connection: Connection, *, patience: timedelta) -> Some:
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """The announcement that is due for longest, and for how long."""
+    """The announcement that has been due for longest, and for how long."""
 
     scenario_id: int
     age: timedelta
 
 
 def oldest_announcement(connection: Connection) -> Overdue | None:
-    """Return the announcement that is due for longest, None if none is."""
+    """Return the announcement that has been due for longest, None if no announcement is due."""
     row = connection.execute(
         text(
             "SELECT id, now() - announce_at AS age FROM scenarios WHERE announce_at <= now()"
@@ -234,7 +242,7 @@ def oldest_announcement(connection: Connection) -> Overdue | None:
 
 
 def orchestrators(connection: Connection) -> int:
-    """Return how many orchestrators are connected to this database, as this role can see."""
+    """Return how many orchestrators are connected to this database, as far as this role can see."""
     found = connection.execute(
         text(
             "SELECT count(*) FILTER (WHERE application_name = 'listener') AS listening,"
@@ -247,7 +255,7 @@ def orchestrators(connection: Connection) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Silent:
-    """A worker whose heartbeat is late, and since when."""
+    """A worker whose heartbeat is late, and for how long."""
 
     worker_id: UUID
     name: str
@@ -255,7 +263,7 @@ class Silent:
 
 
 def late_heartbeats(connection: Connection, *, patience: timedelta) -> list[Silent]:
-    """Return workers that hold a lease and were not seen for `patience`, the longest first."""
+    """Return workers with a lease but without a heartbeat for `patience`, the longest first."""
     found = connection.execute(
         text(
             "SELECT id, name, now() - seen_at AS silent_for FROM workers WHERE lease_until > now()"
@@ -267,7 +275,7 @@ def late_heartbeats(connection: Connection, *, patience: timedelta) -> list[Sile
 
 
 def dead_letters_since(connection: Connection, since: timedelta) -> Some:
-    """Return the messages that could not be used, received in the time span; the newest first."""
+    """Return the dead letters received in the time span, of the newest; `first_id` is the last."""
     return _some(
         connection,
         "SELECT id FROM (SELECT id, received_at FROM dead_letters ORDER BY id DESC LIMIT :most) d"
@@ -278,7 +286,7 @@ def dead_letters_since(connection: Connection, since: timedelta) -> Some:
 
 
 def failed_since(connection: Connection, since: timedelta) -> Some:
-    """Return the scenarios that failed in the time span, of the newest; the last one first."""
+    """Return the scenarios that failed in the time span, of the newest; `first_id` is the last."""
     return _some(
         connection,
         "SELECT id, ended_at FROM (SELECT id, ended_at FROM scenarios WHERE status = 'failed'"

@@ -1,12 +1,14 @@
-"""What happens, as it becomes known: the transitions of all scenarios, followed without a miss.
+"""Events: the transitions of all scenarios, read page by page without missing any.
 
-Their ids are drawn when a row is written and seen when its transaction commits: one that commits
-late brings rows whose ids lie below some that were read long ago. So the ids that were passed over
-are remembered, and looked up again until every transaction that may still bring them has ended.
-Nothing waits meanwhile, also not for somebody's transaction of hours in the same server. (Whoever
-writes a transition has changed its scenario before, in the same transaction: so the transaction has
-a number by then. It may be higher than all that the snapshot knows of, which ends with the last
-that has ended: so the number that comes next is asked for after the snapshot.)
+A transition's id is drawn when its row is written, and the row becomes visible when its transaction
+commits. A transaction that commits late therefore adds rows whose ids are below ids that were read
+long ago. So the reader remembers the ids that it passed over, and reads them again until every
+transaction that may still add them has ended. Nothing waits meanwhile, not even for another
+session's transaction that lasts for hours.
+
+A transaction has a number when it draws the id of a transition, because it has changed the scenario
+before. This number may be higher than all numbers of the reader's snapshot, which ends with the
+last transaction that has ended. So the reader asks for the next number after it took the snapshot.
 """
 
 from __future__ import annotations
@@ -21,15 +23,20 @@ from sqlalchemy import Connection, text
 from vidan.domain.status import Status
 from vidan.protocol import storable
 
-PAGE = 1_000
+MAX_PAGE = 1_000
+"""Most transitions that one page reads."""
+
 SKIPPED_AT_ONCE = 100_000
+"""Transitions that one statement passes over when a reader starts at the newest one."""
+
 LATE_SECONDS = 60.0
-"""A transaction that changes scenarios ends within this: a session that idles longer is ended."""
+"""Longest time, in seconds, that a transaction which changes scenarios lasts: the server ends a
+session that idles in a transaction for longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A change of a scenario's status. What is known of a scenario is None once it is deleted."""
+    """A change of a scenario's status. The scenario's own fields are None once it is deleted."""
 
     id: int
     at: datetime
@@ -62,7 +69,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events are wanted; None: all."""
+    """Which events are wanted; None does not restrict them."""
 
     task: str | None = None
     status: Collection[Status] | None = None
@@ -71,14 +78,14 @@ class Wanted:
 
 
 _NOT_ASKED = 2**64
-"""Above the numbers of all transactions."""
+"""Bound of a gap for which the next transaction's number was not asked yet: above all numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """Ids `low`…`high` that were passed over, drawn by transactions below `until`, if at all.
+    """Ids from `low` to `high` that were passed over, drawn by transactions below `until`, if any.
 
-    Once no transaction below `until` runs any more, what is not there will never be.
+    Once all transactions below `until` have ended, no row of the gap can appear any more.
     """
 
     low: int
@@ -88,7 +95,7 @@ class _Gap:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far somebody has read: all up to `last`, except for what lay in the gaps."""
+    """How far a reader has read: all ids up to `last` except those in the gaps."""
 
     last: int = 0
     gaps: tuple[_Gap, ...] = ()
@@ -96,14 +103,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some events, in the order of their ids; `more`: there was no room for all that is known."""
+    """Some events, in the order of their ids; `more`: another page can be read at once."""
 
     events: list[Event]
     position: Position
     more: bool
 
 
-# one statement, so one snapshot: `seen` says from which transaction on it did not see all
+# One statement has one snapshot; `seen` tells from which transaction on the snapshot is incomplete.
 _READ = """
 WITH fresh AS (
     SELECT * FROM transitions t WHERE t.id > :last{of_scenario} ORDER BY t.id LIMIT :page
@@ -132,8 +139,8 @@ SELECT CAST(CAST(pg_snapshot_xmin(seen) AS text) AS bigint) AS running_from,
        (SELECT jsonb_agg(to_jsonb(chosen) ORDER BY id) FROM chosen) AS events
 FROM pg_current_snapshot() AS seen
 """
-# the number that the next transaction gets; unlike pg_current_xact_id() it takes none, so that a
-# standby can be read, too
+# The number that the next transaction gets. Unlike pg_current_xact_id() this does not assign a
+# number, so it works on a standby too.
 _NEXT = """
 SELECT CAST(CAST(pg_snapshot_xmax(seen) AS text) AS bigint)
        + age(CAST(pg_snapshot_xmax(seen) AS xid))
@@ -141,30 +148,63 @@ FROM pg_current_snapshot() AS seen
 """
 
 
-def read(connection: Connection, position: Position, wanted: Wanted, *, limit: int = PAGE) -> Page:
-    """Return what has become known since `position`, and the position after it.
+def read(
+    connection: Connection, position: Position, wanted: Wanted, *, limit: int = MAX_PAGE
+) -> Page:
+    """Return the events that became visible since `position`, and the position after them.
 
-    One page: of the rows that were looked at, those that are wanted. A transaction reads one only:
-    PostgreSQL answers all of it with the same next number.
+    A page holds the wanted ones among the rows that it read. Read one page a transaction: within a
+    transaction PostgreSQL always returns the same next number.
     """
-    page = _look(connection, position, wanted, limit)
+    page = _next_page(connection, position, wanted, limit)
     return replace(page, position=_bounded(connection, page.position))
 
 
 def now(connection: Connection) -> Position:
-    """Return the position after all that is known: what commits from now on is read from there."""
+    """Return the position after all visible events: a reader gets those that commit from now on."""
     at = connection.execute(text("SELECT now()")).scalar_one()
     position = since(connection, at)
     nothing = Wanted(status=())
     while True:
-        page = _look(connection, position, nothing, SKIPPED_AT_ONCE)
+        page = _next_page(connection, position, nothing, SKIPPED_AT_ONCE)
         position = page.position
         if not page.more:
             return _bounded(connection, position)
 
 
+def moment(connection: Connection, ago: timedelta) -> datetime:
+    """Return the database's time, less a time span."""
+    found: datetime = connection.execute(
+        text("SELECT now() - CAST(:ago AS interval)"), {"ago": ago}
+    ).scalar_one()
+    return found
+
+
+def since(connection: Connection, at: datetime) -> Position:
+    """Return a position before all events that happened at `at` or later.
+
+    This is a binary search by id. Transactions begin in another order than they draw ids, so it
+    goes back further by the longest time that a transaction may last.
+    """
+    low, high = connection.execute(
+        text("SELECT coalesce(min(id), 1), coalesce(max(id), 0) + 1 FROM transitions")
+    ).one()
+    earlier = at - timedelta(seconds=LATE_SECONDS)
+    while low < high:
+        middle = (low + high) // 2
+        later = connection.execute(
+            text("SELECT at >= :at FROM transitions WHERE id >= :id ORDER BY id LIMIT 1"),
+            {"at": earlier, "id": middle},
+        ).scalar()
+        if later is False:
+            low = middle + 1
+        else:
+            high = middle
+    return Position(low - 1)
+
+
 def _bounded(connection: Connection, position: Position) -> Position:
-    """Return the position after a look, with bounds for the gaps that it has found."""
+    """Return the position after a page, with a bound for each gap that the page has found."""
     if all(gap.until < _NOT_ASKED for gap in position.gaps):
         return position
     until = connection.execute(text(_NEXT)).scalar_one()
@@ -172,8 +212,8 @@ def _bounded(connection: Connection, position: Position) -> Position:
     return replace(position, gaps=tuple(gaps))
 
 
-def _look(connection: Connection, position: Position, wanted: Wanted, limit: int) -> Page:
-    """Return the next page; the gaps that it passes over have no bound yet."""
+def _next_page(connection: Connection, position: Position, wanted: Wanted, limit: int) -> Page:
+    """Return the next page; the gaps that it finds have no bound yet."""
     conditions, parameters = _conditions(wanted)
     of_scenario = "" if wanted.scenario_id is None else " AND t.scenario_id = :scenario"
     statement = _READ.format(of_scenario=of_scenario, wanted=" AND ".join(conditions))
@@ -193,44 +233,13 @@ def _look(connection: Connection, position: Position, wanted: Wanted, limit: int
     if len(late) < limit:
         gaps = [gap for gap in gaps if gap.until > row.running_from]
     if wanted.scenario_id is None:
-        # the changes of one scenario wait for each other: of these, none comes late
+        # Changes of one scenario wait for each other, so none of them becomes visible late.
         gaps += [_Gap(low, high) for low, high in row.gaps or []]
     return Page(
         [_event(one) for one in row.events or []],
         Position(row.last or position.last, tuple(gaps)),
         more=row.fresh == limit or len(late) >= limit,
     )
-
-
-def moment(connection: Connection, ago: timedelta) -> datetime:
-    """Return the time of the database so long ago."""
-    found: datetime = connection.execute(
-        text("SELECT now() - CAST(:ago AS interval)"), {"ago": ago}
-    ).scalar_one()
-    return found
-
-
-def since(connection: Connection, at: datetime) -> Position:
-    """Return a position before all that happened at `at` or later.
-
-    Ids are searched, not times: transactions begin in another order than they draw ids, so it goes
-    back further by as much as one may take.
-    """
-    low, high = connection.execute(
-        text("SELECT coalesce(min(id), 1), coalesce(max(id), 0) + 1 FROM transitions")
-    ).one()
-    earlier = at - timedelta(seconds=LATE_SECONDS)
-    while low < high:
-        middle = (low + high) // 2
-        later = connection.execute(
-            text("SELECT at >= :at FROM transitions WHERE id >= :id ORDER BY id LIMIT 1"),
-            {"at": earlier, "id": middle},
-        ).scalar()
-        if later is False:
-            low = middle + 1
-        else:
-            high = middle
-    return Position(low - 1)
 
 
 def _conditions(wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
@@ -253,7 +262,7 @@ def _conditions(wanted: Wanted) -> tuple[list[str], dict[str, Any]]:
 
 
 def _without(gaps: Iterable[_Gap], found: Sequence[int]) -> list[_Gap]:
-    """Return the gaps without the ids, in rising order, that have been found in them."""
+    """Return the gaps without the ids that were found in them; `found` is in rising order."""
     left: list[_Gap] = []
     ids = list(reversed(found))
     for gap in gaps:

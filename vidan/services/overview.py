@@ -1,7 +1,7 @@
-"""What runs and what waits, at a glance: looked at every second or two, among very many rows.
+"""The overview of `vidan top`: workers, queues and running scenarios, read every second or two.
 
-Each statement reads a bounded number of rows by an index, however many scenarios there are; what is
-counted is counted up to `MANY`.
+Each statement reads a bounded number of rows by an index, however many scenarios exist; counts end
+at `MANY`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,21 @@ from vidan.domain.status import HELD, Status
 from vidan.services import workers
 
 MANY = 10_000
-"""Counts end here: so many, or more."""
+"""Counts end here: this number means this many or more."""
+
 QUEUES = 100
+"""Most queues that are shown."""
+
 FAILED_LATELY = 1_000
-"""Of the failed scenarios so many are looked at, the newest."""
+"""Most failed scenarios that are read, the newest ones."""
+
 LATELY_SECONDS = 3_600
+"""Age, in seconds, up to which a failure counts as recent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue: how many scenarios wait in it, run, and have failed within the last hour."""
+    """A queue: how many of its scenarios wait, run, and have failed within the last hour."""
 
     name: str
     waiting: int
@@ -59,7 +64,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How things stand. `running` are the first of those that run."""
+    """Workers, queues and the first running scenarios at the time `at`."""
 
     at: datetime
     workers: list[workers.WorkerRow]
@@ -67,31 +72,10 @@ class Overview:
     running: list[Running]
 
 
-def look(connection: Connection, *, limit: int = 100) -> Overview:
-    """Return the living workers, the queues, and up to `limit` of the scenarios that run."""
-    at = connection.execute(text("SELECT now()")).scalar_one()
-    there = workers.find(connection)
-    served = sorted({queue for worker in there for queue in worker.queues})
-    found = connection.execute(
-        text(_QUEUES),
-        {
-            "served": served[:QUEUES],
-            "queues": QUEUES,
-            "many": MANY,
-            "failed": FAILED_LATELY,
-            "lately": LATELY_SECONDS,
-        },
-    )
-    queues = [Queue(row.queue, row.waiting, row.running, row.failed) for row in found]
-    rows = connection.execute(text(_RUNNING), {"limit": limit}).mappings()
-    running = [Running(**{**row, "status": Status(row["status"])}) for row in rows]
-    return Overview(at, there, queues, running)
+# BETWEEN, and sorted by the status too: only the index (status, id) has this order. With `=` a
+# planner with old statistics reads all ids from the first one until it has found enough rows.
 
-
-# BETWEEN, and sorted by the status too: only the index (status, id) has that order. For `=` a
-# planner whose statistics are old reads all ids from the first on until it has found enough
-
-# the queues in which something waits are found one after the other: each is a look into the index
+# The queues with waiting scenarios are found one after the other, each by one read of the index.
 _QUEUES = """
 WITH RECURSIVE waiting_in (queue, place) AS (
     (SELECT queue, 1 FROM scenarios WHERE status = 'init_startup' ORDER BY queue LIMIT 1)
@@ -136,3 +120,24 @@ ORDER BY s.id LIMIT :limit
         for one in sorted(HELD)
     )
 )
+
+
+def read(connection: Connection, *, limit: int = 100) -> Overview:
+    """Return the living workers, the queues, and up to `limit` running scenarios."""
+    at = connection.execute(text("SELECT now()")).scalar_one()
+    there = workers.find(connection)
+    served = sorted({queue for worker in there for queue in worker.queues})
+    found = connection.execute(
+        text(_QUEUES),
+        {
+            "served": served[:QUEUES],
+            "queues": QUEUES,
+            "many": MANY,
+            "failed": FAILED_LATELY,
+            "lately": LATELY_SECONDS,
+        },
+    )
+    queues = [Queue(row.queue, row.waiting, row.running, row.failed) for row in found]
+    rows = connection.execute(text(_RUNNING), {"limit": limit}).mappings()
+    running = [Running(**{**row, "status": Status(row["status"])}) for row in rows]
+    return Overview(at, there, queues, running)

@@ -1,4 +1,4 @@
-"""Predictions: the fenced commit that stores them, and how they are read."""
+"""Predictions: read them frame by frame, or count them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from vidan.services.scenarios import no_such_scenario
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A frame that was stored: all its detections, and what the task stored beside them.
+    """A stored frame: all its detections, and what the task stored beside them.
 
-    Scores and boxes are as they are stored, in 32 bits: 0.9 reads 0.89999998 here, 0.9 as JSON.
+    Scores and boxes are 32-bit numbers, as they are stored: 0.9 is 0.89999998 here, and 0.9 in
+    JSON.
     """
 
     scenario_id: int
@@ -53,6 +54,21 @@ class StoredFrame:
         return found
 
 
+# One statement has one snapshot; between two, a run may add label names or the week may be dropped.
+# The first row has the columns of the scenario's row, even if no frame is stored.
+_PAGE = """
+SELECT p.frame, p.time_ms, p.extra, p.label_ids, p.scores, p.boxes, p.track_ids,
+       CASE WHEN p.number IS NULL OR p.number = 1 THEN s.label_names END AS label_names, s.pruned
+FROM scenarios s LEFT JOIN (
+    SELECT *, row_number() OVER (ORDER BY frame) AS number FROM predictions
+    WHERE scenario_id = %(id)s::bigint AND week = %(week)s::date
+      AND frame > %(frame)s::bigint AND frame <= %(upto)s::bigint
+    ORDER BY frame LIMIT %(limit)s::bigint
+) p ON true
+WHERE s.id = %(id)s::bigint AND s.week = %(week)s::date ORDER BY p.frame
+"""
+
+
 def read_after(
     connection: Connection,
     scenario_id: int,
@@ -66,8 +82,8 @@ def read_after(
     `upto` is the last frame wanted, itself included. Raises NotFoundError, Pruned.
     """
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-    week = _week(connection, scenario_id)  # its transaction has begun by this
-    with driver.cursor(binary=True) as cursor:  # of arrays as text, the most time is the reading
+    week = _week(connection, scenario_id)  # this statement also begins the transaction
+    with driver.cursor(binary=True) as cursor:  # parsing arrays from text would take most time
         rows = cursor.execute(
             _PAGE,
             {
@@ -78,7 +94,7 @@ def read_after(
                 "limit": max(0, min(limit, MAX_ID)),
             },
         ).fetchall()
-    if not rows:  # it was started from the beginning, or deleted, since its week was read
+    if not rows:  # since its week was read, it was deleted or started from the beginning
         return []
     *_, label_names, is_pruned = rows[0]
     if is_pruned:
@@ -96,26 +112,62 @@ def read_after(
     ]
 
 
-# one statement sees one moment: a run may add label names between two, or the week be dropped; the
-# first row, which is there also without any frame, brings what the scenario's row says
-_PAGE = """
-SELECT p.frame, p.time_ms, p.extra, p.label_ids, p.scores, p.boxes, p.track_ids,
-       CASE WHEN p.number IS NULL OR p.number = 1 THEN s.label_names END AS label_names, s.pruned
-FROM scenarios s LEFT JOIN (
-    SELECT *, row_number() OVER (ORDER BY frame) AS number FROM predictions
-    WHERE scenario_id = %(id)s::bigint AND week = %(week)s::date
-      AND frame > %(frame)s::bigint AND frame <= %(upto)s::bigint
-    ORDER BY frame LIMIT %(limit)s::bigint
-) p ON true
-WHERE s.id = %(id)s::bigint AND s.week = %(week)s::date ORDER BY p.frame
-"""
-
-
 def pruned(scenario_id: int) -> Pruned:
     """Return the error for a scenario whose predictions are gone."""
     return Pruned(
         f"the predictions of scenario {scenario_id} were pruned: they are gone",
-        hint=f"`vidan scenario start {scenario_id} --from-beginning` makes them anew",
+        hint=f"`vidan scenario start {scenario_id} --from-beginning` makes them again",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The counts of what a scenario has stored.
+
+    `by_label` has the number of detections of each label, the most frequent first; `frames_with`
+    the number of frames with at least one detection of it.
+    """
+
+    frames: int
+    detections: int
+    by_label: dict[str, int]
+    frames_with: dict[str, int]
+    lost_frames: int
+
+
+def summary(connection: Connection, scenario_id: int) -> Summary:
+    """Count what a scenario has stored. Raises NotFoundError, Pruned."""
+    where = {"id": scenario_id, "week": _week(connection, scenario_id)}
+    frames = connection.execute(
+        text("SELECT count(*) FROM predictions WHERE scenario_id = :id AND week = :week"), where
+    ).scalar_one()
+    labels = connection.execute(
+        text(
+            "SELECT s.label_names[l.label_id + 1] AS label, count(*) AS detections,"
+            " count(DISTINCT p.frame) AS frames"
+            " FROM predictions p JOIN scenarios s ON s.id = p.scenario_id AND s.week = p.week"
+            " CROSS JOIN LATERAL unnest(p.label_ids) AS l (label_id)"
+            " WHERE p.scenario_id = :id AND p.week = :week GROUP BY l.label_id, 1"
+            " ORDER BY 2 DESC, l.label_id"
+        ),
+        where,
+    ).all()
+    if connection.execute(
+        text("SELECT pruned FROM scenarios WHERE id = :id"), {"id": scenario_id}
+    ).scalar():  # asked after the counts: it may have been pruned meanwhile
+        raise pruned(scenario_id)
+    lost = connection.execute(
+        text(
+            "SELECT coalesce(sum(to_frame - from_frame + 1), 0) FROM gaps WHERE scenario_id = :id"
+        ),
+        {"id": scenario_id},
+    ).scalar_one()
+    return Summary(
+        frames=frames,
+        detections=sum(row.detections for row in labels),
+        by_label={row.label: row.detections for row in labels},
+        frames_with={row.label: row.frames for row in labels},
+        lost_frames=int(lost),
     )
 
 
@@ -145,52 +197,5 @@ def _detections(
 
 
 def _json_number(value: float, digits: int) -> float | None:
-    """Return what JSON has for a number: nothing for NaN and infinity."""
+    """Return a number for JSON, None for NaN and infinity, which JSON lacks."""
     return round(value, digits) if math.isfinite(value) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a scenario has stored, counted."""
-
-    frames: int
-    detections: int
-    by_label: dict[str, int]  # detections of each label, the most frequent first
-    frames_with: dict[str, int]  # frames that show it at least once
-    lost_frames: int
-
-
-def summary(connection: Connection, scenario_id: int) -> Summary:
-    """Count what a scenario has stored. Raises NotFoundError, Pruned."""
-    where = {"id": scenario_id, "week": _week(connection, scenario_id)}
-    frames = connection.execute(
-        text("SELECT count(*) FROM predictions WHERE scenario_id = :id AND week = :week"), where
-    ).scalar_one()
-    labels = connection.execute(
-        text(
-            "SELECT s.label_names[l.label_id + 1] AS label, count(*) AS detections,"
-            " count(DISTINCT p.frame) AS frames"
-            " FROM predictions p JOIN scenarios s ON s.id = p.scenario_id AND s.week = p.week"
-            " CROSS JOIN LATERAL unnest(p.label_ids) AS l (label_id)"
-            " WHERE p.scenario_id = :id AND p.week = :week GROUP BY l.label_id, 1"
-            " ORDER BY 2 DESC, l.label_id"
-        ),
-        where,
-    ).all()
-    if connection.execute(
-        text("SELECT pruned FROM scenarios WHERE id = :id"), {"id": scenario_id}
-    ).scalar():  # asked last: it may have been pruned in the meantime
-        raise pruned(scenario_id)
-    lost = connection.execute(
-        text(
-            "SELECT coalesce(sum(to_frame - from_frame + 1), 0) FROM gaps WHERE scenario_id = :id"
-        ),
-        {"id": scenario_id},
-    ).scalar_one()
-    return Summary(
-        frames=frames,
-        detections=sum(row.detections for row in labels),
-        by_label={row.label: row.detections for row in labels},
-        frames_with={row.label: row.frames for row in labels},
-        lost_frames=int(lost),
-    )

@@ -1,4 +1,4 @@
-"""Weeks of predictions that are given up: dropped whole, with their scenarios marked `pruned`."""
+"""Pruning: drop whole weeks of predictions, and mark their scenarios as `pruned`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from vidan.domain.status import ENDED, Status
@@ -18,23 +18,31 @@ from vidan.protocol import partitions
 from vidan.protocol.transitions import sql_list
 
 _LOCK = 7_305_804_402
-"""The advisory transaction lock under which a week is pruned (any constant of vidan's own)."""
+"""Number, chosen freely, of the advisory transaction lock under which a week is pruned."""
 
 LOCK_MS = 200
-"""So long one try waits for the readers of `predictions`: whoever comes meanwhile waits too."""
+"""Longest time, in milliseconds, that one try waits for the readers of `predictions`: later readers
+wait behind it."""
+
 TRIES = 60
+"""Most tries to drop a partition."""
+
 PAUSE_SECONDS = 0.5
+"""Pause between two tries, in seconds, on average."""
+
 NAMED = 5
-"""So many of the scenarios that hold a week up are named."""
+"""Most unfinished scenarios of a week that are named."""
 
 Before = datetime | timedelta
+"""A moment, or a time span before now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Week:
-    """A week that was, or could be, pruned.
+    """A week that was pruned, or could be.
 
-    `unfinished` are the first of the scenarios that have not ended: then nothing of it is touched.
+    `unfinished` are the first of its scenarios that have not ended; with such scenarios a week is
+    not pruned.
     """
 
     week: date
@@ -55,9 +63,10 @@ class Week:
 
 
 def weeks_before(connection: Connection, before: Before) -> list[Week]:
-    """Return the weeks that had ended by then and have a partition, the oldest first.
+    """Return the weeks that ended before a moment and have a partition, oldest first.
 
-    One that ended within the last hour is not among them: a transaction may still create in it.
+    A week that ended within the last hour is left out: a transaction may still create scenarios in
+    it.
     """
     moment = connection.execute(
         text(
@@ -74,10 +83,41 @@ def weeks_before(connection: Connection, before: Before) -> list[Week]:
         for week in partitions.existing(connection)
         if week + timedelta(weeks=1) <= moment.date()
     ]
-    return [_look(connection, week) for week in ended]
+    return [_count(connection, week) for week in ended]
 
 
-def _look(connection: Connection, week: date) -> Week:
+def prune(connection: Connection, week: date) -> Week | None:
+    """Drop a week's predictions, and mark its scenarios that had stored some as `pruned`.
+
+    A scenario that never stored a frame has lost nothing; unless it is completed, it moves into the
+    current week, where it may still run. All of this happens in the caller's transaction, so a week
+    is whole or pruned. A week with scenarios that have not ended stays as it is. Returns None if
+    the week has no partition. Readers of other weeks wait for a moment at most. Raises
+    DatabaseUnavailable if other sessions use `predictions` all the time.
+    """
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    if week not in partitions.existing(connection):
+        return None
+    this_week = partitions.this_week(connection)
+    partitions.ensure_week(connection, this_week)
+    # A transaction that starts one of these scenarios now waits, and then finds it pruned.
+    rows = connection.execute(
+        text(
+            "SELECT id, status, checkpoint > 0 OR frames_done > 0 AS stored FROM scenarios"
+            " WHERE week = :week ORDER BY id FOR NO KEY UPDATE"
+        ),
+        {"week": week},
+    ).all()
+    size = partitions.size(connection, week)
+    unfinished = [row.id for row in rows if row.status not in ENDED]
+    if unfinished:
+        return Week(week, len(rows), size, tuple(unfinished[:NAMED]), len(unfinished))
+    _mark(connection, rows, this_week)
+    _drop(connection, week)
+    return Week(week, len(rows), size)
+
+
+def _count(connection: Connection, week: date) -> Week:
     found = connection.execute(
         text(
             "SELECT count(*) AS scenarios,"
@@ -97,56 +137,24 @@ def _look(connection: Connection, week: date) -> Week:
     )
 
 
-def prune(connection: Connection, week: date) -> Week | None:
-    """Drop a week with all that its scenarios have stored, and mark those that had `pruned`.
-
-    What never stored a frame has lost nothing: of that, what may still run comes into this week.
-    All in the caller's transaction: a week is whole, or it is pruned. One with scenarios that have
-    not ended is left as it is. None if the week has no partition (any more). Readers of other weeks
-    are held up for a moment at most. Raises DatabaseUnavailable when somebody uses `predictions`
-    without a pause.
-    """
-    connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
-    if week not in partitions.existing(connection):
-        return None
-    this_week = partitions.this_week(connection)
-    partitions.ensure_week(connection, this_week)
-    # whoever starts one of them now waits, then finds it pruned
-    rows = connection.execute(
-        text(
-            "SELECT id, status, checkpoint > 0 OR frames_done > 0 AS stored FROM scenarios"
-            " WHERE week = :week ORDER BY id FOR NO KEY UPDATE"
-        ),
-        {"week": week},
-    ).all()
-    size = partitions.size(connection, week)
-    unfinished = [row.id for row in rows if row.status not in ENDED]
-    if unfinished:
-        return Week(week, len(rows), size, tuple(unfinished[:NAMED]), len(unfinished))
-    _mark(connection, [row.id for row in rows if row.stored])
+def _mark(connection: Connection, rows: Sequence[Row[Any]], this_week: date) -> None:
+    """Mark the scenarios that have stored a frame; move the others into the current week."""
+    pruned = [row.id for row in rows if row.stored]
     empty = [row.id for row in rows if not row.stored and row.status != Status.COMPLETED]
-    connection.execute(
-        text("UPDATE scenarios SET week = :week WHERE id = ANY(CAST(:ids AS bigint[]))"),
-        {"week": this_week, "ids": empty},
-    )
-    _drop(connection, week)
-    return Week(week, len(rows), size)
-
-
-def _mark(connection: Connection, ids: Sequence[int]) -> None:
-    for statement in (
-        "DELETE FROM gaps WHERE scenario_id = ANY(CAST(:ids AS bigint[]))",
-        "UPDATE scenarios SET pruned = true WHERE id = ANY(CAST(:ids AS bigint[]))",
+    for statement, ids in (
+        ("DELETE FROM gaps WHERE scenario_id = ANY(CAST(:ids AS bigint[]))", pruned),
+        ("UPDATE scenarios SET pruned = true WHERE id = ANY(CAST(:ids AS bigint[]))", pruned),
+        ("UPDATE scenarios SET week = :week WHERE id = ANY(CAST(:ids AS bigint[]))", empty),
     ):
-        connection.execute(text(statement), {"ids": ids})
+        connection.execute(text(statement), {"ids": ids, "week": this_week})
 
 
 def _drop(connection: Connection, week: date) -> None:
-    """Drop the partition in a moment when nobody uses `predictions`.
+    """Drop the partition in a moment when no session uses `predictions`.
 
-    DROP wants the whole table for itself, for milliseconds: what waits for that behind a long read
-    would hold up every commit, so it waits a little, and tries again. DETACH CONCURRENTLY would
-    wait better, but in transactions of its own: killed between them it leaves half a week.
+    DROP needs an exclusive lock on the whole table for milliseconds. Waiting for it behind a long
+    read would block every commit, so each try waits only briefly. DETACH CONCURRENTLY would not
+    block, but needs two transactions: killed between them, it would leave half a week.
     """
     for _ in range(TRIES):
         try:
@@ -161,5 +169,5 @@ def _drop(connection: Connection, week: date) -> None:
             return
     raise DatabaseUnavailable(
         f"the week of {week} could not be dropped: predictions were in use all the time",
-        hint="end the long transaction that pg_stat_activity shows, and run it again",
+        hint="end the long transaction that pg_stat_activity shows, and try again",
     )

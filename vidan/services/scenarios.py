@@ -1,6 +1,6 @@
 """Scenarios as their users see them: one, a page of them, their history, their gaps.
 
-What creates them stands in `protocol.creation`; its names are here too, for programs.
+`protocol.creation` creates them; its public names can be imported from here too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario as it stands. `worker` is the name of the worker that holds it."""
+    """A scenario's row. `worker` is the name of the worker that holds it."""
 
     id: int
     name: str | None
@@ -91,22 +91,9 @@ _COLUMNS = ", ".join(
 )
 _FROM = "scenarios s LEFT JOIN workers w ON w.id = s.worker_id"
 
-
-def get(connection: Connection, scenario_id: int) -> Scenario:
-    """Return one scenario. Raises NotFoundError."""
-    found = find(connection, ids=[scenario_id], limit=1)
-    if not found:
-        raise no_such_scenario(scenario_id)
-    return found[0]
-
-
-def no_such_scenario(scenario_id: int) -> NotFoundError:
-    """Return the error for an id that no scenario has."""
-    return NotFoundError(f"no scenario {scenario_id}", hint="see `vidan scenario list`")
-
-
-# The page of each status is read in the order of the index (status, id), from its edge on: no other
-# index has that order. For `=` the planner, which knows nothing of statuses, would read all ids
+# The page of each status is read in the order of the index (status, id), from its edge on; no other
+# index has this order. With `=` the planner, which has no statistics of statuses, would read all
+# ids.
 _NEWEST_OF_EACH = """
 SELECT s.* FROM unnest(CAST(:status AS text[])) AS wanted (status) CROSS JOIN LATERAL (
     {rows} AND (s.status, s.id) <= (wanted.status, :edge) AND s.status >= wanted.status
@@ -121,6 +108,19 @@ SELECT s.* FROM unnest(CAST(:status AS text[])) AS wanted (status) CROSS JOIN LA
 """
 
 
+def get(connection: Connection, scenario_id: int) -> Scenario:
+    """Return one scenario. Raises NotFoundError."""
+    found = find(connection, ids=[scenario_id], limit=1)
+    if not found:
+        raise no_such_scenario(scenario_id)
+    return found[0]
+
+
+def no_such_scenario(scenario_id: int) -> NotFoundError:
+    """Return the error for an id without a scenario."""
+    return NotFoundError(f"no scenario {scenario_id}", hint="see `vidan scenario list`")
+
+
 def find(
     connection: Connection,
     *,
@@ -133,22 +133,19 @@ def find(
     newest_first: bool = True,
 ) -> list[Scenario]:
     """Return scenarios, one keyset page by id; `after_id` is the last id of the page before."""
-    if not all(map(storable.is_text, [task or "", *(labels or {}), *(labels or {}).values()])):
-        return []  # nothing can have been stored under it
-    conditions = ["true"]
-    if labels:
-        conditions.append("s.labels @> CAST(:labels AS jsonb)")
-    if task is not None:
-        conditions.append("s.task = :task")
-    if ids is not None:
-        conditions.append("s.id = ANY(CAST(:ids AS bigint[]))")
-    if after_id is not None:
-        conditions.append("s.id < :after_id" if newest_first else "s.id > :after_id")
-    rows = f"SELECT * FROM scenarios s WHERE {' AND '.join(conditions)}"
+    labels = labels or {}
+    if not all(map(storable.is_text, [task or "", *labels, *labels.values()])):
+        return []  # no scenario can have such a task or label
+    further, order, edge = ("<", "DESC", MAX_ID) if newest_first else (">", "ASC", 0)
+    conditions = {
+        "s.labels @> CAST(:labels AS jsonb)": bool(labels),
+        "s.task = :task": task is not None,
+        "s.id = ANY(CAST(:ids AS bigint[]))": ids is not None,
+        f"s.id {further} :after_id": after_id is not None,
+    }
+    rows = f"SELECT * FROM scenarios s WHERE {_all_of(conditions)}"
     if status is not None:
         rows = (_NEWEST_OF_EACH if newest_first else _OLDEST_OF_EACH).format(rows=rows)
-    order = "DESC" if newest_first else "ASC"
-    edge = MAX_ID if newest_first else 0
     found = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM ({rows}) s LEFT JOIN workers w ON w.id = s.worker_id"
@@ -157,9 +154,9 @@ def find(
         {
             "status": sorted({str(one) for one in status or ()}),
             "edge": edge if after_id is None else max(0, min(after_id, MAX_ID)),
-            "labels": json.dumps(dict(labels or {})),
+            "labels": json.dumps(dict(labels)),
             "task": task,
-            "ids": None if ids is None else [one for one in ids if 0 < one <= MAX_ID],
+            "ids": [one for one in ids or () if 0 < one <= MAX_ID],
             "after_id": after_id,
             "limit": max(0, min(limit, MAX_ID)),
         },
@@ -168,7 +165,7 @@ def find(
 
 
 def failed_lately(connection: Connection, *, limit: int = 50) -> list[Scenario]:
-    """Return failed scenarios, those that failed last first."""
+    """Return failed scenarios, the latest failure first."""
     found = connection.execute(
         text(
             f"SELECT {_COLUMNS} FROM {_FROM} WHERE s.status = 'failed'"
@@ -203,7 +200,7 @@ class Transition:
 def history(
     connection: Connection, scenario_id: int, *, limit: int | None = None
 ) -> list[Transition]:
-    """Return the changes of a scenario's status, of all or of the last `limit`, the oldest first.
+    """Return the changes of a scenario's status, oldest first: all of them, or the last `limit`.
 
     Raises NotFoundError.
     """
@@ -228,7 +225,7 @@ def history(
 
 
 def gaps(connection: Connection, scenario_id: int) -> list[Gap]:
-    """Return the frames that could not be had, in order."""
+    """Return the missing frames of a scenario, in order."""
     found = connection.execute(
         text(
             "SELECT from_frame, to_frame, reason FROM gaps WHERE scenario_id = :id"
@@ -237,3 +234,8 @@ def gaps(connection: Connection, scenario_id: int) -> list[Gap]:
         {"id": scenario_id},
     )
     return [Gap(row.from_frame, row.to_frame, row.reason) for row in found]
+
+
+def _all_of(conditions: Mapping[str, bool]) -> str:
+    """Return the conditions that apply, joined by AND."""
+    return " AND ".join(["true", *(one for one, applies in conditions.items() if applies)])

@@ -1,4 +1,4 @@
-"""Schedules as the database keeps them: published by workers, fired by whichever orchestrator."""
+"""Schedules as the database keeps them: workers publish them, orchestrators fire them."""
 
 from __future__ import annotations
 
@@ -17,43 +17,12 @@ from vidan.protocol import announcements, creation, storable
 from vidan.protocol.creation import NewScenario
 from vidan.protocol.tasks import TaskSpec
 
-MAX_NAME_BYTES = 900
-"""Of a name: it is part of the keys of scenarios."""
+MAX_SCHEDULE_NAME_BYTES = 900
+"""Most bytes of a schedule's name, which becomes part of the keys of scenarios."""
 
 NOT_COMPUTED = timedelta(hours=1)
-"""So long later another try: this host lacks the time zone, or the row was tampered with."""
-
-
-def check(spec: TaskSpec, schedule: Schedule) -> None:
-    """Check a schedule, and the scenarios that it will create. Raises InputRejected."""
-    size = len((schedule.name or "").encode(errors="replace"))
-    if not 0 < size <= MAX_NAME_BYTES or not storable.is_text(schedule.name or ""):
-        raise InputRejected(f"a schedule's name has 1 to {MAX_NAME_BYTES} bytes")
-    with named_in_errors(schedule):
-        creation.check(_new(spec.name, schedule, datetime.now(UTC)), spec)
-
-
-@contextmanager
-def named_in_errors(schedule: Schedule) -> Iterator[None]:
-    """Let what is refused while the block lasts name the schedule."""
-    try:
-        yield
-    except InputRejected as error:
-        raise InputRejected(f"schedule {schedule.name!r}: {error}", hint=error.hint) from None
-
-
-def _new(task: str, schedule: Any, time: datetime) -> NewScenario:
-    """Return the scenario of one time of a schedule, or of its row."""
-    return NewScenario(
-        task=task,
-        source=schedule.source,
-        params=schedule.params,
-        queue=schedule.queue,
-        priority=schedule.priority,
-        key=f"schedule:{schedule.name}:{time.isoformat()}",
-        labels={"schedule": schedule.name},
-    )
-
+"""Pause before the next try if the next time can't be computed: this host lacks the time zone, or
+the row was changed by hand."""
 
 _PUBLISH = """
     INSERT INTO schedules AS s (name, app, task, cron, timezone, params, source, queue, priority,
@@ -69,11 +38,29 @@ _PUBLISH = """
 """
 
 
-def publish(connection: Connection, app: str, schedules: Sequence[tuple[str, Schedule]]) -> None:
-    """Enter all schedules (task, schedule) of an app; those that it has no more go.
+def check(spec: TaskSpec, schedule: Schedule) -> None:
+    """Check a schedule, and the scenarios that it will create. Raises InputRejected."""
+    size = len((schedule.name or "").encode(errors="replace"))
+    if not 0 < size <= MAX_SCHEDULE_NAME_BYTES or not storable.is_text(schedule.name or ""):
+        raise InputRejected(f"a schedule's name has 1 to {MAX_SCHEDULE_NAME_BYTES} bytes")
+    with named_in_errors(schedule):
+        creation.check(_new(spec.name, schedule, datetime.now(UTC)), spec)
 
-    A changed cron or time zone counts from now, whatever was missed before; a paused one stays
-    paused.
+
+@contextmanager
+def named_in_errors(schedule: Schedule) -> Iterator[None]:
+    """Add the schedule's name to an InputRejected that the block raises."""
+    try:
+        yield
+    except InputRejected as error:
+        raise InputRejected(f"schedule {schedule.name!r}: {error}", hint=error.hint) from None
+
+
+def publish(connection: Connection, app: str, schedules: Sequence[tuple[str, Schedule]]) -> None:
+    """Insert or update all schedules (task, schedule) of an app, and delete its other ones.
+
+    A changed cron or time zone counts from now on, without the times that were missed; a paused
+    schedule stays paused.
     """
     known = connection.execute(
         text("SELECT name FROM schedules WHERE app = :app ORDER BY name FOR UPDATE"),
@@ -106,7 +93,7 @@ def publish(connection: Connection, app: str, schedules: Sequence[tuple[str, Sch
 
 
 def next_due(connection: Connection) -> timedelta | None:
-    """Return how long it is until a schedule is due, None if there is none."""
+    """Return the time until the next schedule is due, None without an enabled schedule."""
     found: timedelta | None = connection.execute(
         text("SELECT min(next_at) - now() FROM schedules WHERE enabled")
     ).scalar()
@@ -115,7 +102,7 @@ def next_due(connection: Connection) -> timedelta | None:
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """What became of a schedule that was due: the scenarios created, or why they could not be."""
+    """The result of firing a due schedule: the ids of the new scenarios, or the error."""
 
     name: str
     ids: tuple[int, ...]
@@ -123,10 +110,10 @@ class Fired:
 
 
 def fire(connection: Connection, *, actor: str, limit: int = 100) -> list[Fired]:
-    """Create the scenarios of schedules that are due and set their next times, in one transaction.
+    """Create the scenarios of due schedules and set their next times, in one transaction.
 
-    Any number of orchestrators may call it at once: each schedule goes to one of them. The key
-    `schedule:NAME:TIME` keeps a time from being run twice even if its row was tampered with.
+    Any number of orchestrators may call this at once: each schedule goes to one of them. The key
+    `schedule:NAME:TIME` prevents a second run of a time even if the row was changed by hand.
     """
     rows = connection.execute(
         text(
@@ -138,36 +125,9 @@ def fire(connection: Connection, *, actor: str, limit: int = 100) -> list[Fired]
     return [_fire(connection, row, actor) for row in rows]
 
 
-def _fire(connection: Connection, row: Any, actor: str) -> Fired:
-    times: list[datetime] = []
-    next_at = row.now + NOT_COMPUTED
-    ids: tuple[int, ...] = ()
-    error = None
-    try:
-        times, next_at = due(row.cron, row.timezone, row.catch_up, row.next_at, row.now)
-        news = [_new(row.task, row, time) for time in times]
-        ids = tuple(one.id for one in creation.create_many(connection, news, actor=actor))
-    except (InputRejected, NotFoundError) as refused:  # before any row is written
-        error = storable.line(refused)
-    connection.execute(
-        text(
-            "UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at),"
-            " last_id = coalesce(:last_id, last_id), error = :error WHERE name = :name"
-        ),
-        {
-            "name": row.name,
-            "next_at": next_at,
-            "last_at": times[-1] if ids else None,
-            "last_id": ids[-1] if ids else None,
-            "error": error,
-        },
-    )
-    return Fired(row.name, ids, error)
-
-
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """A schedule as it stands. `last_id` is the scenario that it created last."""
+    """A schedule's row. `last_id` is the scenario that it created last."""
 
     name: str
     task: str
@@ -196,13 +156,13 @@ _COLUMNS = ", ".join(Scheduled.__dataclass_fields__)
 
 
 def find(connection: Connection) -> list[Scheduled]:
-    """Return all schedules, by name."""
+    """Return all schedules, ordered by name."""
     found = connection.execute(text(f"SELECT {_COLUMNS} FROM schedules ORDER BY name"))
     return [Scheduled(**row) for row in found.mappings()]
 
 
 def get(connection: Connection, name: str) -> Scheduled:
-    """Return a schedule. Raises NotFoundError that names those that exist."""
+    """Return a schedule. Raises NotFoundError, which names the existing schedules."""
     known = find(connection)
     for one in known:
         if one.name == name:
@@ -214,7 +174,7 @@ def get(connection: Connection, name: str) -> Scheduled:
 
 
 def pause(connection: Connection, name: str) -> bool:
-    """Fire a schedule no more. Returns False if it is paused already. Raises NotFoundError."""
+    """Stop firing a schedule. Returns False if it is paused already. Raises NotFoundError."""
     if not get(connection, name).enabled:
         return False
     connection.execute(
@@ -224,7 +184,7 @@ def pause(connection: Connection, name: str) -> bool:
 
 
 def resume(connection: Connection, name: str) -> bool:
-    """Fire a paused schedule again, from now on: what fell in the pause is not made up for.
+    """Fire a paused schedule again from now on, without the times that passed during the pause.
 
     Returns False if it is not paused. Raises NotFoundError.
     """
@@ -238,3 +198,43 @@ def resume(connection: Connection, name: str) -> bool:
     )
     announcements.wake(connection)
     return True
+
+
+def _fire(connection: Connection, row: Any, actor: str) -> Fired:
+    times: list[datetime] = []
+    next_at = row.now + NOT_COMPUTED
+    ids: tuple[int, ...] = ()
+    error = None
+    try:
+        times, next_at = due(row.cron, row.timezone, row.catch_up, row.next_at, row.now)
+        news = [_new(row.task, row, time) for time in times]
+        ids = tuple(one.id for one in creation.create_many(connection, news, actor=actor))
+    except (InputRejected, NotFoundError) as refused:  # raised before any row is written
+        error = storable.line(refused)
+    connection.execute(
+        text(
+            "UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at),"
+            " last_id = coalesce(:last_id, last_id), error = :error WHERE name = :name"
+        ),
+        {
+            "name": row.name,
+            "next_at": next_at,
+            "last_at": times[-1] if ids else None,
+            "last_id": ids[-1] if ids else None,
+            "error": error,
+        },
+    )
+    return Fired(row.name, ids, error)
+
+
+def _new(task: str, schedule: Any, time: datetime) -> NewScenario:
+    """Return the scenario for one time of a schedule, which is a Schedule or its row."""
+    return NewScenario(
+        task=task,
+        source=schedule.source,
+        params=schedule.params,
+        queue=schedule.queue,
+        priority=schedule.priority,
+        key=f"schedule:{schedule.name}:{time.isoformat()}",
+        labels={"schedule": schedule.name},
+    )

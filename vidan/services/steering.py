@@ -1,4 +1,4 @@
-"""What users ask of a scenario: to be active, to be inactive, to start afresh, to go."""
+"""Steering: what users ask of a scenario: start, stop, retry, delete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidan.services.scenarios import no_such_scenario
 _START = frozenset({Status.ACTIVE, Status.INIT_STARTUP})
 _STOP = frozenset({Status.INACTIVE, Status.INIT_SHUTDOWN})
 REQUESTABLE = _START | _STOP
-"""The statuses that a user may ask for; the others only a worker sets."""
+"""The statuses that a user may ask for; only workers set the other ones."""
 
 
 def request(
@@ -25,17 +25,17 @@ def request(
     actor: str = "user",
     from_beginning: bool = False,
 ) -> bool:
-    """Ask that a scenario be in a status: `active` or `inactive`, or what leads there.
+    """Ask a scenario to become `active` or `inactive`, also by the statuses that lead there.
 
-    Returns False when that is so already or is being fulfilled. Raises NotFoundError, or
-    NotAllowedError that names what is allowed from where the scenario stands.
+    Returns False if it is already there or on its way. Raises NotFoundError, or NotAllowedError
+    that names what the scenario's status allows.
     """
     if wanted in _START:
         return start(connection, scenario_id, actor=actor, from_beginning=from_beginning)
     if wanted in _STOP:
         return stop(connection, scenario_id, actor=actor)
     raise NotAllowedError(
-        f"{wanted} is set by workers only", hint=f"ask for one of: {_names(REQUESTABLE)}"
+        f"only workers set the status {wanted}", hint=f"ask for one of: {_names(REQUESTABLE)}"
     )
 
 
@@ -44,8 +44,9 @@ def start(
 ) -> bool:
     """Start a scenario that has ended: at its checkpoint with fresh budgets, or from the beginning.
 
-    From the beginning drops predictions, gaps, checkpoint and state in the same transaction, and is
-    the only way on from `completed`. Returns False when it is starting or running already.
+    A start from the beginning drops predictions, gaps, checkpoint and state in the same
+    transaction; a completed scenario can only start this way. Returns False if the scenario is
+    starting or running already.
     """
     status, pruned = _lock(connection, scenario_id)
     if from_beginning and status not in ENDED:
@@ -73,7 +74,7 @@ def start(
 
 
 def retry(connection: Connection, scenario_id: int, *, actor: str = "user") -> bool:
-    """Let a failed scenario go on at its checkpoint with fresh budgets. Only from `failed`."""
+    """Resume a failed scenario at its checkpoint with fresh budgets. Raises NotAllowedError."""
     status, pruned = _lock(connection, scenario_id)
     if status is not Status.FAILED:
         raise NotAllowedError(
@@ -87,9 +88,9 @@ def retry(connection: Connection, scenario_id: int, *, actor: str = "user") -> b
 
 
 def stop(connection: Connection, scenario_id: int, *, actor: str = "user") -> bool:
-    """Stop a scenario; it keeps its checkpoint. A running one stops with its next commit.
+    """Stop a scenario, which keeps its checkpoint. A running one stops with its next commit.
 
-    Returns False when it is inactive or stopping already.
+    Returns False if it is inactive or stopping already.
     """
     status, _ = _lock(connection, scenario_id)
     if status in STOPPING or status is Status.INACTIVE:
@@ -117,9 +118,9 @@ def stop(connection: Connection, scenario_id: int, *, actor: str = "user") -> bo
 
 
 def delete(connection: Connection, scenario_id: int) -> None:
-    """Delete a scenario that has ended, with all that it stored.
+    """Delete a scenario that has ended, with everything that it stored.
 
-    Raises NotFoundError, or NotAllowedError while it waits, runs or stops.
+    Raises NotFoundError, or NotAllowedError while the scenario waits, runs or stops.
     """
     status, _ = _lock(connection, scenario_id)
     if status in HELD or status is Status.INIT_STARTUP:
@@ -137,7 +138,7 @@ def delete(connection: Connection, scenario_id: int) -> None:
 
 
 def _lock(connection: Connection, scenario_id: int) -> tuple[Status, bool]:
-    """Lock the row. Returns the status, and whether what it had stored was pruned."""
+    """Lock the scenario's row. Returns its status, and whether its predictions were pruned."""
     found = None
     if 0 < scenario_id <= MAX_ID:
         found = connection.execute(
@@ -151,8 +152,8 @@ def _lock(connection: Connection, scenario_id: int) -> tuple[Status, bool]:
 
 def _pruned(scenario_id: int) -> NotAllowedError:
     return NotAllowedError(
-        f"scenario {scenario_id} can't go on at its checkpoint: what it had stored was pruned",
-        hint=f"`vidan scenario start {scenario_id} --from-beginning` runs it anew",
+        f"scenario {scenario_id} can't resume at its checkpoint: its predictions were pruned",
+        hint=f"`vidan scenario start {scenario_id} --from-beginning` runs it again",
     )
 
 

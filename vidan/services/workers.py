@@ -1,4 +1,4 @@
-"""Workers: registration, the heartbeat that renews a lease, and who is there."""
+"""Workers as their users see them: list them, ask them to leave, change their number of slots."""
 
 from __future__ import annotations
 
@@ -11,48 +11,14 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from vidan.domain.status import DesiredState
-from vidan.errors import NotAllowedError, NotFoundError
+from vidan.domain.worker import MAX_SLOTS
+from vidan.errors import NotAllowedError, NotFoundError, UsageError
 from vidan.protocol import storable
-
-
-def desired_state(connection: Connection, worker_id: UUID) -> DesiredState:
-    """Return what is asked of a worker; of one that is not entered, that it runs."""
-    found = connection.execute(
-        text("SELECT desired_state FROM workers WHERE id = :id"), {"id": worker_id}
-    ).scalar()
-    return DesiredState(found or DesiredState.RUNNING)
-
-
-def by_task(connection: Connection) -> dict[str, list[str]]:
-    """Return the names of the living workers that have each task and take it on."""
-    found = connection.execute(
-        text(
-            "SELECT t.name AS task, array_agg(w.name ORDER BY w.name) AS names"
-            " FROM workers w CROSS JOIN LATERAL unnest(w.tasks) AS t (name)"
-            " WHERE w.lease_until > now() AND w.desired_state = 'running' AND NOT w.quarantine"
-            " GROUP BY t.name"
-        )
-    )
-    return {row.task: list(row.names) for row in found}
-
-
-def forget_gone(connection: Connection, *, days: int = 7) -> int:
-    """Delete workers that have been gone for `days` and hold nothing. Returns how many."""
-    return connection.execute(
-        text(
-            "DELETE FROM workers WHERE id IN (SELECT w.id FROM workers w"
-            " WHERE w.lease_until <= now() AND w.state = 'gone'"
-            " AND w.seen_at < now() - make_interval(days => :days)"
-            " AND NOT EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id)"
-            " ORDER BY w.id FOR UPDATE SKIP LOCKED)"
-        ),
-        {"days": days},
-    ).rowcount
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A worker as it stands. `fps` is what it measured over its last seconds."""
+    """A worker's row. `fps` is the rate that it measured over its last seconds."""
 
     id: UUID
     name: str
@@ -105,12 +71,12 @@ FROM workers w WHERE {condition} ORDER BY w.name, w.registered_at DESC
 
 
 def find(connection: Connection, *, alive_only: bool = True) -> list[WorkerRow]:
-    """Return the workers, those that are gone only if asked for."""
+    """Return the living workers, or all of them."""
     return _select(connection, "w.lease_until > now()" if alive_only else "true", {})
 
 
 def get(connection: Connection, id_or_name: str) -> WorkerRow:
-    """Return a worker by id or name, of several registrations of a name the newest one.
+    """Return a worker by id or name: the newest one if several registrations have the name.
 
     Raises NotFoundError.
     """
@@ -123,7 +89,7 @@ def get(connection: Connection, id_or_name: str) -> WorkerRow:
 
 
 def living(connection: Connection, wanted: Collection[str]) -> list[WorkerRow]:
-    """Return the living workers of these ids or names, of a name all of them.
+    """Return the living workers with these ids or names; a name means all its registrations.
 
     Raises NotFoundError, or NotAllowedError for a worker that is gone.
     """
@@ -131,8 +97,8 @@ def living(connection: Connection, wanted: Collection[str]) -> list[WorkerRow]:
     for missing in set(wanted) - {name for one in chosen for name in (one.name, str(one.id))}:
         gone = get(connection, missing)  # raises NotFoundError
         raise NotAllowedError(
-            f"worker {missing} is gone since {gone.seen_at.isoformat(timespec='seconds')}",
-            hint="what it held goes on elsewhere; see `vidan workers list`",
+            f"worker {missing} has been gone since {gone.seen_at.isoformat(timespec='seconds')}",
+            hint="other workers resume its scenarios; see `vidan workers list`",
         )
     return chosen
 
@@ -148,11 +114,11 @@ class Retired:
 def retire(
     connection: Connection, wanted: Collection[str] | None, to: DesiredState
 ) -> list[Retired]:
-    """Ask workers to leave: `drained` or `stopped`. They learn of it with their next heartbeat.
+    """Ask workers to leave: `drained` or `stopped`. Their next heartbeat returns the request.
 
-    `wanted` are ids or names, of a name all living registrations; None means every living worker.
-    A drained one may be stopped; the other way round nothing changes. Raises NotFoundError, or
-    NotAllowedError for a worker that is gone.
+    `wanted` are ids or names, a name means all its living registrations; None means every living
+    worker. A drained worker may be stopped, but a stopped worker can't be drained. Raises
+    NotFoundError, or NotAllowedError for a worker that is gone.
     """
     chosen = find(connection) if wanted is None else living(connection, wanted)
     changed = set(
@@ -173,13 +139,87 @@ def retire(
 
 
 def still_there(connection: Connection, ids: Collection[UUID]) -> list[WorkerRow]:
-    """Return which of these workers' processes still hold a lease, under whatever id."""
+    """Return the living workers whose process is that of one of these, under any id."""
     return _select(
         connection,
         "w.lease_until > now() AND (w.name, w.host, w.pid) IN (SELECT f.name, f.host, f.pid"
         " FROM workers f WHERE f.id = ANY(CAST(:ids AS uuid[])))",
         {"ids": list(ids)},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A worker that was asked to have a number of slots; `changed` is False if it was before."""
+
+    worker: WorkerRow
+    changed: bool
+
+
+def scale(connection: Connection, worker: str, slots: int) -> list[Scaled]:
+    """Ask a worker, by id or name, to have `slots` slots; a name means all its registrations.
+
+    The worker's next heartbeat returns the request. Raises UsageError (not 1 to 64), NotFoundError,
+    or NotAllowedError: the worker is gone, is leaving, or is in quarantine.
+    """
+    if not 1 <= slots <= MAX_SLOTS:
+        raise UsageError(f"a worker has 1 to {MAX_SLOTS} slots, not {slots}")
+    chosen = living(connection, [worker])
+    able = [one for one in chosen if one.desired_state is DesiredState.RUNNING]
+    if not able:
+        raise NotAllowedError(
+            f"worker {worker} is leaving", hint="start another one: `vidan worker --slots N`"
+        )
+    if not (able := [one for one in able if not one.quarantine]):
+        raise NotAllowedError(
+            f"worker {worker} is in quarantine: it runs suspects, one at a time",
+            hint="it will end soon; scale one of the others in `vidan workers list`",
+        )
+    changed = [one.id for one in able if slots != (one.desired_slots or one.slots)]
+    connection.execute(
+        text(
+            "UPDATE workers SET desired_slots = :slots WHERE id IN (SELECT id FROM workers"
+            " WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE)"
+        ),
+        {"slots": slots, "ids": [one.id for one in able]},
+    )
+    asked = {one.id for one in able}
+    return [Scaled(one, one.id in changed) for one in find(connection) if one.id in asked]
+
+
+def desired_state(connection: Connection, worker_id: UUID) -> DesiredState:
+    """Return the state that a worker is asked to be in: running, if it has no row."""
+    found = connection.execute(
+        text("SELECT desired_state FROM workers WHERE id = :id"), {"id": worker_id}
+    ).scalar()
+    return DesiredState(found or DesiredState.RUNNING)
+
+
+def by_task(connection: Connection) -> dict[str, list[str]]:
+    """Return the names of the living workers that execute each task; the leaving ones do not."""
+    found = connection.execute(
+        text(
+            "SELECT t.name AS task, array_agg(w.name ORDER BY w.name) AS names"
+            " FROM workers w CROSS JOIN LATERAL unnest(w.tasks) AS t (name)"
+            " WHERE w.lease_until > now() AND w.desired_state = 'running' AND NOT w.quarantine"
+            " GROUP BY t.name"
+        )
+    )
+    return {row.task: list(row.names) for row in found}
+
+
+def forget_gone(connection: Connection, *, days: int = 7) -> int:
+    """Delete the rows of workers gone for `days` that hold no scenario. Returns their number."""
+    return connection.execute(
+        text(
+            "DELETE FROM workers WHERE id IN (SELECT w.id FROM workers w"
+            " WHERE w.lease_until <= now() AND w.state = 'gone'"
+            " AND w.seen_at < now() - make_interval(days => :days)"
+            " AND NOT EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id)"
+            " ORDER BY w.id FOR UPDATE SKIP LOCKED)"
+        ),
+        {"days": days},
+    ).rowcount
 
 
 def _select(connection: Connection, condition: str, parameters: dict[str, Any]) -> list[WorkerRow]:
@@ -189,7 +229,7 @@ def _select(connection: Connection, condition: str, parameters: dict[str, Any]) 
             **{
                 **row,
                 **{name: tuple(row[name]) for name in ("queues", "tasks")},
-                # not ordered by SQL: a planner with old statistics would walk through all ids
+                # Sorted here: with ORDER BY, a planner with old statistics would read all ids.
                 "scenarios": tuple(sorted(row["scenarios"])),
                 "desired_state": DesiredState(row["desired_state"]),
             }

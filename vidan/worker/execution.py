@@ -146,7 +146,7 @@ def _outcome_of(
             else:
                 line = f"{type(error).__name__}: {line}"
     # a failed commit is no error of the task's code, so the task's policy does not decide
-    if not isinstance(error, CommitFailed) and not policy.mends(error):
+    if not isinstance(error, CommitFailed) and not policy.may_fix(error):
         return Outcome(claimed, End.REJECTED, error=line)
     delay = policy.delay_after(error, attempts)
     return Outcome(claimed, End.FAILED, error=line, delay=delay)

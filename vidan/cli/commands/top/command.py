@@ -71,7 +71,7 @@ def _look(database: Database, out: Output) -> Overview:
 
     def look() -> Overview:
         with database.begin() as connection:
-            return overview.look(connection)
+            return overview.read(connection)
 
     return following.patiently(look, out)
 

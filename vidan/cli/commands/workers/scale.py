@@ -15,8 +15,7 @@ from vidan.errors import NotAllowedError, NotFoundError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
-    from vidan.services.scaling import Scaled
-    from vidan.services.workers import WorkerRow
+    from vidan.services.workers import Scaled, WorkerRow
 
 
 def register(commands: Commands) -> None:
@@ -51,12 +50,12 @@ def scale(
     """
     code = 0
     with connect.database(settings, out) as database:
-        from vidan.services import scaling
+        from vidan.services.workers import scale as ask_for_slots
 
         asked: list[Scaled] = []
         for name in dict.fromkeys(workers):
             try:
-                asked += database.retrying(lambda c, n=name: scaling.scale(c, n, slots))  # type: ignore[misc]
+                asked += database.retrying(ask_for_slots, name, slots)
             except (NotAllowedError, NotFoundError) as error:
                 if len(workers) == 1:
                     raise

@@ -1,0 +1,19 @@
+-- Move checkpoint and state under the fence (COPY of the predictions follows).
+-- Sent by vidan.protocol.commits.commit.
+-- In psql, give each named parameter a value (\set name value) before EXPLAIN.
+UPDATE scenarios
+SET
+    checkpoint = :to,
+    checkpoint_pts = :pts,
+    state = CAST(:state AS jsonb),
+    label_names = CAST(:label_names AS text[]),
+    frames_total = :frames_total,
+    frames_done = frames_done + :frames,
+    attempts = CASE WHEN :clear THEN 0 ELSE attempts END,
+    crashes = CASE WHEN :clear THEN 0 ELSE crashes END
+WHERE id = :id
+    AND epoch = :epoch
+    AND worker_id = :worker
+    AND checkpoint = :from
+    AND status IN ('active', 'init_shutdown', 'in_shutdown_processing')
+RETURNING status, week;

@@ -1,0 +1,60 @@
+-- Note that a run which was asked to stop is shutting down.
+-- Sent by vidan.protocol.lifecycle.shutting_down.
+-- In psql, give each named parameter a value (\set name value) before EXPLAIN.
+WITH rows AS (
+    SELECT s.*, f.*
+    FROM (
+        SELECT *
+        FROM jsonb_to_recordset(CAST(:fences AS jsonb)) AS r (
+            scenario_id bigint, fence_epoch bigint, fence_worker uuid
+        )
+        ORDER BY scenario_id
+    ) f
+    CROSS JOIN LATERAL (
+        SELECT s.id, s.status, s.crashes, s.max_crashes, s.attempts, s.max_attempts
+        FROM scenarios s
+        WHERE s.id = f.scenario_id
+            AND s.epoch = f.fence_epoch
+            AND s.worker_id IS NOT DISTINCT FROM f.fence_worker
+            AND s.status IN ('init_shutdown')
+        FOR NO KEY UPDATE
+    ) s
+),
+target AS (
+    SELECT r.*, CAST('in_shutdown_processing' AS text) AS to_status, CAST(NULL AS text) AS reason
+    FROM rows r
+),
+moved AS (
+    UPDATE scenarios s
+    SET status = r.to_status
+    FROM target r
+    WHERE s.id = r.id
+        AND (r.status, r.to_status) IN (
+            ('init_startup', 'inactive'),
+            ('init_startup', 'init_startup_processing'),
+            ('init_startup_processing', 'active'),
+            ('init_startup_processing', 'failed'),
+            ('init_startup_processing', 'init_shutdown'),
+            ('init_startup_processing', 'init_startup'),
+            ('active', 'completed'),
+            ('active', 'failed'),
+            ('active', 'init_shutdown'),
+            ('active', 'init_startup'),
+            ('init_shutdown', 'completed'),
+            ('init_shutdown', 'in_shutdown_processing'),
+            ('init_shutdown', 'inactive'),
+            ('in_shutdown_processing', 'inactive'),
+            ('inactive', 'init_startup'),
+            ('completed', 'init_startup'),
+            ('failed', 'init_startup')
+        )
+    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason, s.followed
+),
+logged AS (
+    INSERT INTO transitions (scenario_id, from_status, to_status, reason, actor)
+    SELECT id, from_status, to_status, reason, CAST(:actor AS text)
+    FROM moved
+)
+SELECT *
+FROM moved
+ORDER BY id;
