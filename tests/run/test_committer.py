@@ -6,10 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
@@ -298,8 +299,8 @@ def test_an_answer_that_was_lost_stores_nothing_twice(
     lost: list[bool] = []
     retrying = guarded.retrying
 
-    def losing(work: Callable[[Connection], Status]) -> Status:
-        found = retrying(work)
+    def losing(work: Callable[..., Status], *arguments: Any) -> Status:
+        found = retrying(work, *arguments)
         if not lost:
             lost.append(True)
             end_sessions(database_url, worker)

@@ -165,7 +165,7 @@ def test_the_soft_limit_is_told_instead_of_the_next_batch() -> None:
     made, stored, seat = pipeline(Source(9), Seen(), control)
     batches = made.batches()
     next(batches)
-    control.limit(-1)
+    control.set_soft_limit(-1)
     with pytest.raises(TimeLimitExceeded):
         next(batches)
     assert stored.frames == [0]
@@ -179,7 +179,7 @@ def test_at_the_end_there_is_nothing_left_to_be_limited(live: bool) -> None:
     made, stored, _ = pipeline(Source(3, live=live), Seen(), control)
     for batch, _ in made.batches():
         if batch.indices[0] == 2:
-            control.limit(-1)
+            control.set_soft_limit(-1)
     assert stored.frames == [0, 1, 2]
 
 
