@@ -245,7 +245,7 @@ def test_schedules_of_two_tasks_have_names_of_their_own() -> None:
     app = Vidan()
     app.task(name="first", source=False, schedule="0 6 * * *")(returning(None))
     second = app.task(name="second", source=False, schedule=Schedule("0 7 * * *", name="first"))
-    with pytest.raises(InputRejected, match="schedule 'first' is that of task 'first' already"):
+    with pytest.raises(InputRejected, match="schedule 'first' belongs to task 'first' already"):
         second(returning(None))
     assert list(app.tasks) == ["first"]
 

@@ -1,4 +1,4 @@
-"""What ids, names, times and decoders may be: each bound stands here once."""
+"""The bounds and defaults that several rooms share: each stands here once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from datetime import UTC, datetime
 
 MAX_ID = 2**63 - 1
 """The largest id of a scenario and the largest number of a frame: both are bigint columns."""
+
+MAX_INTEGER = 2**31 - 1
+"""The largest priority of a scenario and the most retries: both are integer columns."""
+
+DEFAULT_QUEUE = "default"
+"""The queue of scenarios and workers for which no other is given."""
 
 MAX_NAME_BYTES = 1_000
 """Most bytes of a scenario's key and of a queue's name: both are indexed."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from vidan.domain.bounds import DEFAULT_QUEUE
+
 MAX_SLOTS = 64
 """A worker process has so many slots at most."""
 
@@ -22,7 +24,7 @@ class WorkerOptions:
     name: str
     device: str = "cpu"
     slots: int = 1
-    queues: tuple[str, ...] = ("default",)
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     source: str | None = None
     app: str | None = None
     threads: int | None = None

@@ -10,7 +10,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from vidan.db.session import DatabaseConflict
-from vidan.domain.bounds import EARLIEST, LATEST, MAX_AFTER_SECONDS, MAX_NAME_BYTES
+from vidan.domain.bounds import (
+    DEFAULT_QUEUE,
+    EARLIEST,
+    LATEST,
+    MAX_AFTER_SECONDS,
+    MAX_NAME_BYTES,
+)
 from vidan.domain.status import Status
 from vidan.domain.time_limits import TimeLimits
 from vidan.errors import InputRejected
@@ -22,21 +28,24 @@ MAX_STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class NewScenario:
-    """A scenario to be created.
+    """A scenario to be created, with its options.
 
-    It is not run before `not_before`, nor before `after` seconds have passed on the database's
-    clock. `max_attempts` is how often it is retried after an error; the time limits are seconds of
-    one run. None takes the task's own. `then` are created when it completes, `on_failure` when it
-    fails, each once.
+    Every way to create one builds this value, and only here are its options checked: the command
+    line, HTTP, `Task.apply`, a Signature, a Schedule.
+
+    The scenario does not run before `not_before`, nor before `after` seconds have passed on the
+    database's clock. `max_attempts` is how often it is retried after an error; the time limits are
+    seconds of one run. None takes the task's own. `then` are created when it completes,
+    `on_failure` when it fails, each once.
     """
 
     source: str | None = None
-    task: str = "detect"
+    task: str = tasks.DETECT.name
     params: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     key: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
     priority: int = 0
     status: Status = Status.INIT_STARTUP
     not_before: datetime | None = None
