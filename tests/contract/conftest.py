@@ -27,7 +27,7 @@ def producer(broker: Broker) -> Iterator[Producer]:
 
 @pytest.fixture
 def topic(broker_settings: Settings) -> str:
-    """A topic of this test's own, 4 partitions."""
+    """A topic that only this test uses, with 4 partitions."""
     name = f"topic-{uuid.uuid4()}"
     client = AdminClient({"bootstrap.servers": broker_settings.bootstrap_servers() or ""})
     wait_until(lambda: len(client.list_topics(name, timeout=10).topics[name].partitions) == 4)

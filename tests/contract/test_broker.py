@@ -52,7 +52,7 @@ def test_what_is_sent_raw_comes_as_it_was(producer: Producer, join: Join, topic:
         Raw(b"7", b"\x00\xff"),
         Raw(b"7", b"again"),
         Raw(b"7", b"again"),
-        Raw(b"big", b"x" * 3_000_000),  # librdkafka refuses it before it is sent
+        Raw(b"big", b"x" * 3_000_000),  # librdkafka refuses to send it
         Raw(b"8", b"the last"),
     ]
     assert producer.send_raw(topic, raws) == [5]
@@ -103,7 +103,7 @@ def test_a_poll_ends_with_the_first_message_and_keeps_the_limit(
 
 
 def test_behind_a_burst_no_message_waits_long(producer: Producer, join: Join, topic: str) -> None:
-    """librdkafka fetches little ahead, and by itself would rest for a second each time."""
+    """librdkafka fetches little ahead, and by default would pause for a second each time."""
     consumer = join()
     producer.send(topic, [1])
     receive(consumer, 1)
@@ -114,7 +114,7 @@ def test_behind_a_burst_no_message_waits_long(producer: Producer, join: Join, to
         count += len(consumer.poll(5))
         now = time.monotonic()
         rests, last = rests + (now - last > 0.5), now
-    assert rests <= 2  # a busy machine may be the reason for one
+    assert rests <= 2  # a busy machine may cause one
 
 
 def test_any_payload_passes_as_it_is(broker_settings: Settings, join: Join, topic: str) -> None:
@@ -140,7 +140,7 @@ def test_a_topic_that_is_made_later_is_found(broker: Broker, producer: Producer)
 def test_topics_are_created_once(
     broker: Broker, broker_kind: str, broker_settings: Settings
 ) -> None:
-    # The names are the protocol's, not this test's own. No other test here uses them.
+    # The topics are those of the protocol. No other test in these files uses them.
     existed = set(broker.topics()) & set(messages.TOPICS)
     assert set(broker.create_topics(partitions=3, replication=1)) == set(messages.TOPICS) - existed
     assert broker.create_topics(partitions=5, replication=1) == []

@@ -109,7 +109,7 @@ def test_rewinding_receives_again_in_order(
     assert [message.offset for message in again] == list(range(rest[5].offset, 50))
 
     elsewhere = replace(rest[0], topic="another")
-    consumer.rewind(elsewhere)  # not this consumer's: nothing happens
+    consumer.rewind(elsewhere)  # of a topic that this consumer does not read: nothing happens
     consumer.commit([elsewhere])
     assert polled(consumer, 0.5) == []
 
@@ -119,7 +119,7 @@ def test_nothing_is_delivered_while_paused_and_nothing_is_lost(
 ) -> None:
     consumer = join()
     producer.send(topic, range(1, 201))
-    seen = ids(consumer.poll(30, limit=20))  # more is fetched already than was taken
+    seen = ids(consumer.poll(30, limit=20))  # more messages are fetched already than returned
     for start in range(201, 501, 100):
         consumer.pause()
         consumer.pause()
@@ -138,7 +138,7 @@ def test_partitions_that_come_while_paused_are_paused(
     producer.send(topic, range(1, 21))
     consumer = join()
     consumer.pause()
-    # long enough to have joined; librdkafka may let through what it fetches before the pause
+    # long enough to join; librdkafka may return messages that it fetched before the pause
     early = ids(polled(consumer, 4.5))
     assert producer.send(topic, range(21, 41)) == []
     assert not [one for one in ids(polled(consumer, 2)) if one > 20]
@@ -159,7 +159,7 @@ def test_a_paused_member_stays_in_the_group(producer: Producer, join: Join, topi
         heard += other.poll(0.1)
     assert 0 < len(heard) < 100
     other.commit(heard)
-    other.close()  # its partitions go to the one that is paused
+    other.close()  # its partitions go to the paused member
     producer.send(topic, range(1101, 1201))
     assert polled(paused, 4.5) == []
     paused.resume()

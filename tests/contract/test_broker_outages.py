@@ -1,4 +1,4 @@
-"""What clients of both brokers do while the broker is unavailable, and after that."""
+"""Clients of both brokers while the broker is unavailable, and once it is back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_an_absent_broker_raises_nothing_but_from_administration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(consumer_module, "CLOSE_LIMIT", 60.0)  # closing takes none of it
+    monkeypatch.setattr(consumer_module, "CLOSE_LIMIT", 60.0)  # closing must not take that long
     broker = connect(nowhere(broker_kind, tmp_path))
     producer, consumer = broker.producer(), broker.consumer("group", ["topic"])
     started = time.monotonic()
@@ -79,7 +79,7 @@ def test_an_address_that_appears_later_is_found(
 ) -> None:
     caplog.set_level(logging.INFO, "vidan.broker")
     address_file = tmp_path / "later.address"
-    # With a database of one's own the embedded broker is never used: the other implementation.
+    # With DATABASE_URL given, the embedded broker is never used, but the other implementation.
     database = "postgresql://db/vidan" if broker_kind == "kafka" else None
     settings = EmbeddedSettings(home=tmp_path, database_url=database, address_file=address_file)
     broker = connect(settings)
@@ -131,10 +131,10 @@ def test_clients_recover_from_a_restart_of_the_broker(
     moved = broker_server.bootstrap_servers != address
     assert moved == isinstance(broker_server, HostedBroker)
     wait_until(lambda: producer.send(topic, [4]) == [], timeout=20)
-    # The ones reported as failed may be among those that come, and 4 may come twice.
+    # Messages reported as failed may come too, and 4 may come twice.
     assert 4 in ids(receive(consumer, 1))
     polled(consumer, 1)
-    consumer.commit(before)  # may be of a broker that is gone: does no harm
+    consumer.commit(before)  # maybe of a broker that no longer exists: does no harm
     producer.send(topic, [5])
     assert 5 in ids(receive(consumer, 1))
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

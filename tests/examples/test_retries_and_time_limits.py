@@ -17,7 +17,7 @@ from vidan.detection import catalogue
 
 
 class Service(BaseHTTPRequestHandler):
-    """Is busy at first, then takes what it is sent; knows one path."""
+    """A web service with one path, busy for the first two requests."""
 
     busy: ClassVar[int] = 2
     sent: ClassVar[list[Any]] = []

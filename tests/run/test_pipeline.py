@@ -1,4 +1,4 @@
-"""Source → detector → task: what is ahead of the task, and what is left when it ends."""
+"""Source → detector → task: batches ahead of the task, and batches left when it ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vidan.video.frames import FrameBatch
 
 @dataclass
 class Source:
-    """Gives `count` batches of one frame, then fails if it has to."""
+    """A source of `count` batches of one frame, which then fails if told to."""
 
     count: int
     live: bool = False
@@ -43,7 +43,7 @@ class Source:
             raise self.failure
 
     closed: list[bool] = field(default_factory=list)
-    """For each time that it was closed: whether its batches were still being read."""
+    """For each call of `close`: whether batches were still being read."""
 
     def close(self) -> None:
         reading = any(one.name == "decode" for one in threading.enumerate())
@@ -73,7 +73,7 @@ class Seen:
 
 
 class Stored:
-    """Stands for the committer."""
+    """Stands in for the committer."""
 
     def __init__(self) -> None:
         self.labels = LabelNames(())
@@ -107,13 +107,13 @@ def test_of_a_file_the_next_batch_is_at_the_detector_already(live: bool, ahead: 
         assert batch.indices.tolist() == [number]
         wanted = list(range(min(5, number + ahead)))
         assert eventually(lambda: detector.frames == wanted)  # noqa: B023
-        assert stored.frames == list(range(number))  # not the one that the task works on
+        assert stored.frames == list(range(number))  # not the batch that the task works on
     assert stored.frames == list(range(5))
     assert not seat.batcher._seats
 
 
 def test_a_source_is_closed_once_more_when_nobody_reads_it() -> None:
-    """One that was closed while a batch was handed over may have been left to its reader."""
+    """`close` may come while a batch is read: the source is then closed once more."""
     source = Source(5)
     made, _, _ = pipeline(source, Seen(), RunControl())
     batches = cast(Generator[Any], made.batches())

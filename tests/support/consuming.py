@@ -33,7 +33,7 @@ def receive(consumer: Consumer, count: int, timeout: float = 30) -> list[Receive
 
 
 def polled(consumer: Consumer, seconds: float) -> list[Received]:
-    """Everything that comes in that time."""
+    """Return all messages that come within some seconds."""
     deadline = time.monotonic() + seconds
     received: list[Received] = []
     while time.monotonic() < deadline:
@@ -46,7 +46,7 @@ def ids(received: Sequence[Received]) -> list[int]:
 
 
 def produce_raw(settings: Settings, topic: str, values: Sequence[bytes | None]) -> None:
-    """What a foreign producer puts into partition 0."""
+    """Produce values to partition 0, as a foreign producer may."""
     client = RawProducer({"bootstrap.servers": settings.bootstrap_servers()})
     for value in values:
         client.produce(topic, value, partition=0)
@@ -54,7 +54,7 @@ def produce_raw(settings: Settings, topic: str, values: Sequence[bytes | None]) 
 
 
 def share_out(producer: Producer, members: Sequence[Consumer], topic: str) -> None:
-    """Poll the members until each holds a part of the four partitions, and nothing is left."""
+    """Poll the members until each holds some of the four partitions and no message is left."""
     deadline = time.monotonic() + 60
     for number in itertools.count(1):
         assert time.monotonic() < deadline, "the partitions were not shared out"

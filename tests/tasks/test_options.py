@@ -23,15 +23,15 @@ OWN: dict[str, set[str]] = {
     "scenario create": {"out", "settings", "file", "no_check", "wait", "timeout"},
     "Schedule": {"cron", "timezone", "catch_up", "name"},
 }
-"""Parameters that are no options of a scenario; the name of a schedule is its own."""
+"""Parameters that are no options of a scenario; a schedule's `name` names the schedule."""
 
 LEFT_OUT = {
-    # what follows another scenario, or is called, is started at once
+    # a follow-up starts when the scenario before has ended
     "Signature": {"status", "not_before", "after"},
     "Task.new": {"status", "task"},
     # one command creates no chain
     "scenario create": {"then", "on_failure"},
-    # the schedule itself says which task, when and under which key
+    # a schedule determines the task, the time and the key itself
     "Schedule": set("task name key labels status not_before after max_attempts time_limit"
                     " soft_time_limit then on_failure".split()),
 }  # fmt: skip
