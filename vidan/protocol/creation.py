@@ -28,15 +28,15 @@ MAX_STEPS = 100
 
 @dataclass(frozen=True, slots=True)
 class NewScenario:
-    """A scenario to be created, with its options.
+    """A scenario to be created.
 
-    Every way to create one builds this value, and only here are its options checked: the command
+    Every way to create one builds this value, and its options are checked here alone: the command
     line, HTTP, `Task.apply`, a Signature, a Schedule.
 
-    The scenario does not run before `not_before`, nor before `after` seconds have passed on the
-    database's clock. `max_attempts` is how often it is retried after an error; the time limits are
-    seconds of one run. None takes the task's own. `then` are created when it completes,
-    `on_failure` when it fails, each once.
+    It does not run before `not_before`, nor before `after` seconds have passed on the database's
+    clock. `max_attempts` is the number of retries after an error; the time limits are seconds of
+    one run. None takes the task's value. The scenarios of `then` are created when it completes,
+    those of `on_failure` when it fails, each once.
     """
 
     source: str | None = None

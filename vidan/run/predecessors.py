@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vidan.db.session import Database
+from vidan.domain.bounds import PAGE
 from vidan.protocol import followups
 from vidan.protocol.followups import Predecessor
-
-MEMBERS_PAGE = 500
-"""Members of a group that are read in one transaction."""
 
 
 def predecessor(database: Database, scenario_id: int) -> Predecessor | None:
@@ -34,10 +32,8 @@ class GroupMembers:
         after = -1
         while True:
             with self.database.begin() as connection:
-                page = followups.members(
-                    connection, self.scenario_id, after=after, limit=MEMBERS_PAGE
-                )
+                page = followups.members(connection, self.scenario_id, after=after, limit=PAGE)
             for after, member in page:  # noqa: B007  # the next page begins after the last place
                 yield member
-            if len(page) < MEMBERS_PAGE:
+            if len(page) < PAGE:
                 return

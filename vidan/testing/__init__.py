@@ -1,4 +1,4 @@
-"""Tests of apps: `app.testing()` runs their tasks in the test's process."""
+"""Runs an app's tasks in the process of a test, on a PostgreSQL of the test's own."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from vidan.cli.command import Commands
 from vidan.cli.options.param_types import typed
 from vidan.cli.options.params import TimeoutOption, duration, label, moment, param, status, unique
 from vidan.cli.terminal.output import Output
-from vidan.domain.bounds import DEFAULT_QUEUE, MAX_INTEGER
 from vidan.errors import InputRejected, UsageError
 from vidan.protocol import creation
 
@@ -74,15 +73,11 @@ def create(
     ] = None,
     queue: Annotated[
         str, typer.Option("--queue", metavar="Q", help="For its workers.")
-    ] = DEFAULT_QUEUE,
+    ] = "default",
     priority: Annotated[
         int,
         typer.Option(
-            "--priority",
-            metavar="P",
-            min=-MAX_INTEGER - 1,
-            max=MAX_INTEGER,
-            help="Higher ones go first.",
+            "--priority", metavar="P", min=-(2**31), max=2**31 - 1, help="Higher ones go first."
         ),
     ] = 0,
     wanted: Annotated[
@@ -112,11 +107,7 @@ def create(
     retries: Annotated[
         int | None,
         typer.Option(
-            "--retries",
-            metavar="N",
-            min=0,
-            max=MAX_INTEGER,
-            help="After errors; or the task's own.",
+            "--retries", metavar="N", min=0, max=2**31 - 1, help="After errors; or the task's own."
         ),
     ] = None,
     time_limit: Annotated[
