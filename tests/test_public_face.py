@@ -73,6 +73,14 @@ def test_the_stub_names_the_same_homes() -> None:
                 )
 
 
+def test_a_run_shows_its_task_only_what_is_for_the_task() -> None:
+    shown = {name for name in dir(vidan.Run) if not name.startswith("_")}
+    assert shown == {
+        *("scenario_id", "source", "state", "log", "parent", "group", "stopping"),
+        *("detect", "frames", "progress", "store"),
+    }
+
+
 def imported(text: str) -> Iterator[tuple[str, str | None]]:
     """Yield (module, name) for each import of vidan in a text; the name is None for a module."""
     for found in _IMPORT.finditer(text):
