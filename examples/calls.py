@@ -1,9 +1,9 @@
-"""Calls: create scenarios of a task from Python, wait for them, read what they returned.
+"""Calls: create scenarios of a task from Python, wait for them, read their results.
 
     vidan up --app calls:app                         in this folder, and in another terminal:
     python calls.py street.mp4 lane.mp4
 
-Calls go where the command line goes: DATABASE_URL, `.env`, or the embedded stack that runs.
+Calls use the database of the command line: DATABASE_URL, `.env`, or the embedded stack that runs.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def brightness(run: Run, every: int = 1) -> float:
 
 
 def main(videos: list[str]) -> None:
-    """Call the task in each way that there is."""
+    """Call the task in each possible way."""
     scenario = brightness.delay(source=videos[0], every=5)
     print("delay:", scenario.wait(timeout=60).result)
 
-    # Options stand beside the params. The same key again is the same scenario.
+    # Options are given beside the params. The same key again returns the same scenario.
     night = {"queue": "default", "priority": 5, "key": f"night-of-{scenario.id}"}
     first = brightness.apply({"every": 10}, source=videos[0], after=timedelta(seconds=1), **night)
     again = brightness.apply({"every": 10}, source=videos[0], **night)
     print("apply:", first.wait(timeout=60).result, "once" if again.id == first.id else "twice")
 
-    # Many are one transaction: all of them or none.
+    # Many are created in one transaction: all of them or none.
     many = brightness.create_many({"source": video, "every": 20} for video in videos)
     print("create_many:", [one.wait(timeout=60, check=True).result for one in many])
 

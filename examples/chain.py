@@ -1,10 +1,10 @@
-"""One task after another: count the people in a video, then write a report; failures, too.
+"""A task that follows another: count the people in a video, then write a report, of failures too.
 
     vidan up --app chain:app                         in this folder, and in another terminal:
     python chain.py street.mp4
     vidan scenario list
 
-The report is created in the transaction in which the count ends: once, whatever is killed when.
+The report is created in the transaction in which the count ends: exactly once, even after a crash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ app = Vidan()
 
 @app.task(name="count")
 def count(run: Run, every: int = 50) -> dict[str, int]:
-    """Count the people that are seen, frame by frame."""
+    """Count the people in each frame, and add up the counts."""
     run.state.setdefault("people", 0)
     for _, found in run.detect(labels=["person"], every=every):
         run.state["people"] += sum(map(len, found))
@@ -29,10 +29,10 @@ def count(run: Run, every: int = 50) -> dict[str, int]:
 
 @app.task(name="report", source=False)
 def report(run: Run, title: str) -> dict[str, Any]:
-    """Say what became of the scenario before."""
-    former = run.parent
-    assert former is not None
-    return {"title": title, "of": former.id, "status": former.status, "result": former.result}
+    """Report how the scenario before ended."""
+    before = run.parent
+    assert before is not None
+    return {"title": title, "of": before.id, "status": before.status, "result": before.result}
 
 
 if __name__ == "__main__":

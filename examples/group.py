@@ -1,4 +1,4 @@
-"""Several at once, and one that adds up when all have ended.
+"""Several scenarios at once, and one that adds up their results when all have ended.
 
 vidan up --app group:app                         in this folder, and in another terminal:
 python group.py 10 20 30
@@ -23,7 +23,7 @@ def square(run: Run, number: int) -> int:
 
 @app.task(name="total", source=False)
 def total(run: Run) -> dict[str, int]:
-    """Add up what the members returned. Those that failed have no result."""
+    """Add up the results of the members. A member that failed has none."""
     results = [member.result for member in run.group if member.status == "completed"]
     return {"members": len(results), "total": sum(results)}
 

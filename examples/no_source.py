@@ -1,4 +1,4 @@
-"""A task without a source: anything that has to be done durably and once.
+"""A task without a source: any work that has to be done durably and once.
 
 vidan up --app no_source:app                     in this folder, and in another terminal:
 vidan scenario create --task no_source.word_count --param text="to be or not" --wait
@@ -15,7 +15,7 @@ app = Vidan()
 
 
 class Words(BaseModel):
-    """What is returned: checked, and stored as JSON."""
+    """The result: checked, and stored as JSON."""
 
     words: int
     longest: str
@@ -24,8 +24,8 @@ class Words(BaseModel):
 @app.task(source=False, retries=5)
 def word_count(run: Run, text: str) -> Words:
     """Count the words of a text."""
-    run.log.info("%d characters to look at", len(text))
+    run.log.info("counting the words in %d characters", len(text))
     words = text.split()
     for _ in words:
-        run.progress()  # it gets on; a stop or a hand-over ends it here
+        run.progress()  # tells that the task makes progress; a stop or a hand-over ends it here
     return Words(words=len(words), longest=max(words, key=len, default=""))

@@ -1,4 +1,4 @@
-"""Predictions of one's own: what a task finds itself is stored with the frame, exactly once.
+"""Predictions of your own: a task stores what it finds with the frame, exactly once.
 
 vidan up --app own_predictions:app               in this folder, and in another terminal:
 vidan scenario create street.mp4 --task own_predictions.find_dark --wait
@@ -26,4 +26,4 @@ def find_dark(run: Run, darker_than: float = 90.0) -> None:
                 if light[name] < darker_than
             ]
             extra = {"brightness": round(float(pixels.mean()), 1)}
-            run.store(frame, detections=dark, extra=extra)  # in the commit of this batch
+            run.store(frame, detections=dark, extra=extra)  # committed with this batch

@@ -1,9 +1,9 @@
-"""The service layer from Python: create a scenario, steer it, read what was found, read the whole.
+"""The service layer from Python: create a scenario, start and stop it, read what it found.
 
     DATABASE_URL=postgresql://… python examples/python_services.py [VIDEO]
 
-Without DATABASE_URL it uses the embedded stack, if that runs (`vidan up`). A service takes the
-connection of a transaction that you open, so that several of them happen together or not at all.
+Without DATABASE_URL it uses the embedded stack if that runs (`vidan up`). A service takes the
+connection of a transaction that you open, so several calls happen together or not at all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from vidan import config
+from vidan.db import schema
 from vidan.db.session import Database
 from vidan.detection import catalogue
 from vidan.domain import ENDED, Status
@@ -23,11 +24,11 @@ from vidan.services.scenarios import NewScenario
 
 
 def main(video: Path) -> None:
-    """Go through the life of one scenario."""
+    """Create a scenario, start it, wait for it, and read all that is stored of it."""
     database = Database(config.load().require_database())
-    database.check_schema()
+    schema.check(database)
 
-    # Create it held back. A key makes this safe to repeat: the same key, the same scenario.
+    # Create it without starting it. A key makes this safe to repeat: it returns the same scenario.
     new = NewScenario(
         source=str(video.absolute()),
         params={"labels": ["person"], "every": 5},
@@ -38,20 +39,20 @@ def main(video: Path) -> None:
         created = scenarios.create(connection, new)
     print(f"created scenario {created.id}: {status_of(database, created.id)}")
 
-    # Change its status. `active` is asked for, and comes true when a worker has taken it.
+    # Ask for the status `active`; the scenario gets it once a worker has taken it.
     with database.begin() as connection:
         steering.request(connection, created.id, Status.ACTIVE)
-        someone_is_there = bool(workers.find(connection))
+        a_worker_runs = bool(workers.find(connection))
     print(f"asked for active: {status_of(database, created.id)}")
 
-    if someone_is_there:
+    if a_worker_runs:
         wait(database, created.id)
     else:
         print("no worker runs (`vidan worker` starts one), so it is stopped again")
         with database.begin() as connection:
             steering.request(connection, created.id, Status.INACTIVE)
 
-    # Read the predictions: page by page, each a short transaction, however many there are.
+    # Read the predictions page by page, each in a short transaction.
     last = -1
     while True:
         with database.begin() as connection:
@@ -63,7 +64,7 @@ def main(video: Path) -> None:
             print(f"frame {frame.frame} at {frame.time_ms} ms: {seen or 'nothing'}")
         last = page[-1].frame
 
-    # Read the whole: the scenario, what it stored in sum, and how it went.
+    # Read the scenario, a summary of its predictions, and its history.
     with database.begin() as connection:
         whole = scenarios.get(connection, created.id)
         summary = predictions.summary(connection, created.id)

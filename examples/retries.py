@@ -1,11 +1,11 @@
-"""Retries: tell a web service how many people were seen, however shaky it is.
+"""Retries: report to an unreliable web service how many people were seen.
 
     vidan up --app retries:app                       in this folder, and in another terminal:
     vidan scenario create --task report --param url=http://localhost:9000 --param people=3 --wait
     vidan scenario history 1
 
-What can't be reached is tried again, five times, after about 1, 2, 4, 8 and 16 seconds. A service
-that says when it will be back is believed, and a refusal is final.
+If the service can't be reached, the task is retried five times, after about 1, 2, 4, 8 and 16
+seconds. If the service says when to try again, the task waits that long. A refusal is final.
 """
 
 from __future__ import annotations
@@ -31,4 +31,4 @@ def report(run: Run, url: str, people: int) -> int:
             raise Retry(after=float(error.headers.get("Retry-After", 30))) from error
         if error.code < 500:
             raise Reject(f"{url} says {error.code} {error.reason}") from error
-        raise  # an HTTPError is an OSError: it is tried again
+        raise  # an HTTPError is an OSError: the task is retried

@@ -1,11 +1,12 @@
-"""A task that runs by the clock: every morning at six in Berlin, and at noon on Mondays, in UTC.
+"""A task that runs at fixed times: every morning at six in Berlin, and on Mondays at noon, in UTC.
 
     vidan up --app schedule:app                      in this folder, and in another terminal:
     vidan schedules list
     vidan schedules pause tidy
 
-Once over any number of orchestrators. When none ran at six, the last missed time is made up for as
-soon as one does (`catch_up="latest"`); `"all"` makes up for each, `"skip"` for none.
+Each time runs once, whatever the number of orchestrators. If no orchestrator ran at six, the task
+runs as soon as one does (`catch_up="latest"`): once for all missed times. `"all"` runs it once for
+each missed time, `"skip"` for none.
 """
 
 from __future__ import annotations
@@ -24,6 +25,6 @@ app = Vidan()
     ],
 )
 def tidy(run: Run, keep_days: int) -> dict[str, int]:
-    """Tidy up."""
+    """Tidy up, but keep some days."""
     run.log.info("keeping %d days", keep_days)
     return {"kept_days": keep_days}

@@ -1,4 +1,4 @@
-"""A test of count_people.py: its tasks run in the test's process, on a PostgreSQL started for it.
+"""A test of count_people.py: the task runs in the test's process, on its own PostgreSQL.
 
 pip install "vidan[local]" pytest
 python -m pytest test_count_people.py
@@ -12,18 +12,18 @@ import count_people
 import pytest
 
 from vidan.detection import catalogue
-from vidan.testing.stack import Stack
+from vidan.testing import Stack
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    """Let all tests of this file call tasks on one stack."""
+    """One stack for all tests of this file."""
     with count_people.app.testing() as stack:
         yield stack
 
 
 @pytest.mark.usefixtures("stack")
-def test_people_are_counted_in_every_frame_that_is_looked_at() -> None:
+def test_people_are_counted_in_each_frame_taken() -> None:
     scenario = count_people.count_people.delay(source=catalogue.sample_video(), every=50)
 
     ended = scenario.wait()
@@ -35,7 +35,7 @@ def test_people_are_counted_in_every_frame_that_is_looked_at() -> None:
     assert ended.result == {"people": sum(one.score >= 0.5 for one in found)}
 
 
-def test_what_is_no_video_fails_without_a_retry(stack: Stack, tmp_path) -> None:
+def test_a_file_that_is_no_video_fails_without_a_retry(stack: Stack, tmp_path) -> None:
     (tmp_path / "note.mp4").write_text("no video")
     scenario = count_people.count_people.apply(source=tmp_path / "note.mp4", check=False)
 

@@ -1,7 +1,7 @@
 """vidan: a Celery-style task framework over Kafka for video analytics.
 
 Importing it loads nothing heavy: each name is loaded when it is first used. `__init__.pyi` beside
-this file tells type checkers what each of them is.
+this file declares the names for type checkers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {
+_HOMES = {  # the module that defines each name
     "Detection": "vidan.domain",
     "Reject": "vidan.errors",
     "Retry": "vidan.domain.retry",

@@ -1,4 +1,4 @@
-"""Groups of scenarios, and what follows on them. The code is in `vidan.tasks.flow`."""
+"""Chains and groups of scenarios: the public names of `vidan.tasks.flow`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A consumer whose client never gets done with closing, as librdkafka's may without a broker."""
+"""A consumer whose client never finishes closing, as librdkafka may without a broker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Stuck(confluent_kafka.Consumer):
 
 
 class Moving(Address):
-    """An address that is another one at each look."""
+    """An address that differs each time it is read."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

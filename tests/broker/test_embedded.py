@@ -1,4 +1,4 @@
-"""The embedded broker's process, and what only one of the two brokers does."""
+"""The embedded broker's process, and behaviour that only one of the two brokers has."""
 
 from __future__ import annotations
 
@@ -95,13 +95,15 @@ def test_a_producer_is_built_anew_after_a_fatal_error(
     topic = f"topic-{uuid.uuid4()}"
     assert producer.send(topic, [1]) == []
     first = producer._client
-    # No broker can be made to answer so: hand the client's error callback what it would get.
+    # No broker can be made to send this error: call the client's error callback with it.
     fatal = KafkaError(KafkaError._FATAL, "out of order", fatal=True)
     producer._note_of(producer._built, fatal)
     assert producer.send(topic, [2]) == []
     second = producer._client
     assert second is not first
-    producer._note_of(producer._built - 1, fatal)  # another thread hears of the first so late
+    producer._note_of(
+        producer._built - 1, fatal
+    )  # another thread gets the error of the first client late
     assert producer.send(topic, [3]) == []
     assert producer._client is second
     producer.close()

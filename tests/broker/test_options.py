@@ -12,7 +12,7 @@ from vidan.errors import UsageError
 
 
 def kafka(folder: Path, **given: str) -> Settings:
-    """Settings for a Kafka that nobody asks, with `_` for `.` in the names."""
+    """Settings of a Kafka that is never contacted, with `_` for `.` in the names."""
     named = {name.replace("_", "."): value for name, value in given.items()}
     return Settings(home=folder, kafka={"bootstrap.servers": "127.0.0.1:1", **named})
 
@@ -31,8 +31,11 @@ def kafka(folder: Path, **given: str) -> Settings:
         ),
         ({"security_protocol": "ssl", "ssl_ca_location": "/no"}, "VIDAN_KAFKA_SSL_CA_LOCATION"),
         ({"error_cb": "x"}, "VIDAN_KAFKA_ERROR_CB"),
-        ({"session_timeout_ms": "many"}, "VIDAN_KAFKA_SESSION_TIMEOUT_MS"),  # a consumer's alone
-        ({"linger_ms": "many"}, "VIDAN_KAFKA_LINGER_MS"),  # a producer's alone
+        (
+            {"session_timeout_ms": "many"},
+            "VIDAN_KAFKA_SESSION_TIMEOUT_MS",
+        ),  # only a consumer has it
+        ({"linger_ms": "many"}, "VIDAN_KAFKA_LINGER_MS"),  # only a producer has it
     ],
 )
 def test_a_wrong_setting_is_named_by_its_variable(
@@ -99,7 +102,7 @@ def test_a_database_of_ones_own_never_uses_the_embedded_broker(tmp_path: Path) -
     assert kind(Settings(home=tmp_path)) == "EmbeddedBroker"
     assert kind(Settings(home=tmp_path, database_url="postgresql://db/v")) == "KafkaBroker"
     assert kind(kafka(tmp_path)) == "KafkaBroker"
-    # Settings for a Kafka of one's own mean nothing to the embedded broker.
+    # The embedded broker ignores librdkafka settings.
     alone = Settings(home=tmp_path, kafka={"security.protocol": "sasl_ssl"})
     assert kind(alone) == "EmbeddedBroker"
 

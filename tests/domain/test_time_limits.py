@@ -60,18 +60,18 @@ def test_a_tasks_limits_are_published_with_it() -> None:
 def test_the_soft_limit_is_told_once() -> None:
     control = RunControl()
     control.check_time()
-    control.limit(0.01)
+    control.set_soft_limit(0.01)
     time.sleep(0.02)
     control.check()  # nothing ends the run
     with pytest.raises(TimeLimitExceeded, match=r"soft time limit of 0.01 s"):
         control.check_time()
     control.check_time()
-    control.check_told()  # what the task returns is its result
+    control.check_left_off()  # what the task returns is its result
 
 
 def test_an_interruption_comes_before_the_soft_limit() -> None:
     control = RunControl()
-    control.limit(1e-9)
+    control.set_soft_limit(1e-9)
     time.sleep(0.001)
     control.interrupt(RunStopped("stop"))
     with pytest.raises(RunStopped):

@@ -26,7 +26,7 @@ def start(database_url: str) -> subprocess.Popen[str]:
 
 
 def split(output: str) -> tuple[list[str], dict[str, object]]:
-    """The lines, and the scenario in JSON at their end."""
+    """Return the lines, and the scenario that is printed as JSON after them."""
     lines, _, whole = output.partition("\n{\n")
     return lines.splitlines(), json.loads("{" + whole)
 

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,72 +12,12 @@ from typing import Any, ClassVar
 import av
 import pytest
 
-from tests.support.documents import ROOT
-from tests.support.processes import eventually
+from tests.support.examples import Up
 from vidan.detection import catalogue
-
-INSTALLED = Path(sys.executable).parent / "vidan"
-
-
-@dataclass(frozen=True)
-class Example:
-    """A folder with an example in it, whose stack is up."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def vidan(self, *words: object, code: int = 0) -> str:
-        """Run the command; returns what it prints."""
-        done = subprocess.run(
-            [INSTALLED, *map(str, words)],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == code, done.stderr
-        return done.stdout
-
-    def show(self, scenario_id: str) -> dict[str, Any]:
-        """Return a scenario as it stands."""
-        found: dict[str, Any] = json.loads(self.vidan("scenario", "show", scenario_id, "--json"))
-        return found
-
-
-@contextmanager
-def up(name: str, folder: Path, home: Path) -> Iterator[Example]:
-    """Bring the stack up with one of the examples, as its docstring says."""
-    shutil.copy(ROOT / "examples" / f"{name}.py", folder)
-    foreign = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
-    environment = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in foreign and not key.startswith("VIDAN_")
-    } | {"VIDAN_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    with (folder / "up.log").open("wb") as log:
-        stack = subprocess.Popen(
-            [INSTALLED, "up", "--cpus", "1", "--app", f"{name}:app", "--json"],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-    with stack:
-        assert stack.stdout is not None
-        try:
-            assert stack.stdout.readline(), (folder / "up.log").read_text()
-            example = Example(folder, environment)
-            # a worker publishes its tasks when it registers
-            assert eventually(lambda: len(example.vidan("tasks", "list", "-q").split()) > 1, 60)
-            yield example
-        finally:
-            stack.terminate()
-            stack.wait(30)
 
 
 class Service(BaseHTTPRequestHandler):
-    """Is busy at first, then takes what it is sent; knows one path."""
+    """A web service with one path, busy for the first two requests."""
 
     busy: ClassVar[int] = 2
     sent: ClassVar[list[Any]] = []
@@ -115,8 +49,8 @@ def service() -> Iterator[str]:
         server.shutdown()
 
 
-def test_retries(tmp_path: Path, vidan_home: Path, service: str) -> None:
-    with up("retries", tmp_path, vidan_home) as example:
+def test_retries(up: Up, service: str) -> None:
+    with up("retries") as example:
         create = ("scenario", "create", "--task", "report", "--param", "people=3", "--wait")
         sent = example.vidan(*create, "--param", f"url={service}/people").strip()
         found = example.show(sent)
@@ -129,9 +63,9 @@ def test_retries(tmp_path: Path, vidan_home: Path, service: str) -> None:
         assert found["error"] == f"{service}/nobody says 404 Not Found"
 
 
-def test_time_limits(tmp_path: Path, vidan_home: Path) -> None:
+def test_time_limits(up: Up, tmp_path: Path) -> None:
     lengthen(catalogue.sample_video(), tmp_path / "street.mp4", frames=3_000)
-    with up("time_limits", tmp_path, vidan_home) as example:
+    with up("time_limits") as example:
         shown = example.vidan("tasks", "show", "glance")
         assert "\nsoft_time_limit\t5 s\n" in shown
         assert "\ntime_limit\t1 min\n" in shown
@@ -147,7 +81,7 @@ def test_time_limits(tmp_path: Path, vidan_home: Path) -> None:
 
 
 def lengthen(video: Path, path: Path, frames: int) -> None:
-    """Write a video that is its first frame, for long: nothing gets through it in five seconds."""
+    """Write a video that shows its first frame so often that no run finishes it in five seconds."""
     with av.open(str(video)) as source, av.open(str(path), "w") as target:
         picture = next(source.decode(video=0)).reformat(width=320, height=240, format="yuv420p")
         written = target.add_stream("mpeg4", rate=25)

@@ -1,4 +1,4 @@
-"""A run's committer on a real database: order, flush, stops, and a database that goes away."""
+"""A run's committer on a real database: order, flush, stops, and an unavailable database."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from tests.support.processes import eventually
@@ -35,7 +36,7 @@ from vidan.services import predictions, scenarios, steering
 
 @pytest.fixture
 def worker(database: Database) -> PlayedWorker:
-    """A worker; `claimed` is the active scenario that it has."""
+    """A worker; it holds the active scenario `claimed`."""
     with database.begin() as connection:
         creation.create(connection, NewScenario(source="/a.mp4"))
     return PlayedWorker(database)
@@ -103,7 +104,7 @@ def end_sessions(url: str, worker: PlayedWorker) -> int:
         ).rowcount
 
 
-# --- in order, one in flight
+# --- in order, one at a time
 
 
 def test_all_is_stored_in_order_with_the_state_of_its_time(
@@ -173,7 +174,7 @@ def test_a_stop_arrives_with_the_next_commit(
     committer.add(done(committer, [0]))
     committer.flush()
     assert isinstance(control.interruption, RunStopped)
-    committer.add(done(committer, [1]))  # what was done before the run heard of it is stored
+    committer.add(done(committer, [1]))  # frames done before the interruption are stored
     committer.flush()
     assert stored(database, claimed) == [0, 1]
 
@@ -264,7 +265,7 @@ def test_a_live_source_proves_progress_by_its_time_alone(
     committer.close()
 
 
-# --- a database that goes away
+# --- an unavailable database
 
 
 def test_sessions_that_are_ended_cost_nothing(
@@ -294,12 +295,12 @@ def test_an_answer_that_was_lost_stores_nothing_twice(
     worker: PlayedWorker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The transaction has committed, and the connection breaks before its client hears of it."""
+    """The transaction has committed, and the connection breaks before its answer arrives."""
     lost: list[bool] = []
     retrying = guarded.retrying
 
-    def losing(work: Callable[[Connection], Status]) -> Status:
-        found = retrying(work)
+    def losing(work: Callable[..., Status], *arguments: Any) -> Status:
+        found = retrying(work, *arguments)
         if not lost:
             lost.append(True)
             end_sessions(database_url, worker)
@@ -320,7 +321,7 @@ def test_while_a_row_is_locked_the_run_goes_on_and_is_stored_later(
     with database.begin() as connection:
         connection.execute(text("SELECT 1 FROM scenarios FOR UPDATE"))
         for frame in range(5):
-            committer.add(done(committer, [frame]))  # off the critical path: it waits for no row
+            committer.add(done(committer, [frame]))  # `add` waits for no row
         time.sleep(1.2)
         committer.add(done(committer, [5]))
     committer.flush()
@@ -397,7 +398,7 @@ def test_labels_keep_their_places() -> None:
 
 
 def test_what_the_columns_can_not_hold_is_rejected() -> None:
-    """psycopg writes it truncated, without a word."""
+    """psycopg would write it truncated, without an error."""
     labels = LabelNames([str(n) for n in range(2**15 - 1)])
     assert labels.row(0, 0, [Detection((0, 0, 1, 1), "last", 1.0)]).label_ids == [2**15 - 1]
     with pytest.raises(RejectedTask, match="labels at most"):

@@ -1,4 +1,4 @@
-"""What `run.store` takes, and what it refuses."""
+"""`run.store`: predictions that it accepts, and predictions that it refuses."""
 
 from __future__ import annotations
 

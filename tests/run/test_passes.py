@@ -1,4 +1,4 @@
-"""Passes over a run's frames: one after the other, and what becomes of two at once."""
+"""Passes over a run's frames: one after the other; two at once are refused."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ app = Vidan()
 
 @app.task(name="both")
 def both(run: Run) -> int:
-    """Two at once, batch by batch."""
+    """Run two passes at once, batch by batch."""
     return sum(1 for _ in zip(run.frames(), run.frames(), strict=False))
 
 
 @app.task(name="peeks")
 def peeks(run: Run) -> int:
-    """A second one in the middle of the first."""
+    """Begin a second pass in the middle of the first."""
     return sum(len(batch.indices) for batch in run.frames() for _ in run.frames())
 
 
 @app.task(name="in turn")
 def in_turn(run: Run) -> list[int]:
-    """One that is left, one that is closed, one to the end, and one that finds nothing more."""
+    """Leave a pass, close one, read one to the end, and begin one that finds no frame."""
     seen = []
     for batch in run.frames():
         seen += batch.indices.tolist()
@@ -56,7 +56,7 @@ def test_two_at_once_are_no_end_of_the_video(stack: Stack, tmp_path: Path, task:
     video = encode(tmp_path / "a.mp4", FRAMES)
     ended = app.tasks[task].delay(source=video).wait()
     assert (ended.status, ended.attempts) == (Status.FAILED, 0)
-    assert "only one goes on at a time" in str(ended.error)
+    assert "a run has one pass at a time" in str(ended.error)
 
 
 def test_one_after_the_other_goes_on_where_the_last_one_was(stack: Stack, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Source → detector → task: what is ahead of the task, and what is left when it ends."""
+"""Source → detector → task: batches ahead of the task, and batches left when it ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vidan.video.frames import FrameBatch
 
 @dataclass
 class Source:
-    """Gives `count` batches of one frame, then fails if it has to."""
+    """A source of `count` batches of one frame, which then fails if told to."""
 
     count: int
     live: bool = False
@@ -44,7 +44,7 @@ class Source:
             raise self.failure
 
     closed: list[bool] = field(default_factory=list)
-    """For each time that it was closed: whether its batches were still being read."""
+    """For each call of `close`: whether batches were still being read."""
 
     def close(self) -> None:
         reading = any(one.name == "decode" for one in threading.enumerate())
@@ -65,7 +65,7 @@ class Seen(Detector):
 
 
 class Stored:
-    """Stands for the committer."""
+    """Stands in for the committer."""
 
     def __init__(self) -> None:
         self.labels = LabelNames(())
@@ -99,13 +99,13 @@ def test_of_a_file_the_next_batch_is_at_the_detector_already(live: bool, ahead: 
         assert batch.indices.tolist() == [number]
         wanted = list(range(min(5, number + ahead)))
         assert eventually(lambda: detector.frames == wanted)  # noqa: B023
-        assert stored.frames == list(range(number))  # not the one that the task works on
+        assert stored.frames == list(range(number))  # not the batch that the task works on
     assert stored.frames == list(range(5))
     assert not seat.batcher._seats
 
 
 def test_a_source_is_closed_once_more_when_nobody_reads_it() -> None:
-    """One that was closed while a batch was handed over may have been left to its reader."""
+    """`close` may come while a batch is read: the source is then closed once more."""
     source = Source(5)
     made, _, _ = pipeline(source, Seen(), RunControl())
     batches = cast(Generator[Any], made.batches())
@@ -157,7 +157,7 @@ def test_the_soft_limit_is_told_instead_of_the_next_batch() -> None:
     made, stored, seat = pipeline(Source(9), Seen(), control)
     batches = made.batches()
     next(batches)
-    control.limit(-1)
+    control.set_soft_limit(-1)
     with pytest.raises(TimeLimitExceeded):
         next(batches)
     assert stored.frames == [0]
@@ -171,7 +171,7 @@ def test_at_the_end_there_is_nothing_left_to_be_limited(live: bool) -> None:
     made, stored, _ = pipeline(Source(3, live=live), Seen(), control)
     for batch, _ in made.batches():
         if batch.indices[0] == 2:
-            control.limit(-1)
+            control.set_soft_limit(-1)
     assert stored.frames == [0, 1, 2]
 
 

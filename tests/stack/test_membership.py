@@ -1,4 +1,4 @@
-"""The embedded stack on the real thing: joining, leaving, and whoever is killed meanwhile."""
+"""The embedded stack itself: joining, leaving, and processes that are killed meanwhile."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def ends(folder: Path) -> bool:
 
 
 def replaced(folder: Path, service: str, old: int) -> bool:
-    """Whether the service runs again, as another process."""
+    """Whether the service runs again, in another process."""
 
     def is_new() -> bool:
         state = stack_state.running_stack(folder)
@@ -131,7 +131,7 @@ def replaced(folder: Path, service: str, old: int) -> bool:
 
 
 def left_files(folder: Path) -> set[str]:
-    """What is in the home beside what always is."""
+    """The files in the home beside those that are always there."""
     usual = {"keeper.lock", "members.lock", "readers.lock", "logs", "postgres"}
     return {path.name for path in folder.iterdir()} - usual
 
@@ -153,7 +153,7 @@ def test_the_whole_way(empty_home: Path) -> None:
         assert asked(membership, "SHOW listen_addresses") == ("",)
         asked(membership, "CREATE TABLE kept AS SELECT 42 AS number")
         pids = all_pids(state)
-    # the last to leave has waited for the end of all
+    # the last member to leave has waited until all services ended
     assert all(map(is_gone, pids))
     assert stack.running(settings) is None
     assert left_files(vidan_home) == set()
@@ -214,9 +214,9 @@ def test_a_reader_gets_postgres_alone(vidan_home: Path) -> None:
         assert not state.complete
         assert reader.settings.bootstrap_servers() is None
         assert answers(reader.settings.require_database(reads=True))
-        with pytest.raises(DatabaseUnavailable):  # it would be taken away from who works
+        with pytest.raises(DatabaseUnavailable):  # the stack is stopped once its readers have left
             reader.settings.require_database()
-    # a second read in a row finds it running
+    # a second read soon after finds it running
     with stack.join(settings, readers_only=True):
         assert state_of(vidan_home) == state
     assert are_gone([state.keeper_pid, state.pids["postgres"]])
@@ -231,7 +231,7 @@ def test_a_member_beside_a_reader(vidan_home: Path) -> None:
             both = state_of(vidan_home)
             assert both.complete
             assert both.pids["postgres"] == alone.pids["postgres"]
-        # what was only for the member has been stopped when it has left
+        # services that only the member needed have stopped once it has left
         assert state_of(vidan_home).pids == alone.pids
         assert is_gone(both.pids["broker"])
         assert is_gone(both.pids["orchestrator"])
@@ -270,7 +270,7 @@ def test_a_killed_keeper_is_replaced(vidan_home: Path) -> None:
         after = state_of(vidan_home)
         assert after.complete
         assert set(before.pids.values()).isdisjoint(after.pids.values())
-        assert are_gone(pids)  # nothing of the old keeper's is left beside the new one's
+        assert are_gone(pids)  # no process of the old keeper is left beside those of the new one
         assert asked(membership, "SELECT number FROM kept") == (42,)
         assert membership.settings.bootstrap_servers() is not None
         membership.check()
@@ -286,7 +286,7 @@ def test_a_killed_keeper_and_no_member_leave_nothing(vidan_home: Path) -> None:
         os.kill(state.keeper_pid, signal.SIGKILL)
         only.process.kill()
         assert are_gone(pids)
-    # the next start clears what the dead ones left in the folder
+    # the next start removes the files that the dead processes left
     assert left_files(vidan_home) != set()
     with stack.join(settings_of(vidan_home)):
         assert answers(state_of(vidan_home).database_url)

@@ -1,4 +1,4 @@
-"""The server from the wheel: what dead servers leave, and where root's can live."""
+"""The server from the wheel: processes of dead servers, and folders for the server of root."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_backends_that_lost_their_postmaster_are_ended(
     keeper, pid = kept_by_another(vidan_home)
     backends = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     stopped = int(backends[0])
-    os.kill(stopped, signal.SIGSTOP)  # it can't notice
+    os.kill(stopped, signal.SIGSTOP)  # so it can't notice
     os.kill(pid, signal.SIGKILL)
     keeper.kill()
     keeper.wait()

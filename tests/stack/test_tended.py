@@ -10,7 +10,7 @@ from vidan.stack.tended import Tended
 
 
 class Fragile:
-    """A service that ends when told to."""
+    """A service that ends when the test says so."""
 
     def __init__(self) -> None:
         self.starts = 0

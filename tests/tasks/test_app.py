@@ -1,4 +1,4 @@
-"""What `@app.task` makes of a function."""
+"""Functions registered by `@app.task`: their specs, their params, their results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vidan.tasks.app import Vidan
 from vidan.tasks.loading import load_tasks
 from vidan.tasks.task import Task
 
-RUN = cast("Run", None)  # none of these tasks looks at it
+RUN = cast("Run", None)  # none of these tasks uses its run
 
 
 def registered(app: Vidan) -> Task[..., Any]:
@@ -36,7 +36,7 @@ def registered(app: Vidan) -> Task[..., Any]:
 
 
 def called(app: Vidan, params: dict[str, Any]) -> Any:
-    """What becomes of a call in a worker."""
+    """Perform a call as a worker does; returns the stored result."""
     task = registered(app)
     return json.loads(task.result(task.perform(RUN, params)))
 
@@ -118,7 +118,7 @@ def test_a_result_stays_what_it_was_when_it_was_returned() -> None:
     app.task(name="t")(returning(totals))
     task = registered(app)
     first = task.result(task.perform(RUN, {}))
-    totals["b"] = 2  # as its next run would
+    totals["b"] = 2  # as the next run of the task would
     assert json.loads(first) == {"a": 1}
 
 
@@ -245,7 +245,7 @@ def test_schedules_of_two_tasks_have_names_of_their_own() -> None:
     app = Vidan()
     app.task(name="first", source=False, schedule="0 6 * * *")(returning(None))
     second = app.task(name="second", source=False, schedule=Schedule("0 7 * * *", name="first"))
-    with pytest.raises(InputRejected, match="schedule 'first' is that of task 'first' already"):
+    with pytest.raises(InputRejected, match="schedule 'first' belongs to task 'first' already"):
         second(returning(None))
     assert list(app.tasks) == ["first"]
 
@@ -309,14 +309,14 @@ def test_the_run_may_be_named_for_type_checkers_alone() -> None:
 
 @dataclass
 class Seen:
-    """What a task returns."""
+    """The result of a task."""
 
     at: datetime
     people: int
 
 
 class Opaque:
-    """Nothing that JSON has."""
+    """A class that JSON can't hold."""
 
 
 def test_a_result_is_checked_against_its_annotation() -> None:

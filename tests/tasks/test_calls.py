@@ -1,4 +1,4 @@
-"""Calls from Python, on a real database; a played worker does what a test tells it to."""
+"""Calls from Python, on a real database; a test plays the worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from vidan.tasks.task import Task
 
 @dataclass
 class Called:
-    """An app with two tasks, and the database that its calls go to."""
+    """An app with two tasks, and the database that its calls use."""
 
     app: Vidan
     look: Task[..., dict[str, Any]]
@@ -50,7 +50,7 @@ def called(database: Database) -> Iterator[Called]:
 
     @app.task(name="shop.look", retries=7)
     def look(run: Run, min_score: float = 0.5, queue: str = "") -> dict[str, Any]:
-        """Look at it."""
+        """Watch the source."""
         return {}
 
     @app.task(name="shop.add", source=False)

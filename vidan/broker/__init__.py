@@ -16,11 +16,10 @@ __all__ = ["Broker", "Consumer", "Producer", "Raw", "Received", "connect"]
 
 
 def connect(settings: Settings) -> Broker:
-    """The broker that the settings name. Opens no connection.
+    """Return the broker that the settings name. Opens no connection.
 
-    With neither a Kafka address nor a database given, whatever broker is there or comes later can
-    only be the embedded stack's. Raises UsageError for a librdkafka setting that is wrong, by the
-    name of its variable.
+    If they give neither a Kafka address nor a database, it is the embedded stack's, which may start
+    later. Raises UsageError for a wrong librdkafka setting, named by its environment variable.
     """
     if settings.database_url is None and "bootstrap.servers" not in settings.kafka:
         from vidan.broker.embedded import EmbeddedBroker

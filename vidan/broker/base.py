@@ -1,7 +1,7 @@
-"""What vidan asks of a message broker.
+"""The protocols that a message broker implements.
 
-Two implementations stand behind these protocols, Kafka and the embedded one, and pass one contract
-suite. Delivery is at least once: a message may come again, late, or never.
+There are two implementations, Kafka and the embedded broker, which pass one contract suite. A
+message may come more than once, late, or never.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message as it was read. `value` is None for a tombstone, `timestamp_ms` 0 if unknown."""
+    """A message that was read. `value` is None for a tombstone, `timestamp_ms` 0 if unknown."""
 
     topic: str
     partition: int
@@ -25,70 +25,71 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A message as bytes, whatever is in it. `value` is None for a tombstone."""
+    """A message as bytes, whatever they contain. `value` is None for a tombstone."""
 
     key: bytes | None
     value: bytes | None
 
 
 class Producer(Protocol):
-    """Announces scenarios. Safe to share between threads."""
+    """Sends messages. Threads may share it."""
 
     def send(self, topic: str, scenario_ids: Sequence[int]) -> list[int]:
         """Send an event for each scenario, keyed by its id, and wait for the delivery reports.
 
-        Returns the ids whose delivery failed. With the broker absent that is all of them, after
-        about 3 s: it raises nothing. One that is reported as failed may have been delivered.
+        Returns the ids whose delivery failed: all of them, after about 3 s, while the broker is
+        unavailable. Raises nothing. A message reported as failed may still have been delivered.
         """
         ...
 
     def send_raw(self, topic: str, messages: Sequence[Raw]) -> list[int]:
-        """Send messages as they are, and wait for the delivery reports as `send` does.
+        """Send messages unchanged, and wait for the delivery reports as `send` does.
 
-        Returns the places in `messages` of those whose delivery failed.
+        Returns the indices in `messages` of the messages whose delivery failed.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the broker. Idempotent."""
+        """Close the connections. Idempotent."""
         ...
 
 
 class Consumer(Protocol):
-    """A member of a consumer group, for one thread. It stays one by calling `poll` all the time."""
+    """A member of a consumer group, for one thread. It stays a member while the thread polls it."""
 
     def poll(self, timeout: float, limit: int = 100) -> list[Received]:
-        """Wait at most `timeout` seconds for a message; returns up to `limit` that are there then.
+        """Wait at most `timeout` seconds for a message; return it with others, `limit` at most.
 
-        What is wrong with the broker is logged once per change, not per poll, and gives [].
+        Trouble with the broker returns []; it is logged once per change, not once per poll.
         """
         ...
 
     def pause(self) -> None:
-        """Fetch nothing but stay in the group, whatever partitions come later. Idempotent.
+        """Stop fetching but stay in the group. Idempotent.
 
-        What is being fetched at that moment of a partition that comes may still be received.
+        Partitions that are assigned later are paused too; messages that are being fetched from one
+        at that moment may still be received.
         """
         ...
 
     def resume(self) -> None:
-        """Receive again, from the first message not yet returned. Idempotent."""
+        """Fetch again, from the first message not yet returned. Idempotent."""
         ...
 
     def commit(self, messages: Sequence[Received]) -> None:
-        """Record that these are dealt with, and what stands before them in their partitions.
+        """Record that these messages, and all before them in their partitions, are dealt with.
 
-        Returns at once; a failure is only logged. Messages of partitions that have gone to another
-        member are left to it.
+        Returns at once; a failure is only logged. Messages of partitions that now belong to another
+        member are not committed.
         """
         ...
 
     def rewind(self, message: Received) -> None:
-        """Receive this message again, and what stands behind it in its partition."""
+        """Receive this message again, and all after it in its partition."""
         ...
 
     def close(self) -> None:
-        """Leave the group, so that the others take over at once. Idempotent."""
+        """Leave the group, so that the other members take over at once. Idempotent."""
         ...
 
 
@@ -96,28 +97,28 @@ class Broker(Protocol):
     """A broker: its clients and its topics."""
 
     def producer(self) -> Producer:
-        """A producer, also while the broker is absent: it connects when there is one."""
+        """Return a producer. It connects as soon as the broker is available."""
         ...
 
     def consumer(self, group: str, topics: Sequence[str]) -> Consumer:
-        """A member of `group`, also while the broker is absent: it joins when there is one."""
+        """Return a member of `group`. It joins as soon as the broker is available."""
         ...
 
     def create_topics(self, partitions: int, replication: int) -> list[str]:
-        """Create vidan's topics where they are missing; returns the names created.
+        """Create those of vidan's topics that are missing; returns their names.
 
         Raises BrokerUnavailable within 5 s, UsageError for numbers that the broker does not allow.
         """
         ...
 
     def topics(self) -> dict[str, int]:
-        """Name and number of partitions of every topic. Raises BrokerUnavailable within 5 s."""
+        """Return each topic with its number of partitions. Raises BrokerUnavailable within 5 s."""
         ...
 
     def lag(self, group: str, topic: str) -> int:
-        """How many messages of a topic a group has not committed yet, over all partitions.
+        """Return how many messages of a topic a group has not committed, over all partitions.
 
-        Of a partition where it has committed nothing, that is all that are kept. A topic that
-        doesn't exist has none. Raises BrokerUnavailable within 5 s.
+        In a partition where the group has committed nothing, all messages that are kept count. A
+        topic that doesn't exist has none. Raises BrokerUnavailable within 5 s.
         """
         ...

@@ -1,4 +1,4 @@
-"""What Kafka's clients share: where the broker is, whether it is well, how a client is built."""
+"""What Kafka's clients share: the broker's address, a log of its troubles, building a client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("vidan.broker")
 
 RECHECK = 1.0
-"""Seconds between two looks at the address."""
+"""Seconds after which the broker's address is read again."""
 
 _PASSING = frozenset(
     {
@@ -30,20 +30,23 @@ _PASSING = frozenset(
         KafkaError._PURGE_INFLIGHT,
     }
 )
-"""Errors of one connection or message. Whether the broker is gone is told by _ALL_BROKERS_DOWN."""
+"""Errors of one connection or one message; only _ALL_BROKERS_DOWN means that no broker is left."""
 
-_TELLS_NO_REASON = (_PASSING | {KafkaError._ALL_BROKERS_DOWN}) - {
+_WITHOUT_REASON = (_PASSING | {KafkaError._ALL_BROKERS_DOWN}) - {
     KafkaError._TRANSPORT,
     KafkaError._RESOLVE,
 }
 
-_MENDED_BY_ANSWER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError.UNKNOWN_TOPIC_OR_PART})
+"""Errors whose text does not say why the broker can't be reached."""
+
+_CLEARED_BY_ANSWER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError.UNKNOWN_TOPIC_OR_PART})
+"""Troubles that are over once the broker has answered any request."""
 
 Client = TypeVar("Client")
 
 
 class Address:
-    """Where the broker is, asked again about once a second."""
+    """The broker's address, read again about once a second, since the embedded broker may move."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -51,7 +54,7 @@ class Address:
         self._asked = float("-inf")
 
     def current(self) -> str | None:
-        """host:port[,…], or None while no broker is known."""
+        """Return host:port[,…], or None while no broker is known."""
         now = time.monotonic()
         if now - self._asked >= RECHECK:
             self._known = self._settings.bootstrap_servers()
@@ -60,64 +63,65 @@ class Address:
 
 
 class Health:
-    """Says what is wrong with the broker once per change, however often it is met."""
+    """Logs trouble with the broker, and its end, once per change, however often errors repeat."""
 
-    def __init__(self, who: str, *, level: int = logging.WARNING) -> None:
-        self.who = who
+    def __init__(self, client: str, *, level: int = logging.WARNING) -> None:
+        self.client = client
         self._level = level
         self.reason = "no answer"
-        self._met: set[int] = set()
+        self._troubles: set[int] = set()
+        """The codes of errors that were logged and are not over."""
 
     @property
     def down(self) -> bool:
-        """No broker could be reached, and none has answered since."""
-        return KafkaError._ALL_BROKERS_DOWN in self._met
+        """Whether no broker could be reached, and none has answered since."""
+        return KafkaError._ALL_BROKERS_DOWN in self._troubles
 
     @property
-    def ill(self) -> bool:
-        """Something was said that has not been taken back."""
-        return bool(self._met)
+    def in_trouble(self) -> bool:
+        """Whether trouble was logged that is not over."""
+        return bool(self._troubles)
 
     def note(self, error: KafkaError) -> None:
-        """An error that a client or an operation of it met."""
+        """Take note of an error of the client or of one of its operations."""
         code = error.code()
-        if code not in _TELLS_NO_REASON:
+        if code not in _WITHOUT_REASON:
             self.reason = error.str()
         if code in _PASSING:
-            log.debug("%s: %s", self.who, error.str())
+            log.debug("%s: %s", self.client, error.str())
         elif code == KafkaError._ALL_BROKERS_DOWN:
-            self._lost(self.reason)
+            self._unreachable(self.reason)
         else:
-            self._say(code, error.str())
+            self._begin(code, error.str())
 
     def no_address(self) -> None:
-        """No broker is known: the embedded one has ended, or has not been started yet."""
-        self._lost("no broker is known")
+        """Note that no broker is known: the embedded one has ended, or has not started yet."""
+        self._unreachable("no broker is known")
 
-    def well(self) -> None:
-        """A message went or came."""
-        self._mended(frozenset(self._met))
+    def delivered(self) -> None:
+        """Note that a message was delivered or received: all troubles are over."""
+        self._end(frozenset(self._troubles))
 
     def answered(self) -> None:
-        """The broker answered a question: it is there, which says nothing about permissions."""
-        self._mended(_MENDED_BY_ANSWER)
+        """Note that the broker answered a request: it runs, but may refuse for want of a right."""
+        self._end(_CLEARED_BY_ANSWER)
 
-    def _lost(self, reason: str) -> None:
-        self._say(KafkaError._ALL_BROKERS_DOWN, f"Kafka can't be reached: {reason}")
+    def _unreachable(self, reason: str) -> None:
+        self._begin(KafkaError._ALL_BROKERS_DOWN, f"Kafka can't be reached: {reason}")
 
-    def _say(self, code: int, text: str) -> None:
-        if code not in self._met:
-            self._met.add(code)
-            log.log(self._level, "%s: %s", self.who, text)
+    def _begin(self, code: int, text: str) -> None:
+        if code not in self._troubles:
+            self._troubles.add(code)
+            log.log(self._level, "%s: %s", self.client, text)
 
-    def _mended(self, codes: frozenset[int]) -> None:
-        if self._met & codes:
-            self._met -= codes
-            log.info("%s: Kafka answers again", self.who)
+    def _end(self, codes: frozenset[int]) -> None:
+        if self._troubles & codes:
+            self._troubles -= codes
+            log.info("%s: Kafka answers again", self.client)
 
 
 def is_fatal(error: KafkaError) -> bool:
-    """The client that met it will never work again."""
+    """Whether the client that met the error will never work again."""
     return error.fatal() or error.code() == KafkaError._FATAL
 
 
@@ -127,9 +131,9 @@ def build(
     note: Callable[[KafkaError], None],
     chosen: Mapping[str, Any],
 ) -> Client:
-    """A client of librdkafka whose errors go to `note` and whose own log lines become DEBUG.
+    """Return a librdkafka client that calls `note` with its errors and logs at DEBUG.
 
-    Raises UsageError if a setting is wrong; `chosen` are the ones that the user gave.
+    Raises UsageError for a wrong setting; `chosen` are the settings that the user gave.
     """
     try:
         return kind({**settings, "error_cb": note}, logger=options.LibraryLog())

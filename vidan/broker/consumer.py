@@ -1,4 +1,4 @@
-"""TODO: say what this module is for."""
+"""The consumer of both brokers: it keeps its group over restarts and moves of the broker."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from vidan.broker.connection import RECHECK, Address, Health, build, is_fatal
 
 log = logging.getLogger("vidan.broker")
 
-
 CLOSE_LIMIT = 5.0
-"""Seconds that a consumer has to leave its group. Without a broker librdkafka may never be done."""
-
+"""Longest time, in seconds, that `close` waits for the client to leave its group: while the broker
+is unavailable, librdkafka may never finish.
+"""
 
 REVOKE_LIMIT = 1.0
-"""Seconds for a client that leaves to hear that its partitions are revoked. It needs no broker."""
+"""Longest time, in seconds, that a leaving client waits for its partitions to be revoked, which
+librdkafka does without the broker.
+"""
 
-
-PROBE = 2.0
-"""Seconds between two looks whether a broker that was lost is back."""
+PROBE_SECONDS = 2.0
+"""Seconds between two requests to a broker that was lost, to find out whether it is back."""
 
 
 class KafkaConsumer:
@@ -46,11 +47,13 @@ class KafkaConsumer:
         self._paused = False
         self._closed = False
         self._fatal = False
-        self._built = 0  # clients so far
-        self._probed = 0.0
-        # The last offset received of each partition that is held, from the broker at this address:
-        # what is not in here is another member's, or of a broker that is gone.
+        self._built = 0  # number of clients built so far
+        self._probed = 0.0  # when the broker was last probed, on the monotonic clock
         self._last: dict[tuple[str, int], int] = {}
+        """The last offset received of each partition that this member holds on the present broker.
+
+        Other partitions belong to other members, or to a broker that no longer exists.
+        """
 
     def poll(self, timeout: float, limit: int = 100) -> list[Received]:
         """See `base.Consumer`."""
@@ -95,7 +98,7 @@ class KafkaConsumer:
             self._health.note(error.args[0])
 
     def rewind(self, message: Received) -> None:
-        """See `base.Consumer`. A message that went to another member comes to that one."""
+        """See `base.Consumer`. Does nothing for partitions that belong to another member now."""
         if self._client is None or not self._held(message):
             return
         try:
@@ -104,7 +107,7 @@ class KafkaConsumer:
             self._health.note(error.args[0])
 
     def close(self) -> None:
-        """See `base.Consumer`. Commits under way are finished first, if that can be."""
+        """See `base.Consumer`. Waits for commits under way, CLOSE_LIMIT at most."""
         self._closed = True
         closing = self._drop()
         if closing is not None:
@@ -112,7 +115,7 @@ class KafkaConsumer:
 
     def _receive(self, client: Consumer, timeout: float, limit: int) -> list[Received]:
         try:
-            # The first message ends the wait; those already fetched come along.
+            # The first message ends the wait; messages fetched already come with it.
             received = self._take(client.consume(1, timeout))
             if received and limit > 1:
                 received += self._take(client.consume(limit - 1, 0))
@@ -120,8 +123,8 @@ class KafkaConsumer:
             self._note(error.args[0])
             return []
         if received:
-            self._health.well()
-        elif self._health.ill:
+            self._health.delivered()
+        elif self._health.in_trouble:
             self._probe(client)
         return received
 
@@ -148,8 +151,8 @@ class KafkaConsumer:
         return message.offset <= self._last.get((message.topic, message.partition), -1)
 
     def _probe(self, client: Consumer) -> None:
-        """An idle consumer hears nothing of a broker that is back: ask now and then."""
-        if time.monotonic() - self._probed < PROBE:
+        """Ask for the topics, since an idle consumer does not notice that the broker is back."""
+        if time.monotonic() - self._probed < PROBE_SECONDS:
             return
         try:
             found = client.list_topics(timeout=0.2).topics
@@ -188,7 +191,7 @@ class KafkaConsumer:
         return self._client
 
     def _drop(self) -> threading.Thread | None:
-        """Let go of the client. A thread closes it: that can take for ever without its broker."""
+        """Drop the client. A thread closes it, for ever if the broker stays unavailable."""
         client, self._client = self._client, None
         self._client_address = None
         self._fatal = False
@@ -199,8 +202,8 @@ class KafkaConsumer:
         closing.start()
         return closing
 
-    # Callbacks of librdkafka: they run inside `consume`, so in the caller's thread, or in the one
-    # that closes the client, when it is no longer the one that counts.
+    # Callbacks of librdkafka. They run inside `consume`: in the caller's thread, or, for a client
+    # that was dropped, in the thread that closes it.
 
     def _assigned(self, client: Consumer, partitions: list[TopicPartition]) -> None:
         client.incremental_assign(partitions)
@@ -215,7 +218,7 @@ class KafkaConsumer:
 
     def _committed(self, error: KafkaError | None, _offsets: list[TopicPartition]) -> None:
         if error is not None and error.code() != KafkaError._NO_OFFSET:
-            log.info("%s: offsets were not committed: %s", self._health.who, error.str())
+            log.info("%s: offsets were not committed: %s", self._health.client, error.str())
 
     def _note_of(self, built: int, error: KafkaError) -> None:
         if built == self._built and self._client is not None:
@@ -229,20 +232,20 @@ class KafkaConsumer:
 def _leave(client: Consumer) -> None:
     """Give the partitions back, then leave the group and close.
 
-    In this order, since with librdkafka 2.16 a rebalance that is waiting to be served when `close`
-    begins can hang it: the group may end while its callback asks it something, and the question is
-    dropped unanswered. The wrapper asks with the GIL held, so all threads would stand still.
+    The order matters. With librdkafka 2.16, `close` can hang if a rebalance still waits to be
+    served: the rebalance callback asks the group something while the group ends, and is never
+    answered. The Python wrapper asks while it holds the GIL, so all threads would hang.
     """
     deadline = time.monotonic() + REVOKE_LIMIT
     try:
         client.unsubscribe()
-        # What it still receives is not committed, so that another member gets it.
+        # Messages received here are not committed, so another member gets them.
         client.consume(1000, 0)
         while client.assignment():
             if time.monotonic() >= deadline:
-                log.warning("a consumer that leaves was not told so within %.0f s", REVOKE_LIMIT)
+                log.warning("a leaving consumer still has partitions after %.0f s", REVOKE_LIMIT)
                 break
             client.consume(1000, 0.01)
     except KafkaException as error:
-        log.debug("a consumer that leaves: %s", error)
+        log.debug("a leaving consumer: %s", error)
     client.close()

@@ -3,18 +3,18 @@
 `python -m vidan.broker.embedded --address-file PATH` hosts it in a process of its own, on a free
 port of 127.0.0.1, and writes `host:port` to PATH. Any client built on librdkafka reaches it there.
 
-What it can do: produce (idempotent too), fetch, consumer groups with rebalancing between processes,
-committed offsets. What it can't:
+It supports producing (idempotent too), fetching, consumer groups that rebalance between processes,
+and committed offsets. Its limits:
 
-- It forgets everything when its process ends, and comes back on another port.
-- It knows no request to create topics (it closes the connection). A topic exists from the first
-  time that it is asked for, always with 4 partitions and 1 replica.
-- A rebalance takes as long as a member's session time-out less a second, however soon all have
-  joined, and the first one 3 s. Members go on receiving from what they keep, and workers sweep the
-  database meanwhile.
-- A fetch that finds nothing is answered when its wait ends, not when a message comes.
+- It forgets everything when its process ends, and starts on another port the next time.
+- It refuses requests to create topics (it closes the connection). A topic exists from the first
+  request that names it, always with 4 partitions and 1 replica.
+- A rebalance takes a member's session timeout less one second, however soon all members have
+  joined; the first one takes 3 s. Members still receive from the partitions that they keep, and
+  workers poll the database meanwhile.
+- It answers a fetch that finds nothing when the wait ends, not when a message comes.
 - It keeps the last 5 MB of each partition.
-- No authentication, no encryption: it listens on the loopback interface alone.
+- It has no authentication and no encryption, and listens on the loopback interface alone.
 """
 
 from __future__ import annotations
@@ -41,20 +41,22 @@ if TYPE_CHECKING:
 
 _OPTIONS: Mapping[str, Any] = {
     "allow.auto.create.topics": "true",
-    # A rebalance takes three seconds, see above. Not less: a member whose session ends before the
-    # first rebalance does is thrown out each time, and never gets a partition.
+    # With this, a rebalance takes three seconds (see above). With less, a member's session would
+    # end before the first rebalance does, each time, and the member would never get a partition.
     "session.timeout.ms": 4000,
     "heartbeat.interval.ms": 500,
 }
 _LATENCY_MS = {messages.SCENARIOS_TOPIC: 10, messages.RETRY_TOPIC: 100}
-"""How long a fetch waits at most, see above. Retries are due in seconds: they may save the CPU."""
+"""Longest wait of a fetch, in milliseconds (see above). A longer wait saves processor time; retries
+can afford it, being due in seconds.
+"""
 
 
 class EmbeddedBroker:
-    """The embedded stack's broker, as its clients see it. See `base.Broker`."""
+    """The embedded stack's broker, for its clients. See `base.Broker`."""
 
     def __init__(self, settings: Settings) -> None:
-        """librdkafka settings are for a Kafka of one's own: they are not used here."""
+        """Take the address from the settings. Their librdkafka settings are for Kafka only."""
         self._settings = settings
 
     def producer(self) -> KafkaProducer:
@@ -76,7 +78,7 @@ class EmbeddedBroker:
         return Administration(self._settings, {}).lag(group, topic)
 
     def create_topics(self, partitions: int, replication: int) -> list[str]:
-        """See `base.Broker`. The numbers don't matter much: this broker has its own."""
+        """See `base.Broker`. The numbers are only checked: this broker has its own."""
         require_positive(partitions, replication)
         administration = Administration(self._settings, {})
         existing = administration.topics()
@@ -87,11 +89,13 @@ class EmbeddedBroker:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Host the broker until SIGTERM, SIGINT, or the parent's death; the exit code."""
+    """Host the broker until SIGTERM, SIGINT, or the parent's death. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m vidan.broker.embedded")
-    parser.add_argument("--address-file", type=Path, required=True, help="gets host:port")
+    parser.add_argument(
+        "--address-file", type=Path, required=True, help="file to write host:port to"
+    )
     address_file: Path = parser.parse_args(argv).address_file
-    end = _end()
+    end = _end_signal()
     try:
         cluster, address = _start()
         _publish(address_file, address)
@@ -106,12 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _end() -> int:
-    """A descriptor that can be read from when it is time to end."""
+def _end_signal() -> int:
+    """Return a file descriptor that becomes readable when it is time to end."""
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    # The interpreter's C handler writes to the pipe. One in Python would not run if the signal came
-    # just before the reading call, which would then never return.
+    # The interpreter's C handler writes to the pipe. A Python handler would not run if the signal
+    # came just before `os.read`, which would then never return.
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -124,17 +128,17 @@ def _end() -> int:
 
 
 def _start() -> tuple[Producer, str]:
-    """The client that hosts the cluster for as long as it lives, and the cluster's address."""
-    # log_level 0: nobody serves this client's log, which would otherwise go to stderr as it comes.
+    """Return the client that hosts the cluster as long as it exists, and the cluster's address."""
+    # log_level 0: this client's log would otherwise go to stderr.
     cluster = Producer({"bootstrap.servers": "", "test.mock.num.brokers": 1, "log_level": 0})
     brokers = cluster.list_topics(timeout=5).brokers.values()
     for topic in messages.TOPICS:
-        cluster.list_topics(topic, timeout=5)  # asked for, it is there: see `create_topics`
+        cluster.list_topics(topic, timeout=5)  # creates the topic
     return cluster, ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 
 
 def _publish(path: Path, address: str) -> None:
-    """Write the address so that a reader finds all of it or nothing."""
+    """Write the address in one step: a reader finds all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.write_text(address, encoding="utf-8")
@@ -142,12 +146,12 @@ def _publish(path: Path, address: str) -> None:
 
 
 def _withdraw(path: Path, address: str) -> None:
-    """Remove the address, unless another broker has put its own there."""
+    """Remove the address, unless another broker has written its own."""
     try:
         if path.read_text(encoding="utf-8") == address:
             path.unlink()
     except OSError:
-        pass  # gone already, or its folder is
+        pass  # the file or its folder was removed already
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Kafka cluster: its clients and its topics."""
+"""A Kafka cluster: its clients, its topics, and questions to it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from vidan.config import Settings
 
 ANSWER_LIMIT = 4.5
-"""Seconds that a question to the broker may take in all."""
+"""Longest time, in seconds, that all requests of one operation may take together."""
 
 SURELY_DOWN = 1.5
-"""Seconds after which a broker that refuses connections is called down: names can have several
-addresses, and librdkafka tries them one after the other."""
+"""Seconds after which a broker that refuses connections counts as unavailable. A host name may have
+several addresses, which librdkafka tries one after the other.
+"""
 
 HINT = "is it up? set KAFKA_BOOTSTRAP_SERVERS, or start the embedded stack with `vidan up`"
 
@@ -65,28 +66,28 @@ class KafkaBroker:
 
 
 class Administration:
-    """Questions to a broker that have to be answered within 5 seconds, all together."""
+    """Requests about topics and groups; ANSWER_LIMIT bounds all requests of one object together."""
 
     def __init__(self, settings: Settings, chosen: Mapping[str, Any]) -> None:
-        """Raises BrokerUnavailable if no address is known."""
+        """Raise BrokerUnavailable if no address is known."""
         self._deadline = time.monotonic() + ANSWER_LIMIT
         address = settings.bootstrap_servers()
         if address is None:
             raise BrokerUnavailable("no Kafka broker is known", hint=HINT)
         self._address = address
         self._chosen = chosen
-        self._health = Health("administration", level=logging.DEBUG)  # its errors are raised
+        self._health = Health("administration", level=logging.DEBUG)  # errors are raised instead
         connection = {**options.COMMON, **chosen, "bootstrap.servers": address}
         self._client: AdminClient = build(AdminClient, connection, self._health.note, chosen)
 
     def topics(self) -> dict[str, int]:
-        """Name → partitions, without internal topics. Raises BrokerUnavailable."""
+        """Return each topic, but internal ones, with its partitions. Raises BrokerUnavailable."""
         started = time.monotonic()
         while True:
             try:
                 found = self._client.list_topics(timeout=0.5).topics
             except KafkaException as error:
-                self._client.poll(0)  # serves error_cb, which knows more than "timed out"
+                self._client.poll(0)  # calls error_cb, which gives the reason
                 now = time.monotonic()
                 if now >= self._deadline or (self._health.down and now - started > SURELY_DOWN):
                     raise self._unavailable() from error
@@ -98,7 +99,7 @@ class Administration:
                 }
 
     def lag(self, group: str, topic: str) -> int:
-        """See `base.Broker`. Asks as a consumer that never joins the group."""
+        """See `base.Broker`. Asks by a consumer that never joins, so it disturbs no member."""
         count = self.topics().get(topic, 0)
         settings = {
             **options.consumer_options(self._chosen),
@@ -120,7 +121,7 @@ class Administration:
             consumer.close()
 
     def create(self, topic: str, partitions: int, replication: int) -> bool:
-        """Whether the topic was created: False if another had done so in the meantime.
+        """Create a topic; returns False if another client has created it in the meantime.
 
         Raises BrokerUnavailable, and UsageError if the broker refuses.
         """
@@ -141,7 +142,7 @@ class Administration:
         return True
 
     def touch(self, topic: str) -> None:
-        """Ask for a topic, on which a broker that creates topics by itself does so.
+        """Ask for a topic; a broker that creates topics on demand creates it.
 
         Raises BrokerUnavailable.
         """
@@ -167,10 +168,10 @@ def require_positive(partitions: int, replication: int) -> None:
 
 
 def check(chosen: Mapping[str, Any]) -> None:
-    """Raise UsageError, naming the variable, if librdkafka doesn't take these settings.
+    """Raise UsageError, naming the variable, if librdkafka refuses these settings.
 
-    Builds both kinds of client without an address, which costs two milliseconds and connects to
-    nothing.
+    Builds both kinds of client without an address, which takes two milliseconds and opens no
+    connection.
     """
 
     def ignore(error: KafkaError) -> None:

@@ -1,4 +1,4 @@
-"""The wire: topic and group names, and the one envelope that travels in them.
+"""The wire format: names of topics and groups, and the one envelope that all messages have.
 
 A message is a hint that there is work. It carries an id, never state:
 `{"v": 1, "scenario_id": 42}`.
@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from vidan.domain.bounds import MAX_ID
 
 SCENARIOS_TOPIC = "scenarios"
-"""Announcements: there is a scenario to run. Read by the workers."""
+"""Announcements of scenarios to run. Read by the workers."""
 
 RETRY_TOPIC = "retry_topic"
-"""Failed runs that may be tried again. Read by the orchestrators."""
+"""Scenarios whose run failed and may be retried. Read by the orchestrators."""
 
 TOPICS = (SCENARIOS_TOPIC, RETRY_TOPIC)
 
@@ -25,23 +25,23 @@ ORCHESTRATORS_GROUP = "orchestrators_group"
 
 
 class ScenarioEvent(BaseModel):
-    """The envelope of both topics. Unknown keys are ignored, so that it can grow."""
+    """The envelope of both topics. Unknown keys are ignored: later versions may add some."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
-    v: Annotated[int, Field(ge=1, le=1)]  # no Literal: true would pass for 1
+    v: Annotated[int, Field(ge=1, le=1)]  # not a Literal, which would accept `true` for 1
     scenario_id: Annotated[int, Field(ge=1, le=MAX_ID)]
 
 
 def encode(scenario_id: int) -> bytes:
-    """The payload that announces a scenario. Raises ValueError for an id outside 1…2⁶³-1."""
+    """Return the payload that announces a scenario. Raises ValueError for an id outside 1…2⁶³-1."""
     if not 1 <= scenario_id <= MAX_ID:
         raise ValueError(f"scenario id {scenario_id} is outside 1…{MAX_ID}")
     return b'{"v": 1, "scenario_id": %d}' % scenario_id
 
 
 def decode(payload: bytes | None) -> ScenarioEvent:
-    """The event in a payload. Raises ValueError, in one line, for anything else."""
+    """Return the event in a payload. Raises ValueError, in one line, for anything else."""
     if payload is None:
         raise ValueError("the message is empty (a tombstone)")
     try:
@@ -53,5 +53,5 @@ def decode(payload: bytes | None) -> ScenarioEvent:
 def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    # The location is a key of ours, never one of the sender's: nothing foreign reaches a log here.
+    # The location is a key of the envelope, never a key of the sender: no foreign text is logged.
     return f"not a scenario event: {where + ': ' if where else ''}{first['msg']}"

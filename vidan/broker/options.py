@@ -1,4 +1,4 @@
-"""The librdkafka settings of vidan's clients: its own, the user's, and those that stay fixed."""
+"""The librdkafka settings of vidan's clients: vidan's defaults, the user's settings, fixed ones."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from vidan.errors import UsageError
 
 COMMON: Mapping[str, Any] = {
     "client.id": "vidan",
-    # A broker that was restarted is found again within two seconds (librdkafka: ten).
+    # Find a restarted broker again within two seconds (librdkafka's default: ten).
     "reconnect.backoff.max.ms": 2000,
-    # Topics and partitions made later are found within ten seconds (librdkafka: five minutes).
+    # Find new topics and partitions within ten seconds (librdkafka's default: five minutes).
     "topic.metadata.refresh.interval.ms": 10_000,
 }
 
 PRODUCER: Mapping[str, Any] = {
     "delivery.timeout.ms": 3000,
-    # One announcement goes at once; of many, those that wait meanwhile go together all the same.
+    # Send at once; messages that wait while one request is under way still go together.
     "linger.ms": 0,
 }
 
 CONSUMER: Mapping[str, Any] = {
     "auto.offset.reset": "earliest",
-    # A worker that died gives its partitions up after six seconds, the least that Kafka allows: no
-    # run is tied to a partition, so that one taken too early costs nothing.
+    # A dead worker loses its partitions after six seconds, the least that Kafka allows. Losing them
+    # too early costs nothing, since no run is tied to a partition.
     "session.timeout.ms": 6000,
     "heartbeat.interval.ms": 2000,
-    # Messages are tiny, and what was fetched ahead is dropped at each pause: fetch little ahead.
+    # Fetch little ahead: messages are tiny, and each pause drops the messages fetched ahead.
     "queued.min.messages": 1000,
-    # By default a second: behind the announcements of a burst, new ones would wait for so long.
+    # The default is a second, for which new messages would wait behind a burst.
     "fetch.queue.backoff.ms": 10,
     "max.partition.fetch.bytes": 65_536,
-    # A partition that was paused is fetched again only after the request under way: this bounds it.
+    # Bounds the request under way, which delays the next fetch of a partition that was paused.
     "fetch.wait.max.ms": 100,
 }
 
@@ -44,51 +44,51 @@ FIXED_PRODUCER: Mapping[str, str] = {"acks": "all", "enable.idempotence": "true"
 FIXED_CONSUMER: Mapping[str, str] = {
     "enable.auto.commit": "false",
     "enable.partition.eof": "false",
-    # Members keep the partitions that they have while others come and go, and how newly assigned
-    # partitions are taken (incrementally) depends on it.
+    # Members keep their partitions while others join and leave. The consumer's callbacks, which
+    # assign incrementally, depend on it.
     "partition.assignment.strategy": "cooperative-sticky",
 }
-"""What the protocol stands on: an offset is committed after the claim, never by itself."""
+"""The protocol relies on these: an offset is committed after the claim, never automatically."""
 
 _FIXED: Mapping[str, str | None] = {
     **FIXED_PRODUCER,
     **FIXED_CONSUMER,
     "request.required.acks": "all",
-    "group.id": None,  # one name for each of the two groups, and no other
+    "group.id": None,  # vidan has one name for each of its two groups
     "transactional.id": None,
 }
 
 _ALIASES: Mapping[str, str] = {
-    "log.level": "log_level",  # the only one with an underscore in its name
+    "log.level": "log_level",  # the only setting with an underscore in its name
     "message.timeout.ms": "delivery.timeout.ms",
     "fetch.message.max.bytes": "max.partition.fetch.bytes",
 }
-"""Other names of settings that have a default here, so that a user's value replaces it."""
+"""Other names of settings that have a default here: the user's value has to replace the default."""
 
 _KIP_848 = ("session.timeout.ms", "partition.assignment.strategy", "heartbeat.interval.ms")
-"""Not the client's to set when the group runs by the protocol of KIP-848."""
+"""Settings that a client may not set when its group uses the protocol of KIP-848."""
 
 
 class LibraryLog:
-    """Takes librdkafka's own log lines down to DEBUG, whatever level they claim.
+    """Logs librdkafka's own lines at DEBUG, whatever their level.
 
-    It writes several for each attempt to reach a broker. What a reader needs to know is said once,
-    by the clients, in `vidan.broker`.
+    librdkafka writes several for each attempt to reach a broker. The clients log each trouble once,
+    in `vidan.broker`.
     """
 
     _log = logging.getLogger("vidan.broker.librdkafka")
 
     def log(self, _level: int, message: str, *parts: object) -> None:
-        """Called by confluent-kafka with librdkafka's level, format and parts."""
+        """Log a line; called by confluent-kafka with librdkafka's level, format and parts."""
         self._log.debug(message, *parts)
 
 
 def given(settings: Mapping[str, str]) -> dict[str, str]:
-    """The user's settings, without the address. Raises UsageError for one that stays fixed."""
+    """Return the user's settings, without the address. Raises UsageError for a fixed setting."""
     chosen = {}
     for name, value in settings.items():
         if name in ("bootstrap.servers", "metadata.broker.list"):
-            continue  # followed by the clients themselves, since it can change
+            continue  # the clients read the address themselves, since it can change
         if name in _FIXED:
             if _same(value, _FIXED[name]):
                 continue
@@ -103,7 +103,7 @@ def given(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def consumer_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything a consumer is built with, but for address, group and callbacks."""
+    """Return all settings of a consumer but its address, group and callbacks."""
     options = {**COMMON, **CONSUMER, **chosen, **FIXED_CONSUMER}
     if chosen.get("group.protocol", "classic") != "classic":
         for name in _KIP_848:
@@ -113,12 +113,12 @@ def consumer_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def producer_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything a producer is built with, but for address and callbacks."""
+    """Return all settings of a producer but its address and callbacks."""
     return {**COMMON, **PRODUCER, **chosen, **FIXED_PRODUCER}
 
 
 def refused(error: Exception, chosen: Mapping[str, Any]) -> UsageError:
-    """The error of librdkafka about a setting, told by the variable that it came from."""
+    """Return librdkafka's error about a setting as one that names the environment variable."""
     reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
     reason = " ".join(reason.split())
     named = [name for name in chosen if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", reason)]
@@ -134,7 +134,7 @@ def refused(error: Exception, chosen: Mapping[str, Any]) -> UsageError:
 
 
 def variable(name: str) -> str:
-    """The environment variable of a librdkafka setting."""
+    """Return the environment variable of a librdkafka setting."""
     if name == "bootstrap.servers":
         return "KAFKA_BOOTSTRAP_SERVERS"
     return "VIDAN_KAFKA_" + name.upper().replace(".", "_")

@@ -1,4 +1,4 @@
-"""TODO: say what this module is for."""
+"""The producer of both brokers: it waits for delivery reports and follows the broker's address."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vidan.broker.base import Raw
 from vidan.broker.connection import Address, Health, build, is_fatal
 
 SEND_LIMIT = 3.4
-"""Seconds that `send` waits for its reports: librdkafka gives a message up after 3."""
+"""Longest time, in seconds, that `send` waits for reports: librdkafka gives up after 3 seconds."""
 
 
 class KafkaProducer:
-    """Announces scenarios, idempotently and acknowledged by all replicas. See `base.Producer`."""
+    """Sends messages idempotently, acknowledged by all replicas. See `base.Producer`."""
 
     def __init__(self, address: Address, chosen: Mapping[str, Any]) -> None:
         self._address = address
@@ -31,7 +31,7 @@ class KafkaProducer:
         self._client: Producer | None = None
         self._client_address: str | None = None
         self._fatal = False
-        self._built = 0  # clients so far
+        self._built = 0  # number of clients built so far
 
     def send(self, topic: str, scenario_ids: Sequence[int]) -> list[int]:
         """See `base.Producer`. Raises ValueError for an id outside 1…2⁶³-1, before sending any."""
@@ -62,15 +62,15 @@ class KafkaProducer:
             told = partial(report, place)
             produce = partial(client.produce, topic, raw.value, raw.key, on_delivery=told)
             queued += self._queue(client, produce, note, deadline)
-        # Reports come to whichever thread polls, so wait in steps: another may have got the last.
+        # Wait in steps: another thread that polls may receive the last report.
         while reports < queued and (left := deadline - time.monotonic()) > 0:
             client.poll(min(left, 0.1))
         if len(failed) < len(messages):
-            self._health.well()
+            self._health.delivered()
         return sorted(failed)
 
     def close(self) -> None:
-        """See `base.Producer`. What is still queued was reported as failed, and is dropped."""
+        """See `base.Producer`. Drops messages still queued: they were reported as failed."""
         with self._lock:
             self._closed = True
             self._drop()
@@ -86,7 +86,7 @@ class KafkaProducer:
             try:
                 produce()
                 return True
-            except BufferError:  # the queue is full: reports make room
+            except BufferError:  # the queue is full; reports of delivery make room
                 if time.monotonic() >= deadline:
                     return False
                 client.poll(0.05)
@@ -95,14 +95,14 @@ class KafkaProducer:
                 return False
 
     def _note_of(self, built: int, error: KafkaError) -> None:
-        """Another thread may have a new client meanwhile: it is not to blame for the old one."""
+        """Note an error of client number `built`; after a fatal one it is replaced."""
         self._health.note(error)
         if is_fatal(error):
             with self._lock:
                 self._fatal = self._fatal or built == self._built
 
     def _connected(self) -> tuple[Producer | None, int]:
-        """The client, if a broker is known, and its number."""
+        """Return the client and its number; no client while no broker is known."""
         with self._lock:
             if self._closed:
                 return None, self._built

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from vidan.domain.detection import Detection, Gap
-from vidan.domain.status import Status
+from vidan.domain.status import ENDED, Status
 
-__all__ = ["Detection", "Gap", "Status"]
+__all__ = ["ENDED", "Detection", "Gap", "Status"]

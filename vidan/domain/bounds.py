@@ -24,3 +24,6 @@ PAGE = 500
 
 DECODERS = ("pyav", "decord")
 """Names of the video decoders."""
+
+DEFAULT_QUEUE = "default"
+"""The queue of scenarios and workers for which no other is named."""

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from vidan.domain.bounds import DEFAULT_QUEUE
 from vidan.errors import InputRejected
 
 CatchUp = Literal["skip", "latest", "all"]
@@ -40,7 +41,7 @@ class Schedule:
     catch_up: CatchUp = "latest"
     params: Mapping[str, Any] = field(default_factory=dict)
     source: str | PathLike[str] | None = None
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
     priority: int = 0
     name: str | None = None
 

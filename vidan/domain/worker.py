@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from vidan.domain.bounds import DEFAULT_QUEUE
+
 MAX_SLOTS = 64
 """Most slots that a worker process may have."""
 
@@ -28,7 +30,7 @@ class WorkerOptions:
     name: str
     device: str = "cpu"
     slots: int = 1
-    queues: tuple[str, ...] = ("default",)
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
     source: str | None = None
     app: str | None = None
     threads: int | None = None

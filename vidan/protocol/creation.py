@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, text
 
 from vidan.db.session import DatabaseConflict
-from vidan.domain.bounds import EARLIEST, LATEST, MAX_AFTER_SECONDS, MAX_INTEGER, MAX_NAME_BYTES
+from vidan.domain.bounds import (
+    DEFAULT_QUEUE,
+    EARLIEST,
+    LATEST,
+    MAX_AFTER_SECONDS,
+    MAX_INTEGER,
+    MAX_NAME_BYTES,
+)
 from vidan.domain.status import Status
 from vidan.domain.time_limits import TimeLimits
 from vidan.errors import InputRejected
@@ -24,6 +31,9 @@ MAX_STEPS = 100
 class NewScenario:
     """A scenario to be created.
 
+    Every way to create one builds this value, and its options are checked here alone: the command
+    line, HTTP, `Task.apply`, a Signature, a Schedule.
+
     It does not run before `not_before`, nor before `after` seconds have passed on the database's
     clock. `max_attempts` is the number of retries after an error; the time limits are seconds of
     one run. None takes the task's value. The scenarios of `then` are created when it completes,
@@ -31,12 +41,12 @@ class NewScenario:
     """
 
     source: str | None = None
-    task: str = "detect"
+    task: str = tasks.DETECT.name
     params: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     key: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
     priority: int = 0
     status: Status = Status.INIT_STARTUP
     not_before: datetime | None = None

@@ -1,4 +1,4 @@
-"""A run's commits: in order, one in flight, off the critical path of decoding and inference."""
+"""A run's commits: in order, one at a time, in a thread beside decoding and inference."""
 
 from __future__ import annotations
 
@@ -28,44 +28,49 @@ from vidan.run.control import RunControl
 log = logging.getLogger("vidan.commits")
 
 COMMIT_SECONDS = 1.0
-"""A commit is due this long after the one before."""
+"""Seconds from the start of one commit until the next is due."""
 COMMIT_FRAMES = 4_000
-"""… or when this many frames wait; no commit has many more."""
+"""A commit is due at once when this many frames wait, and takes few more than this."""
 COMMIT_BYTES = 16 * 2**20
-"""… or when they take so much memory: one statement has to get through within its time-out."""
+"""A commit is due at once when the waiting frames take this many bytes, and takes few more: a
+statement has to end within its timeout.
+"""
 BUFFER_FRAMES = 20_000
-"""While the database is away, a run goes on until this many frames wait …"""
+"""Most frames that wait while the database is unavailable; with more, the run waits."""
 BUFFER_BYTES = 64 * 2**20
-"""… or take so much memory."""
+"""Most bytes that waiting frames take while the database is unavailable."""
 ROW_BYTES, DETECTION_BYTES = 500, 200
-"""What a frame and each of its detections take while they wait, about."""
+"""Bytes that a waiting frame, and each of its detections, take in memory, roughly."""
 MAX_LABELS = 2**15
+"""Most labels of a scenario: the ids of labels are stored as smallint."""
 MAX_TRACK = 2**31 - 1
+"""Largest absolute value of a track id: they are stored as 32-bit integers."""
 LIVE_PROGRESS_SECONDS = 600.0
-"""A live source proves progress by running this long."""
+"""Seconds that a run over a live source has to last before it counts as progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Frames that the task has done with, as a commit will store them."""
+    """Frames that the task has done with, to be stored by a commit."""
 
     rows: Sequence[commits.Row]
     gaps: Sequence[Gap]
     next_frame: int
     next_pts: int | None
-    state: str  # the task's own, as JSON, as it was when it had done these frames
+    state: str
+    """The task's own state as JSON, as it was when the task had done with these frames."""
     frames_total: int | None
 
     @property
     def size(self) -> int:
-        """Return how many bytes they take in memory, about."""
+        """Return roughly how many bytes the frames take in memory."""
         detections = sum(len(row.label_ids) for row in self.rows)
         extra = sum(len(row.extra) for row in self.rows if row.extra is not None)
         return ROW_BYTES * len(self.rows) + DETECTION_BYTES * detections + len(self.state) + extra
 
 
 class LabelNames:
-    """The names that a scenario's `label_ids` stand for; it only ever grows."""
+    """The names that a scenario's `label_ids` stand for. Names are added, never removed."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
@@ -78,9 +83,9 @@ class LabelNames:
         detections: Sequence[Detection],
         extra: str | None = None,
     ) -> commits.Row:
-        """Return a frame's detections as they are stored; `extra` is JSON text of an object.
+        """Return the row of a frame's detections; `extra` is a JSON object as text.
 
-        Raises RejectedTask for what the columns can't hold: psycopg would store it truncated.
+        Raises RejectedTask for values that the columns can't hold: psycopg would truncate them.
         """
         for found in detections:
             if found.track_id is not None and not -MAX_TRACK <= found.track_id <= MAX_TRACK:
@@ -109,10 +114,11 @@ class LabelNames:
 
 
 class Committer:
-    """Stores what a run has done, in a thread of its own.
+    """Stores the frames that a run's task has done with, in a thread of its own.
 
-    `on_progress` is called once the run has proved progress: its second commit that moved the
-    checkpoint or, for a live source, ten minutes of running.
+    The commit that shows progress sets the scenario's budgets of errors and crashes back: it is the
+    run's second commit that moves the checkpoint or, for a live source, the first one after ten
+    minutes of running. `on_progress` is called when that commit is stored.
     """
 
     def __init__(
@@ -132,13 +138,14 @@ class Committer:
         self._on_progress = on_progress
         self._checkpoint = claimed.checkpoint
         self._waiting: deque[Done] = deque()
-        self._frames = self._bytes = 0
+        self._waiting_frames = self._waiting_bytes = 0
         self._in_flight = False
         self._flush = False
         self._closed = False
-        self._moved = 0  # commits of this run that moved the checkpoint
-        self._proved = self._told = False
-        self._started = self._last = time.monotonic()
+        self._moving_commits = 0  # commits of this run that moved the checkpoint
+        self._clears_budgets = False  # the next commit does
+        self._progress_stored = False
+        self._started = self._last_cut = time.monotonic()
         self._changed = threading.Condition()
         self._thread = threading.Thread(
             target=logs.carried(self._run), name=f"commits-{self._fence.scenario_id}", daemon=True
@@ -146,23 +153,23 @@ class Committer:
         self._thread.start()
 
     @property
-    def proved(self) -> bool:
-        """Whether the run has proved progress: its scenario's budgets are unspent again."""
-        return self._told
+    def progress_stored(self) -> bool:
+        """Whether a commit has stored the run's progress: the scenario's budgets are full again."""
+        return self._progress_stored
 
     def add(self, done: Done) -> None:
-        """Hand over frames to be stored; waits while too many wait already."""
+        """Take frames to be stored; block while too many wait already."""
         with self._changed:
             self._waiting.append(done)
-            self._frames += len(done.rows)
-            self._bytes += done.size
-            if len(self._waiting) == 1 or self._due():  # else its thread waits for the time
+            self._waiting_frames += len(done.rows)
+            self._waiting_bytes += done.size
+            if len(self._waiting) == 1 or self._due():  # else the thread wakes when a commit is due
                 self._changed.notify_all()
             while self._full() and self._control.interruption is None:
                 self._changed.wait(0.2)
 
     def flush(self) -> None:
-        """Wait until all is stored. Raises LeaseLost or CommitFailed when that can't be."""
+        """Wait until all frames are stored. Raises LeaseLost or CommitFailed if they can't be."""
         with self._changed:
             self._flush = True
             self._changed.notify_all()
@@ -173,7 +180,7 @@ class Committer:
             self._control.check()
 
     def close(self) -> None:
-        """End the thread; what was not flushed is not stored."""
+        """End the thread. Frames that were not flushed are not stored."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -188,7 +195,7 @@ class Committer:
                 status = self._store(batch)
             except LeaseLost as lost:
                 self._control.interrupt(lost)
-            except Exception as error:  # what no reconnect mends: the run must not go on unstored
+            except Exception as error:  # reconnecting does not fix it, so the run must end
                 log.exception("scenario %d: a commit failed", self._fence.scenario_id)
                 self._control.interrupt(CommitFailed(f"storing failed: {error}"))
             else:
@@ -200,21 +207,21 @@ class Committer:
                 return
 
     def _next(self) -> commits.Batch | None:
-        """Wait for the next commit to be due, and cut its batch; None at the end."""
+        """Wait until a commit is due, and return its batch; None once the committer is closed."""
         with self._changed:
             while not self._due():
                 if self._closed:
                     return None
-                waited = time.monotonic() - self._last
+                waited = time.monotonic() - self._last_cut
                 self._changed.wait(max(0.01, COMMIT_SECONDS - waited) if self._waiting else None)
             done = self._cut()
             self._in_flight = True
-            self._last = time.monotonic()
+            self._last_cut = time.monotonic()
         to_checkpoint = done[-1].next_frame
-        if self._live:  # a camera that drops after two commits, again and again, does not get on
-            self._proved |= time.monotonic() - self._started > LIVE_PROGRESS_SECONDS
+        if self._live:  # a camera whose connection drops after every two commits is no progress
+            self._clears_budgets |= time.monotonic() - self._started > LIVE_PROGRESS_SECONDS
         else:
-            self._proved |= self._moved >= 1 and to_checkpoint > self._checkpoint
+            self._clears_budgets |= self._moving_commits >= 1 and to_checkpoint > self._checkpoint
         return commits.Batch(
             from_checkpoint=self._checkpoint,
             to_checkpoint=to_checkpoint,
@@ -224,42 +231,40 @@ class Committer:
             rows=[row for part in done for row in part.rows],
             gaps=[gap for part in done for gap in part.gaps],
             frames_total=done[-1].frames_total,
-            clear_budgets=self._proved,
+            clear_budgets=self._clears_budgets,
         )
 
     def _cut(self) -> list[Done]:
-        """Take what waits, from the first on, up to what one commit may have."""
+        """Take waiting frames, the oldest first, up to the size of one commit."""
         done: list[Done] = []
         frames = size = 0
         while self._waiting and frames < COMMIT_FRAMES and size < COMMIT_BYTES:
             done.append(self._waiting.popleft())
             frames += len(done[-1].rows)
             size += done[-1].size
-        self._frames -= frames
-        self._bytes -= size
+        self._waiting_frames -= frames
+        self._waiting_bytes -= size
         return done
 
     def _full(self) -> bool:
-        return self._frames > BUFFER_FRAMES or self._bytes > BUFFER_BYTES
+        return self._waiting_frames > BUFFER_FRAMES or self._waiting_bytes > BUFFER_BYTES
 
     def _due(self) -> bool:
         if not self._waiting or self._closed:
             return False
         return (
             self._flush
-            or self._frames >= COMMIT_FRAMES
-            or self._bytes >= COMMIT_BYTES
-            or time.monotonic() - self._last >= COMMIT_SECONDS
+            or self._waiting_frames >= COMMIT_FRAMES
+            or self._waiting_bytes >= COMMIT_BYTES
+            or time.monotonic() - self._last_cut >= COMMIT_SECONDS
         )
 
     def _store(self, batch: commits.Batch) -> Status:
-        """Commit, again after a lost connection, until it has landed or the lease has ended."""
+        """Commit the batch; retry after a lost connection until the lease has ended."""
         back_off = BackOff()
         while True:
             try:
-                return self._database.retrying(
-                    lambda connection: commits.commit(connection, self._fence, batch)
-                )
+                return self._database.retrying(commits.commit, self._fence, batch)
             except DatabaseUnavailable as error:
                 log.warning("scenario %d: %s", self._fence.scenario_id, error)
             if self._lost() or self._closed:
@@ -268,11 +273,11 @@ class Committer:
 
     def _stored(self, batch: commits.Batch, status: Status) -> None:
         if batch.to_checkpoint > batch.from_checkpoint:
-            self._moved += 1
+            self._moving_commits += 1
         self._checkpoint = batch.to_checkpoint
         log.debug("stored %d frames, the next is %d", len(batch.rows), batch.to_checkpoint)
-        if batch.clear_budgets and not self._told:
-            self._told = True
+        if batch.clear_budgets and not self._progress_stored:
+            self._progress_stored = True
             self._on_progress()
         if status in STOPPING:
             self._control.interrupt(RunStopped("a stop was asked for"))

@@ -1,4 +1,4 @@
-"""TODO: say what this module is for."""
+"""RunContext: what a worker lends to a run for as long as it lasts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from vidan.processes.slotboard import Call, SlotBoard
 
 @dataclass(slots=True)
 class RunContext:
-    """What a worker gives to a run: its database, its detectors, its slot."""
+    """What a worker lends to a run: its database, its detectors, and a slot on its board."""
 
     database: Database
     detectors: DetectorCache
     on_active: Callable[[], None]
-    """Called before the first frame: sets the scenario `active`, or raises what came between."""
+    """Called before the first frame: sets the scenario `active`, or raises why that is refused."""
     on_progress: Callable[[], None] = lambda: None
+    """Called once, when a commit has stored the run's progress: see `Committer`."""
     on_frames: Callable[[int], None] = lambda _: None
+    """Called with the number of frames of each batch that the task has done with."""
     board: SlotBoard | None = None
     slot: int = 0
 
-    def limit(self, seconds: float) -> None:
-        """Let the supervisor end the process if the run still goes on in so many seconds."""
+    def set_hard_limit(self, seconds: float) -> None:
+        """Let the supervisor end the process if the run has not ended in this many seconds."""
         if self.board is not None:
             self.board.limit(self.slot, seconds)
 

@@ -1,4 +1,4 @@
-"""TODO: say what this module is for."""
+"""RunControl: how other threads tell a run that it has to end."""
 
 from __future__ import annotations
 
@@ -15,59 +15,62 @@ from vidan.errors import (
 
 
 class RunControl:
-    """What tells a run, from any thread, that it has to end. A lost lease outweighs the rest.
+    """Tells a run, from any thread, that it has to end. A lost lease outweighs other reasons.
 
-    The soft time limit is told by it too, but once, and the run may go on.
+    It also raises the soft time limit, once; the run may continue after that.
     """
 
     def __init__(self) -> None:
-        self._time_is_up: float | None = None  # by the monotonic clock
+        self._soft_deadline: float | None = None  # on the monotonic clock
         self._soft_limit = 0.0
         self._interruption: RunInterrupted | None = None
         self._lock = threading.Lock()
-        self._told = False
+        self._task_was_told = False
 
     def interrupt(self, interruption: RunInterrupted) -> None:
-        """Ask the run to end at its next step; the first reason stands, but for a lost lease."""
+        """Ask the run to end at its next step.
+
+        The first reason stands, but a lost lease or a failed commit replaces it.
+        """
         with self._lock:
             if self._interruption is None or isinstance(interruption, LeaseLost | CommitFailed):
                 self._interruption = interruption
 
     @property
     def interruption(self) -> RunInterrupted | None:
-        """Why the run has to end, None while it may go on."""
+        """Why the run has to end; None while it may continue."""
         return self._interruption
 
     def check(self) -> None:
-        """Raise what the run was interrupted with, if anything."""
+        """Raise the interruption if the run has to end."""
         if self._interruption is not None:
-            self._told = True
+            self._task_was_told = True
             raise self._interruption
 
-    def limit(self, seconds: float) -> None:
-        """Let the time of the run, by its soft limit, be up in so many seconds."""
+    def set_soft_limit(self, seconds: float) -> None:
+        """Let the run's soft time limit be over in this many seconds."""
         self._soft_limit = seconds
-        self._time_is_up = time.monotonic() + seconds
+        self._soft_deadline = time.monotonic() + seconds
 
     def check_time(self) -> None:
-        """Raise what `check` raises, and TimeLimitExceeded once the run's time is up.
+        """Raise what `check` raises, and TimeLimitExceeded once the soft time limit is over.
 
-        Called where the task waits for something and its code can be told.
+        Called where the task waits, so that its code can catch the error.
         """
         self.check()
-        if self._time_is_up is not None and time.monotonic() > self._time_is_up:
-            self._time_is_up = None
+        if self._soft_deadline is not None and time.monotonic() > self._soft_deadline:
+            self._soft_deadline = None
             raise TimeLimitExceeded(f"over its soft time limit of {in_words(self._soft_limit)}")
 
-    def ask(self) -> bool:
-        """Tell the task's code whether the run has to end."""
-        self._told = self._told or self._interruption is not None
-        return self._told
+    def stop_requested(self) -> bool:
+        """Tell the task's code whether the run has to end, and remember that it was told."""
+        self._task_was_told = self._task_was_told or self._interruption is not None
+        return self._task_was_told
 
-    def check_told(self) -> None:
-        """Raise the interruption that the task was told of, though it returned all the same.
+    def check_left_off(self) -> None:
+        """Raise the interruption if the task knew of it and returned all the same.
 
-        What it returned is no result then: it left off, or it swallowed the exception.
+        Its return value is no result then: the task left off, or it swallowed the exception.
         """
-        if self._told:
+        if self._task_was_told:
             self.check()

@@ -1,4 +1,4 @@
-"""What a task stores of its own for the frames that it works on: `run.store`."""
+"""Predictions that a task stores itself, for frames of the batch that it works on: `run.store`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vidan.errors import RejectedTask
 from vidan.protocol import storable
 
 MAX_EXTRA_BYTES = 2**20
-"""Of one frame: a commit holds those of many."""
+"""Most bytes of one frame's `extra`: a commit holds those of many frames."""
 MAX_EDGE = 3e38
-"""Boxes are stored as float4."""
+"""Bound of the edges of boxes, in pixels: boxes are stored as float4."""
 
 
 @dataclass(slots=True)
 class OwnPredictions:
-    """The frames of one batch, and what the task has stored for them so far."""
+    """The frames of one batch, and the task's own predictions for them so far."""
 
     frames: Sequence[int] = ()
     detections: dict[int, list[Detection]] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class OwnPredictions:
         detections: Iterable[Detection] | None,
         extra: Mapping[str, Any] | None,
     ) -> None:
-        """Keep it for the commit of the batch, as it is now. See `Run.store`."""
+        """Keep a copy for the commit of the batch. See `Run.store`."""
         try:
             number = operator.index(frame)
         except TypeError:
@@ -50,7 +50,7 @@ class OwnPredictions:
 
 
 def _plain(given: Detection) -> Detection:
-    """Return a detection in Python's own numbers. Raises RejectedTask for what can't be stored."""
+    """Return the detection in Python's own numbers. Raises RejectedTask if it can't be stored."""
     try:
         box, label, score, track_id = Detection(*given)
         x1, y1, x2, y2 = map(float, box)

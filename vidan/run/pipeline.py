@@ -1,4 +1,4 @@
-"""source → detector → committed batches: what stands between a task and its frames."""
+"""One pass over a source: decoded ahead, detected, given to the task, then committed."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from vidan.run.own_predictions import OwnPredictions
 from vidan.video.frames import FrameBatch, FrameSource
 
 READ_AHEAD = 2
-"""Batches that are decoded ahead while the detector works."""
+"""Most batches that are decoded ahead of the detector."""
 
 Guard = Callable[[Call], AbstractContextManager[None]]
-"""Runs the clock of a call into the decoder or the detector, for the stall limit."""
+"""Runs the stall clock of a call into the decoder or the detector while a block lasts."""
 
 
 def unguarded(_: Call) -> AbstractContextManager[None]:
-    """Run no clock."""
+    """Run no stall clock."""
     return nullcontext()
 
 
 @dataclass(slots=True)
 class Pipeline:
-    """One pass over a source from its checkpoint on.
+    """One pass over a source, from the frame at which it was opened.
 
-    A batch counts as done once the caller has asked for the next one, or calls `settle`: only then
-    is it handed to the committer, with the task's state as `state` gives it at that moment.
+    A batch counts as done once the caller has asked for the next one, or has called `settle`: then
+    the committer gets it, with the task's state that `state` returns at that moment.
     """
 
     source: FrameSource
@@ -47,16 +47,16 @@ class Pipeline:
     guard: Guard = unguarded
     on_frames: Callable[[int], None] = lambda _: None
     position: tuple[int, int | None] | None = field(default=None, init=False)
-    """Where the next pass goes on: the frame and its timestamp, None before the first batch."""
+    """Where the next pass starts: the frame and its timestamp; None before the first batch."""
     own: OwnPredictions = field(default_factory=OwnPredictions, init=False)
-    """What the task stores of its own for the batch that it works on; it moves with that batch."""
+    """The task's own predictions for the batch that it works on, committed with that batch."""
     _open: tuple[FrameBatch, list[list[Detection]]] | None = field(default=None, init=False)
 
     def batches(self) -> Iterator[tuple[FrameBatch, list[list[Detection]]]]:
-        """Yield batches with what was found in them (nothing, without a detector).
+        """Yield batches with the detections in each frame (none, without a detector).
 
-        Raises what the run was interrupted with, TimeLimitExceeded, RejectedTask for a source that
-        can't be read, and what the detector raises.
+        Raises the run's interruption, TimeLimitExceeded, RejectedTask for a source that can't be
+        read, and errors of the detector.
         """
         with ExitStack() as leaving:
             leaving.callback(self.source.close)
@@ -74,7 +74,7 @@ class Pipeline:
             self.control.check()
 
     def settle(self) -> None:
-        """Hand the batch that the task has done with to the committer."""
+        """Give the batch that the task has done with to the committer."""
         if self._open is None:
             return
         (batch, detections), self._open = self._open, None
@@ -101,10 +101,10 @@ class Pipeline:
     def _submitted(
         self, batches: Iterator[FrameBatch]
     ) -> Iterator[tuple[FrameBatch, Pending | None]]:
-        """Yield batches that are at the detector, or need none.
+        """Yield batches that were submitted to the detector, or need none.
 
-        Of a file the next one is there already while the task works on one: the detector never
-        waits for the task. A camera's next one would come too late for that.
+        While the task works on a batch of a file, the next batch is submitted already, so the
+        detector never waits for the task. A camera's next batch does not exist yet.
         """
         ahead = 0 if self.detector is None or self.source.live else 1
         waiting: deque[tuple[FrameBatch, Pending | None]] = deque()
@@ -113,9 +113,9 @@ class Pipeline:
         while True:
             try:
                 batch = next(batches, None)
-            except Exception as error:  # what came before is stored all the same
+            except Exception as error:  # raised once the batches before it are stored
                 batch, failure = None, error
-            if batch is not None or waiting:  # at the end there is nothing left to be limited
+            if batch is not None or waiting:  # at the end of the source nothing is left to limit
                 self.control.check_time()
             if batch is not None:
                 waiting.append((batch, self._submit(batch)))
@@ -151,7 +151,7 @@ class _ReadAhead:
             try:
                 item = self._queue.get(timeout=0.5)
             except queue.Empty:
-                control.check_time()  # a source may be silent for long
+                control.check_time()  # the source may send no frame for minutes
                 continue
             if item is None:
                 return
@@ -160,12 +160,12 @@ class _ReadAhead:
             yield item
 
     def close(self) -> None:
-        """Stop decoding and let the source go: to be closed once more after that."""
+        """Stop decoding and wait for the thread; the caller closes the source once more then."""
         self._closed.set()
         self._source.close()
         while self._thread.is_alive():
             try:
-                self._queue.get(timeout=0.05)  # the thread may wait for room
+                self._queue.get(timeout=0.05)  # makes room, for which the thread may wait
             except queue.Empty:
                 continue
 
@@ -179,7 +179,7 @@ class _ReadAhead:
                     break
                 self._put(batch)
             self._put(None)
-        except BaseException as error:  # raised again where the batches are read
+        except BaseException as error:  # `batches` raises it in the task's thread
             self._put(error)
 
     def _put(self, item: FrameBatch | BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""What a run sees of the scenarios that it follows on, read when it is asked for."""
+"""What a run sees of the scenarios before it: its predecessor, the members of its group."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vidan.db.session import Database
+from vidan.domain.bounds import PAGE
 from vidan.protocol import followups
 from vidan.protocol.followups import Predecessor
 
-PAGE = 500
 
-
-def parent(database: Database, scenario_id: int) -> Predecessor | None:
-    """Return the scenario whose follow-up this one is, as it stands now."""
+def predecessor(database: Database, scenario_id: int) -> Predecessor | None:
+    """Return the scenario that this one follows, as it is now; None if it follows none."""
     with database.begin() as connection:
         return followups.predecessor(connection, scenario_id)
 
 
 @dataclass(frozen=True, slots=True)
-class Members:
-    """The members of the group whose callback a scenario is, in the order given; none otherwise.
+class GroupMembers:
+    """The members of the group whose callback a scenario is, in their order; else none.
 
-    Each pass reads them anew, a page at a time.
+    Each iteration reads them from the database again, a page at a time.
     """
 
     database: Database
@@ -34,7 +33,7 @@ class Members:
         while True:
             with self.database.begin() as connection:
                 page = followups.members(connection, self.scenario_id, after=after, limit=PAGE)
-            for after, member in page:  # noqa: B007  # it is where the next page begins
+            for after, member in page:  # noqa: B007  # the next page begins after the last place
                 yield member
             if len(page) < PAGE:
                 return

@@ -1,7 +1,7 @@
 """The embedded stack behind `vidan up` and `vidan run`: PostgreSQL, broker and orchestrator.
 
-Who needs it joins (`membership`), a process of its own keeps it (`keeper`). Workers are not part of
-it: `up` and `run` start their own.
+A process that needs the stack joins it (`membership`); a process of its own keeps it running
+(`keeper`). Workers are not part of it: `up` and `run` start their own.
 """
 
 from __future__ import annotations

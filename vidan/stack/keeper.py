@@ -1,9 +1,9 @@
-"""The keeper: one detached process a home that owns the embedded stack's services.
+"""The keeper: a detached process, one for each home, that owns the embedded stack's services.
 
-`python -m vidan.stack.keeper`, started by whoever joins first (see `stack`). While a full member is
-there it keeps PostgreSQL, broker and orchestrator running, and starts again what was killed; while
-there are only readers, PostgreSQL alone; when nobody is left it stops all in order and ends. Who is
-there is told by locks, so a member that was killed with -9 has left all the same.
+The first process that joins starts `python -m vidan.stack.keeper`. While there are full members,
+the keeper keeps PostgreSQL, broker and orchestrator running, and restarts a service that was
+killed. While there are only readers, it keeps PostgreSQL alone. When no member is left, it stops
+all services in order and ends. Members are known by file locks, so one killed with -9 has left too.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ from vidan.stack_state import (
 )
 
 TICK_SECONDS = 0.1
+"""Seconds between two rounds of the keeper."""
 GRACE_SECONDS = 1.0
-"""How long PostgreSQL stays after the last reader, so that successive reads don't start it anew."""
+"""Seconds that PostgreSQL runs on after the last reader has left: another may come soon."""
 
 _log = logging.getLogger("vidan.keeper")
 
 
 class Need(Enum):
-    """What those who are there need."""
+    """Which services the members need."""
 
     NOTHING = auto()
     DATABASE = auto()
@@ -53,7 +54,7 @@ class Need(Enum):
 
 
 class Keeper:
-    """The services of one home, as long as somebody needs them. The keeper's lock is held."""
+    """The services of one home, while members need them. The caller holds the keeper's lock."""
 
     def __init__(self, settings: config.Settings) -> None:
         self.home = settings.home
@@ -61,7 +62,7 @@ class Keeper:
         folder = self.home / LOG_FOLDER
         for stale in self.home.glob("broker-*.address"):
             stale.unlink(missing_ok=True)
-        # A name of its own: a dead keeper's broker that is still ending can't take it away.
+        # Named by process id: the broker of a dead keeper, while it ends, can't remove this file.
         self._address_file = self.home / f"broker-{os.getpid()}.address"
         self._server = PostgresServer(self.home / "postgres", folder / "postgres.log")
         self._database = Tended("postgres", self._server)
@@ -86,10 +87,11 @@ class Keeper:
         self._reported: str | None = None
         self._last_need = Need.NOTHING
         self._idle_since: float | None = None
-        self._closed_doors: list[FileLock] = []
+        self._locks_held: list[FileLock] = []
+        """Locks that keep new members out while the keeper ends."""
 
     def run(self) -> None:
-        """Start, keep until nobody needs anything or a signal comes, stop. Raises VidanError."""
+        """Keep the services until no member needs one or a signal comes. Raises VidanError."""
         try:
             self.start()
             while not self.stopping:
@@ -101,12 +103,12 @@ class Keeper:
     def start(self) -> None:
         """Start PostgreSQL and bring its schema up to date. Raises VidanError."""
         if self._need() is Need.ALL:
-            self._broker.tend()  # it starts while PostgreSQL does
+            self._broker.tend()  # it starts while PostgreSQL starts
         self._database.start()
         self._upgrade()
 
     def run_once(self) -> None:
-        """Look once at who is there and at each service."""
+        """Do one round: find out what the members need, and tend each service."""
         need = self._need()
         if need is Need.NOTHING:
             self._leave_if_idle()
@@ -124,7 +126,7 @@ class Keeper:
         self._publish(need)
 
     def stop(self) -> None:
-        """Stop what runs, the users of a service before the service."""
+        """Stop all services; each before those that it uses."""
         (self.home / STATE_FILE).unlink(missing_ok=True)
         self._stop_all_but_database()
         self._database.stop()
@@ -135,7 +137,7 @@ class Keeper:
         return Need.DATABASE if is_held(self.home / READERS_LOCK) else Need.NOTHING
 
     def _leave_if_idle(self) -> None:
-        """Decide to stop once nobody was there for the grace time; then nobody can come in."""
+        """Stop once no member was there for the grace time, and let no member in after that."""
         now = time.monotonic()
         if self._idle_since is None:
             self._idle_since = now
@@ -143,13 +145,13 @@ class Keeper:
         if now - self._idle_since < grace:
             return
         for name in (MEMBERS_LOCK, READERS_LOCK):
-            door = FileLock(self.home / name)
-            if not door.acquire(shared=False):
-                for closed in self._closed_doors:
-                    closed.release()
-                self._closed_doors.clear()
+            lock = FileLock(self.home / name)
+            if not lock.acquire(shared=False):
+                for held in self._locks_held:
+                    held.release()
+                self._locks_held.clear()
                 return
-            self._closed_doors.append(door)  # until this process ends
+            self._locks_held.append(lock)  # until this process ends
         self.stopping = True
 
     def _stop_all_but_database(self) -> None:
@@ -158,7 +160,7 @@ class Keeper:
         self._address_file.unlink(missing_ok=True)
 
     def _publish(self, need: Need) -> None:
-        """Tell what runs, if that has changed."""
+        """Write the state file if the state has changed."""
         services = (self._database, self._broker, self._orchestrator)
         pids = {s.name: pid for s in services if (pid := s.pid) is not None}
         state = StackState(
@@ -174,7 +176,7 @@ class Keeper:
         self._report_trouble(services)
 
     def _report_trouble(self, services: Sequence[Tended]) -> None:
-        """Tell those who wait which service does not stay up."""
+        """Write down, for the members that wait, which service does not stay up."""
         for service in services:
             trouble = service.trouble()
             if trouble is not None and trouble != self._reported:
@@ -183,9 +185,9 @@ class Keeper:
                 write_failure(self.home, VidanError(trouble, hint=f"see {log}"))
 
     def _upgrade(self) -> None:
-        """Bring the schema up to date, in a process of its own: this one stays small.
+        """Bring the schema up to date in a child process, so that the keeper stays small.
 
-        Raises VidanError; what went wrong has been written by then.
+        Raises VidanError; the child has written the error down.
         """
         child = lifeline.spawn("vidan.stack.keeper", ["--upgrade", self._server.url])
         code = child.wait()
@@ -207,7 +209,7 @@ def upgrade(url: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be the keeper of VIDAN_HOME, or with `--upgrade URL` only upgrade a schema."""
+    """Run the keeper of VIDAN_HOME, or with `--upgrade URL` only upgrade a schema."""
     settings = config.load()
     logs.configure(settings, "keeper")
     if list(arguments[:1]) == ["--upgrade"]:
@@ -215,8 +217,8 @@ def main(arguments: Sequence[str]) -> int:
         return _reporting(settings.home, lambda: upgrade(arguments[1]))
     lock = FileLock(settings.home / KEEPER_LOCK)
     if not _acquire(lock):
-        return 0  # there is a keeper
-    (settings.home / STATE_FILE).unlink(missing_ok=True)  # a dead keeper's
+        return 0  # another keeper runs
+    (settings.home / STATE_FILE).unlink(missing_ok=True)  # left by a dead keeper
     clear_failure(settings.home)
     keeper = Keeper(settings)
 
@@ -230,7 +232,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _reporting(home: Path, work: Callable[[], None]) -> int:
-    """Do `work`; leave what goes wrong where those who wait for the stack find it."""
+    """Do `work`; write an error down where the members that wait for the stack find it."""
     try:
         work()
     except SchemaNotUpgraded as error:
@@ -250,7 +252,7 @@ def _reporting(home: Path, work: Callable[[], None]) -> int:
 
 
 def _acquire(lock: FileLock) -> bool:
-    """Take the keeper's lock; more than one try, since a question may hold it for a moment."""
+    """Take the keeper's lock; try for a second, as processes that test the lock hold it briefly."""
     deadline = time.monotonic() + 1
     while not lock.acquire(shared=False):
         if time.monotonic() > deadline:

@@ -1,8 +1,8 @@
 """Joining the embedded stack, leaving it, finding it.
 
-A member holds a shared lock in VIDAN_HOME for as long as it needs the stack; the keeper, a detached
-process of its own, runs what the members need and ends when none is left. Members start the keeper
-when there is none. Nobody has to clean up after anybody: locks end with their process.
+A member holds a shared lock in VIDAN_HOME while it needs the stack. The keeper, a detached process,
+runs the services that the members need and ends when no member is left; members start it when it
+does not run. Locks end with their process, so a dead member leaves nothing to clean up.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ if TYPE_CHECKING:
     import subprocess
 
 START_SECONDS = 60.0
+"""Longest time, in seconds, that a member waits for the stack to start."""
 STOP_SECONDS = 40.0
+"""Longest time, in seconds, that the last member waits for the stack to stop."""
 KEEPER_TRIES = 3
+"""Most keepers that one member starts, if each ends at once."""
 LONGEST_LOG = 4 * 2**20
-"""Bytes after which a log is put aside (one is kept) when the stack starts."""
+"""Bytes of a log above which it is rotated when the stack starts; one rotated log is kept."""
 
 Progress = Callable[[str], None]
-"""Called with a line of text about what is being waited for."""
+"""Called with a line of text that says what the member waits for."""
 
 
 def running(settings: Settings) -> StackState | None:
-    """What runs in the settings' home, or None."""
+    """Return the state of the stack in the settings' home, None if it does not run."""
     return running_stack(settings.home)
 
 
@@ -56,9 +59,9 @@ def join(
 ) -> Membership:
     """Become a member of the stack in `settings.home`, which is started if it does not run.
 
-    Returns when it can be used: with `readers_only` PostgreSQL, else broker and orchestrator too.
-    Raises MissingExtra without the extra `local`, and a VidanError that names a log if the stack
-    does not start within `timeout` seconds.
+    Returns when the stack can be used: with `readers_only` only PostgreSQL, else the broker and the
+    orchestrator too. Raises MissingExtra without the extra `local`, and a VidanError that names a
+    log if the stack does not start within `timeout` seconds.
     """
     if running_stack(settings.home) is None:
         from vidan.stack.postgres import installation
@@ -74,13 +77,13 @@ def join(
 
 
 class Membership:
-    """A place in the stack: a context manager that leaves at its end. Made by `join`."""
+    """Membership of the stack: a context manager that leaves at its end. `join` makes it."""
 
     def __init__(
         self, settings: Settings, *, readers_only: bool, on_progress: Progress | None
     ) -> None:
         self.settings = replace(settings, database_url=None, kafka={})
-        """The settings with the stack as what is used, whatever was given beside it."""
+        """The settings, changed to use the stack, whatever database and broker they named."""
         self._home = settings.home
         self._readers_only = readers_only
         self._on_progress = on_progress
@@ -103,7 +106,7 @@ class Membership:
         deadline = time.monotonic() + timeout
         try:
             (self._home / LOG_FOLDER).mkdir(parents=True, exist_ok=True)
-            while not self._lock.acquire(shared=True):  # a keeper is just ending
+            while not self._lock.acquire(shared=True):  # a keeper is ending
                 self._check_deadline(deadline, "the stack that ran before does not end")
                 time.sleep(0.02)
         except OSError as error:
@@ -114,16 +117,15 @@ class Membership:
         self._wait_until_usable(deadline)
 
     def check(self) -> None:
-        """See to it that the stack is kept: cheap, to be called now and then.
+        """Check that a keeper runs, and replace one that was killed. Cheap: call it regularly.
 
-        A keeper that was killed is replaced, and the stack is usable again when this returns.
-        Raises VidanError if that fails.
+        The stack can be used again when this returns. Raises VidanError if that fails.
         """
         if not self._is_kept():
             self._wait_until_usable(time.monotonic() + START_SECONDS)
 
     def leave(self) -> None:
-        """Leave. The last full member waits until all that was for it has been stopped."""
+        """Leave. The last full member waits until the services that only it needed have stopped."""
         self._lock.release()
         if not self._readers_only:
             deadline = time.monotonic() + STOP_SECONDS
@@ -159,7 +161,7 @@ class Membership:
         return is_held(self._home / KEEPER_LOCK, exclusively=True)
 
     def _still_stopping(self) -> bool:
-        """Whether the keeper still has to stop something that was only for this member."""
+        """Whether the keeper still has to stop a service that only this member needed."""
         if not self._is_kept():
             return False
         if self._are_others(MEMBERS_LOCK):
@@ -169,9 +171,9 @@ class Membership:
         return not (only_database and self._are_others(READERS_LOCK))
 
     def _are_others(self, name: str) -> bool:
-        """Whether members hold a lock: shared, as the keeper never does.
+        """Whether members hold a lock: they share it, which the keeper never does.
 
-        Looked at more than once, since a question can hold a lock for a moment.
+        It is tested three times, as other processes that test the lock hold it briefly.
         """
         path = self._home / name
         for _ in range(3):
@@ -181,8 +183,8 @@ class Membership:
         return True
 
     def _start_keeper(self) -> None:
-        """Start a keeper of its own session, which outlives this process."""
-        import subprocess  # not for those who join a stack that runs
+        """Start a keeper in a session of its own, so that it outlives this process."""
+        import subprocess  # not needed to join a stack that runs
 
         if self._on_progress is not None:
             self._on_progress(self._announcement())
@@ -204,7 +206,7 @@ class Membership:
         what = "PostgreSQL" if self._readers_only else "stack"
         if (self._home / "postgres" / "data").exists():
             return f"starting the embedded {what} …"
-        return f"creating the embedded {what} in {self._home} (only this first time) …"
+        return f"creating the embedded {what} in {self._home} (only the first time) …"
 
     def _check_deadline(self, deadline: float, why: str) -> None:
         if time.monotonic() > deadline:
@@ -217,6 +219,6 @@ class Membership:
 
 
 def _rotate(log: Path) -> None:
-    """Put a log that has grown long aside, in place of the one before."""
+    """Rotate a log that has grown long, replacing the one rotated before."""
     if log.stat().st_size > LONGEST_LOG:
         log.replace(log.with_suffix(".log.1"))

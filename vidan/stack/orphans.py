@@ -1,4 +1,4 @@
-"""PostgreSQL servers whose keeper died: they shut down, or are ended at the next start."""
+"""PostgreSQL servers whose keeper died: they shut down, or the next start ends them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, prctl(2); it outlives the exec that f
 
 
 def dies_with_parent() -> Callable[[], None] | None:
-    """What a child does before it becomes postgres: ask for a fast shutdown when this one dies.
+    """Return a function that a child calls before it becomes postgres.
 
-    None where the kernel can't do that: only Linux can.
+    It asks the kernel for a fast shutdown (SIGINT) when this process dies. None but on Linux.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -32,12 +32,12 @@ def dies_with_parent() -> Callable[[], None] | None:
 
 
 def end_servers_on(data: Path, patience: float = 10) -> None:
-    """End the processes that a dead keeper's server left on this data folder; drop its pid file.
+    """End the processes that a dead keeper's server left on this data folder; remove its pid file.
 
-    A postmaster gets `patience` seconds to shut down. The processes are known by their working
-    folder and their name, so that one that merely got a dead one's id is never touched; the pid
-    file goes because PostgreSQL would take such a one for its predecessor. Without /proc,
-    PostgreSQL's own check at start has to do.
+    A postmaster gets `patience` seconds to shut down. The processes are found by their working
+    folder and their name, so a process that reuses a dead one's id is never touched. The pid file
+    is removed because PostgreSQL would take such a process for the former server. Without /proc,
+    only PostgreSQL's own check at start remains.
     """
     if not Path("/proc/self/cwd").exists():
         return
@@ -46,12 +46,12 @@ def end_servers_on(data: Path, patience: float = 10) -> None:
     while pids := _servers_on(data):
         postmaster = _postmaster(data)
         if time.monotonic() > giving_up:
-            return  # stuck in the kernel: PostgreSQL refuses to start, and says so
+            return  # stuck in the kernel: PostgreSQL will refuse to start and say why
         if time.monotonic() > killing:
             for pid in pids:
                 _signal(pid, signal.SIGKILL)
         elif postmaster in pids:
-            _signal(postmaster, signal.SIGINT)  # its children follow
+            _signal(postmaster, signal.SIGINT)  # it ends its children
         else:
             for pid in pids:
                 _signal(pid, signal.SIGQUIT)
@@ -60,7 +60,7 @@ def end_servers_on(data: Path, patience: float = 10) -> None:
 
 
 def _servers_on(data: Path) -> list[int]:
-    """Process ids of the postmaster and the backends whose working folder is `data`."""
+    """Return the ids of the postmaster and the backends whose working folder is `data`."""
     found = []
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
@@ -70,13 +70,13 @@ def _servers_on(data: Path) -> list[int]:
                 continue
             if (process / "cwd").readlink() == data:
                 found.append(int(process.name))
-        except OSError:  # gone, or another user's
+        except OSError:  # it has ended, or another user owns it
             continue
     return found
 
 
 def _postmaster(data: Path) -> int:
-    """The process id in the pid file, 0 if there is none."""
+    """Return the process id in the pid file, 0 if there is none."""
     try:
         return int((data / "postmaster.pid").read_text().split()[0])
     except (OSError, ValueError, IndexError):

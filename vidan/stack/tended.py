@@ -1,4 +1,4 @@
-"""A service that is started again when it ends, with back-off."""
+"""A service that is restarted when it ends, with back-off."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from vidan.errors import VidanError
 from vidan.processes import lifeline
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
+"""Shortest and longest delay, in seconds, of a restart: it doubles after each failure."""
 STEADY_SECONDS = 10.0
-"""Who has run this long starts again at once, and with a clean record."""
-
+"""A service that has run for this many seconds restarts at once, and its failures are forgotten."""
 TROUBLING_FAILURES = 5
+"""Failures in a row from which on the service counts as not starting."""
 
 _log = logging.getLogger("vidan.keeper")
 
 
 class Process(Protocol):
-    """What can be tended: PostgresServer, ModuleProcess."""
+    """A process that can be tended: PostgresServer, ModuleProcess."""
 
     @property
     def pid(self) -> int | None:
-        """Its process id while it has one."""
+        """The process id, None while there is none."""
 
     def start(self) -> None:
-        """Start it. Raises VidanError."""
+        """Start the process. Raises VidanError."""
 
     def poll(self) -> int | None:
-        """None while it runs, else an exit code."""
+        """Return None while the process runs, else an exit code."""
 
     def stop(self) -> None:
-        """End it; without effect if it does not run."""
+        """End the process; does nothing if it does not run."""
 
 
 class ModuleProcess:
-    """`python -m module`, a child that ends with this process; `log` gets what it prints."""
+    """`python -m module`, a child that ends with this process and prints to `log`."""
 
     def __init__(
         self,
@@ -53,16 +54,16 @@ class ModuleProcess:
         self._arguments = arguments
         self._environment = environment
         self._log = log
-        self._patience = patience  # seconds that it gets to end after SIGTERM
+        self._patience = patience  # seconds that the child gets to end after SIGTERM
         self._child: lifeline.Child | None = None
 
     @property
     def pid(self) -> int | None:
-        """Its process id while it has one."""
+        """The process id, None while there is none."""
         return None if self._child is None else self._child.pid
 
     def start(self) -> None:
-        """Start it."""
+        """Start the child."""
         if self._child is not None:
             self._child.close()
         with self._log.open("ab") as log:
@@ -71,18 +72,18 @@ class ModuleProcess:
             )
 
     def poll(self) -> int | None:
-        """None while it runs, else the exit code."""
+        """Return None while the child runs, else the exit code."""
         return 0 if self._child is None else self._child.poll()
 
     def stop(self) -> None:
-        """Terminate it, and kill it if that takes too long."""
+        """Terminate the child, and kill it if that takes too long."""
         if self._child is not None:
             self._child.stop(self._patience)
             self._child = None
 
 
 class Tended:
-    """A service under care. `tend` is called at each turn of the keeper's loop."""
+    """A service that the keeper tends: it calls `tend` in each round."""
 
     def __init__(self, name: str, process: Process) -> None:
         self.name = name
@@ -93,7 +94,7 @@ class Tended:
 
     @property
     def pid(self) -> int | None:
-        """Its process id, if it runs."""
+        """The process id, None while the service does not run."""
         return self.process.pid if self.process.poll() is None else None
 
     def start(self) -> None:
@@ -102,7 +103,7 @@ class Tended:
         self.process.start()
 
     def tend(self) -> None:
-        """Start the service if it does not run and its time has come."""
+        """Start the service if it does not run and its delay is over."""
         now = time.monotonic()
         code = self.process.poll()
         if code is None:
@@ -110,20 +111,20 @@ class Tended:
                 self._failures = 0
             return
         if self._started_at is not None:
-            _log.warning("%s ended with exit code %s and is started again", self.name, code)
+            _log.warning("%s ended with exit code %s and is restarted", self.name, code)
             self._note_failure(now)
         if now >= self._not_before:
             self._try_to_start()
 
     def stop(self) -> None:
-        """Stop the service; its record is clean again."""
+        """Stop the service, and forget its failures."""
         self.process.stop()
         self._started_at = None
         self._not_before = 0.0
         self._failures = 0
 
     def trouble(self) -> str | None:
-        """One line once the service ended again and again soon after its start."""
+        """Return a line that says so once the service has ended soon after its start too often."""
         if self._failures < TROUBLING_FAILURES:
             return None
         return f"the embedded {self.name} ended {self._failures} times soon after its start"
@@ -136,7 +137,7 @@ class Tended:
             self._note_failure(time.monotonic())
 
     def _note_failure(self, now: float) -> None:
-        """Put the next start off, longer after each failure."""
+        """Delay the next start, longer after each failure."""
         steady = self._started_at is not None and now - self._started_at > STEADY_SECONDS
         self._failures = 0 if steady else self._failures + 1
         delay = 0.0 if steady else min(FIRST_DELAY * 2 ** (self._failures - 1), LONGEST_DELAY)

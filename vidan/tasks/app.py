@@ -1,4 +1,4 @@
-"""The registry of tasks, and the built-in `detect`."""
+"""Vidan: the app, in which the functions of a module are registered as tasks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ import importlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import (
-    Any,
-    Protocol,
-    cast,
-    overload,
-)
+from typing import Any, Protocol, cast, overload
 
 from vidan.db.session import Database
 from vidan.domain import schedule as scheduling
+from vidan.domain.bounds import MAX_INTEGER
 from vidan.domain.durations import Duration
 from vidan.domain.retry import Errors, RetryPolicy
 from vidan.domain.schedule import Schedule
@@ -29,78 +25,56 @@ from vidan.tasks.calls import Caller, ScenarioHandle
 from vidan.tasks.task import P, R, Task
 
 
-def _schedules(
-    given: str | Schedule | Sequence[str | Schedule] | None, spec: TaskSpec
-) -> list[Schedule]:
-    """Return a task's schedules as they are stored. Raises InputRejected."""
-    found = []
-    for one in scheduling.named(given, spec.name):
-        with schedules.named_in_errors(one):
-            stored = replace(one, source=calls.stored_source(one.source, check=False))
-        schedules.check(spec, stored)
-        found.append(stored)
-    return found
-
-
 class Stack(Protocol):
-    """What a test has of the stack that its app is tested on; `vidan.testing` makes it."""
+    """The stack on which a test runs its app, as the test sees it; `vidan.testing` makes it."""
 
     database: Database
     """For the services of `vidan.services`; `database.url` is its address."""
 
     def run_due(self) -> int:
-        """Run all that is due, and what comes due by that; returns how many runs it took.
+        """Run all scenarios that are due, until none is left; returns the number of runs.
 
-        A retry is due after its pause, and a scenario with `at` or `after` at its time: see
+        A retry is due after its pause, a scenario with `at` or `after` at its time: see
         `bring_forward`.
         """
         ...
 
     def bring_forward(self) -> int | None:
-        """Make the scenario due now that would come due next; returns its id, None if none waits.
+        """Make the scenario that would come due next due now; returns its id, None if none waits.
 
-        Nothing is slept through: this is what `wait` does once nothing is due.
+        `wait` does this once nothing is due, so that no test sleeps.
         """
         ...
 
     def scenarios(self, task: str | None = None) -> list[Scenario]:
-        """Return the scenarios (of a task), in the order in which they were created."""
+        """Return all scenarios, or those of one task, in the order in which they were created."""
         ...
 
 
 class Vidan:
     """An app: the tasks that its module registers. Load it with `vidan worker --app module:app`.
 
-    Calls of its tasks go to `database_url`; without one to where the command line would go.
+    Calls of its tasks use `database_url`, or else the database that the command line would use.
     """
 
     def __init__(self, database_url: str | None = None) -> None:
         self.tasks: dict[str, Task[..., Any]] = {}
         self.caller = Caller(database_url, lambda: [task.spec for task in self.tasks.values()])
-        """Where the calls of its tasks go."""
+        """Creates the scenarios of its tasks' calls."""
 
     def scenario(self, scenario_id: int) -> ScenarioHandle:
-        """Return a handle on a scenario that was created elsewhere; nothing is read yet."""
+        """Return a handle on a scenario that was created elsewhere, without reading it yet."""
         return ScenarioHandle(self.caller.in_effect, scenario_id)
 
     def testing(self, *, device: str = "cpu") -> AbstractContextManager[Stack]:
-        """Test the app while the block lasts: calls go to a PostgreSQL of its own, started for it.
+        """Test the app while the block lasts, on a PostgreSQL that is started for the test.
 
-        `wait` runs what it waits for in this process, on `device`. Raises MissingExtra without the
-        extra `local`.
+        `wait` runs the scenario that it waits for in this process, on `device`. Raises MissingExtra
+        without the extra `local`.
         """
-        # by its name: `testing` stands above `tasks`, and no worker loads it
+        # imported by its name: `testing` lies above `tasks`, and workers don't load it
         testing = importlib.import_module("vidan.testing.stack")
         return cast("AbstractContextManager[Stack]", testing.stack(self, device=device))
-
-    def _check_names(self, added: Iterable[Schedule]) -> None:
-        taken = {one.name: task.name for task in self.tasks.values() for one in task.schedules}
-        for one in added:
-            if one.name in taken:
-                raise InputRejected(
-                    f"schedule {one.name!r} is that of task {taken[one.name]!r} already",
-                    hint='Schedule("0 6 * * *", name="morning")',
-                )
 
     @overload
     def task(self, function: Callable[P, R]) -> Task[P, R]: ...
@@ -144,24 +118,25 @@ class Vidan:
     ) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
         """Register a function `f(run: Run, …typed parameters) -> JSON` as a task.
 
-        It is named `module.function` unless `name` is given. After an error it is tried again
-        `retries` times. `source=False`: it needs no video. Plain `@app.task` works too.
+        The task is named `module.function` unless `name` is given. After an error it is retried up
+        to `retries` times. A task with `source=False` needs no video. Plain `@app.task` works too.
 
-        Only errors of the types `retry_on` are tried again, none of `reject_on`. The pause before a
-        retry doubles from `retry_backoff` on, up to `retry_backoff_max`, and with `retry_jitter` it
-        is up to a half shorter. `soft_time_limit` raises TimeLimitExceeded in the task's code, at
-        `time_limit` its process is ended; both are of one run. Seconds or timedeltas.
+        Only errors of the types in `retry_on` are retried, and none of those in `reject_on`. The
+        pause before a retry starts at `retry_backoff` and doubles each time, up to
+        `retry_backoff_max`; `retry_jitter` shortens it by up to a half. `soft_time_limit` raises
+        TimeLimitExceeded in the task's code; `time_limit` ends its process. Both limit one run.
+        All are seconds or timedeltas.
 
-        `concurrency`: so many at most run at once in the whole cluster. `rate_limit`: so often one
-        starts in the whole cluster: `10/s`, `10/m`, `10/h`.
+        `concurrency` is how many runs of the task there may be at once in the whole cluster,
+        `rate_limit` how many may start: `10/s`, `10/m`, `10/h`.
 
-        `schedule="0 6 * * *"` runs it by the clock, in UTC; a `Schedule` says more.
+        `schedule="0 6 * * *"` runs the task at these times, in UTC; a `Schedule` has more options.
 
-        Raises InputRejected for what is out of range.
+        Raises InputRejected for a value out of range.
         """
         policy = RetryPolicy.of(retry_on, reject_on, retry_backoff, retry_backoff_max, retry_jitter)
         limits = TimeLimits.of(time_limit, soft_time_limit)
-        if not storable.is_whole(retries) or not 0 <= retries < 2**31:
+        if not storable.is_whole(retries) or not 0 <= retries <= MAX_INTEGER:
             raise InputRejected(
                 f"retries={retries!r} is out of range", hint="a whole number, 0 or more"
             )
@@ -187,3 +162,25 @@ class Vidan:
             return made
 
         return register if function is None else register(function)
+
+    def _check_names(self, added: Iterable[Schedule]) -> None:
+        taken = {one.name: task.name for task in self.tasks.values() for one in task.schedules}
+        for one in added:
+            if one.name in taken:
+                raise InputRejected(
+                    f"schedule {one.name!r} belongs to task {taken[one.name]!r} already",
+                    hint='Schedule("0 6 * * *", name="morning")',
+                )
+
+
+def _schedules(
+    given: str | Schedule | Sequence[str | Schedule] | None, spec: TaskSpec
+) -> list[Schedule]:
+    """Return a task's schedules, checked, with absolute sources. Raises InputRejected."""
+    found = []
+    for one in scheduling.named(given, spec.name):
+        with schedules.named_in_errors(one):
+            stored = replace(one, source=calls.stored_source(one.source, check=False))
+        schedules.check(spec, stored)
+        found.append(stored)
+    return found

@@ -1,4 +1,4 @@
-"""TODO: say what this module is for."""
+"""The built-in task `detect`."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ def detect(
         fps=fps,
         decoder=decoder,
     ):
-        pass  # what was found is stored as it comes
+        pass  # `run.detect` stores the detections of each batch

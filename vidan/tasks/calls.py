@@ -1,4 +1,4 @@
-"""The calling side: scenarios created from Python, and handles on them, without torch."""
+"""Calls of tasks: scenarios created from Python, and handles on them. Loads no torch."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FIRST_POLL_SECONDS, POLL_SECONDS = 0.02, 0.5
-"""A wait looks often at first, as short tasks end soon, and then twice a second."""
+"""Shortest and longest pause, in seconds, between two polls of `wait`: short tasks end soon."""
 PAGE_FRAMES = 1_000
+"""Frames of predictions that are read in one transaction."""
 
 
 class Caller:
-    """The database that an app's calls go to: opened when first needed, anew in each process."""
+    """Creates scenarios in the database of an app, opened when first needed, once per process."""
 
     def __init__(
         self,
@@ -49,55 +50,55 @@ class Caller:
         self._database: Database | None = None
         self._process = 0
         self._lock = threading.Lock()
-        self._instead: Caller | None = None
+        self._substitute: Caller | None = None
         self.work_on: Callable[[int], None] = lambda _: None
-        """What `wait` does before it looks at a scenario: a test runs it, nobody else will."""
+        """Called by `wait` before each poll: a test runs the scenario there, having no worker."""
 
     @property
     def in_effect(self) -> Caller:
-        """Return who takes the calls: this one, or the one that stands in for it."""
-        return self if self._instead is None else self._instead
+        """Return the caller that takes the calls: this one, or its substitute in a test."""
+        return self if self._substitute is None else self._substitute
 
     @contextmanager
     def replaced(self, other: Caller) -> Iterator[None]:
-        """Let the calls go elsewhere while the block lasts; their handles stay with that."""
-        before, self._instead = self._instead, other
+        """Let another caller take the calls while the block lasts; their handles stay with it."""
+        before, self._substitute = self._substitute, other
         try:
             yield
         finally:
-            self._instead = before
+            self._substitute = before
 
     @property
     def database(self) -> Database:
         """Return the database, its schema checked.
 
-        It is the one that the app was made with, else what the command line takes: DATABASE_URL,
-        `.env`, the embedded stack that runs. Raises DatabaseUnavailable or SchemaMismatch.
+        It is the one that the app was given, or else the one that the command line would use:
+        DATABASE_URL, `.env`, the embedded stack that runs. Raises DatabaseUnavailable or
+        SchemaMismatch.
         """
         with self._lock:
             if self._database is None or self._process != os.getpid():
-                from vidan.db.session import Database  # a worker has its own
+                from vidan.db.session import Database  # needed only by processes that call
 
                 settings = config.load(database_url=self._url)
                 opened = Database(settings.require_database())
                 schema.check(opened)
-                # one that a fork brought along belongs to the parent: it is not closed
+                # after a fork the former one belongs to the parent process: it is not closed
                 self._database, self._process = opened, os.getpid()
             return self._database
 
     def create(self, news: Sequence[NewScenario]) -> list[ScenarioHandle]:
         """Create scenarios in one transaction.
 
-        The database learns of the app's tasks in it, if no worker has published them yet.
+        It also publishes the app's tasks if no worker has done so yet.
         """
-
-        if self._instead is not None:
-            return self._instead.create(news)
+        if self._substitute is not None:
+            return self._substitute.create(news)
 
         def work(connection: Connection) -> list[creation.Created]:
             try:
                 return creation.create_many(connection, news)
-            except NotFoundError:  # nothing was written: the task is not known yet
+            except NotFoundError:  # no worker has published the task yet; nothing was written
                 tasks.introduce(connection, self._specs())
                 return creation.create_many(connection, news)
 
@@ -106,9 +107,9 @@ class Caller:
 
 
 class ScenarioHandle:
-    """A scenario that was created, or that a key led to; what is asked of it is read each time.
+    """A scenario that was created; each property is read from the database when asked for.
 
-    `new` is False when a repeated key returned the scenario that has it.
+    `new` is False when a repeated key returned the scenario that has the key.
     """
 
     def __init__(self, caller: Caller, scenario_id: int, *, new: bool = False) -> None:
@@ -120,26 +121,26 @@ class ScenarioHandle:
         return f"<ScenarioHandle {self.id}>"
 
     def look(self) -> Scenario:
-        """Return the scenario as it stands. Raises NotFoundError once it is deleted."""
+        """Return the scenario as it is now. Raises NotFoundError once it is deleted."""
         with self._caller.database.autocommit() as connection:
             return scenarios.get(connection, self.id)
 
     @property
     def status(self) -> Status:
-        """Return its status now."""
+        """Return the scenario's status now."""
         return self.look().status
 
     @property
     def result(self) -> Any:
-        """Return what the task returned, as JSON has it; None until it is completed."""
+        """Return what the task returned, as decoded JSON; None until the scenario completes."""
         return self.look().result
 
     def wait(self, timeout: Duration | None = None, *, check: bool = False) -> Scenario:
-        """Wait until the scenario has ended, and return it as it ended: see its `status`.
+        """Wait until the scenario has ended, and return it: see its `status`.
 
-        `timeout` is a timedelta or seconds. With `check` a scenario that is not completed raises
-        NotCompleted; without, one that failed or was stopped is returned like any other. Raises
-        TimedOut; the scenario goes on then. In a task it holds the task's slot while it waits.
+        `timeout` is a timedelta or seconds. With `check`, NotCompleted is raised if the scenario
+        failed or was stopped; without, it is returned like any other. Raises TimedOut; the scenario
+        continues then. A task that waits keeps its slot meanwhile.
         """
         seconds = math.inf
         if timeout is not None:
@@ -155,7 +156,7 @@ class ScenarioHandle:
             if left <= 0:
                 raise TimedOut(
                     f"scenario {self.id} is still {found.status} after {seconds:g} s",
-                    hint="it goes on: wait longer, or stop it",
+                    hint="the scenario continues: wait longer, or stop it",
                 )
             time.sleep(min(pause, left))
             pause = min(1.5 * pause, POLL_SECONDS)
@@ -167,14 +168,14 @@ class ScenarioHandle:
         return found
 
     def stop(self) -> bool:
-        """Ask that it stop with its next commit; it keeps its checkpoint.
+        """Ask the scenario to stop with its next commit; it keeps its checkpoint.
 
         Returns False if it is stopped or stopping. Raises NotAllowedError if it ended otherwise.
         """
-        return self._caller.database.retrying(lambda c: steering.stop(c, self.id))
+        return self._caller.database.retrying(steering.stop, self.id)
 
     def predictions(self) -> Iterator[StoredFrame]:
-        """Yield the frames that are stored by now, in order; a short transaction for each page."""
+        """Yield the frames stored so far, in order; each page is read in a short transaction."""
         last = -1
         while True:
             with self._caller.database.begin() as connection:
@@ -192,7 +193,7 @@ def stored_source(source: str | os.PathLike[str] | None, *, check: bool) -> str 
     if not isinstance(source, str | os.PathLike):
         raise InputRejected(
             f"a source is a path or a URL, not a {type(source).__name__}",
-            hint="a parameter of this name is given by apply(params={'source': …})",
+            hint="a parameter named source is given by apply(params={'source': …})",
         )
     return source_for(source if isinstance(source, str) else str(Path(source)), check=check)
 

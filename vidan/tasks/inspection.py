@@ -1,4 +1,4 @@
-"""What a task's function says of itself: its parameters, its result, the module it lives in."""
+"""Reads a task's function: its parameters, its result, the module that defines it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,9 @@ _UNCHECKED = (Any, object, NoReturn, Never)
 _PLAIN = {"none", "bool", "int", "float", "str"}
 """The kinds of pydantic's core schemas whose valid values are JSON as they are."""
 
-
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NO_RUN = {"int", "float", "str", "bool", "bytes", "list", "dict", "tuple", "set", "Path"}
-"""Of parameters that a task has after its Run."""
-
-
-def _named(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", ""))
+"""Annotations that a Run never has: a first parameter with one of them is not the run."""
 
 
 def params_of(function: Callable[..., Any]) -> type[BaseModel]:
@@ -42,7 +37,7 @@ def params_of(function: Callable[..., Any]) -> type[BaseModel]:
             hint=f"def {function.__name__}(run: Run, …)",
         )
     hints = get_type_hints(
-        # only of these: the Run and the result may be named for type checkers alone
+        # only the parameters: the types of the run and the result may exist for type checkers alone
         SimpleNamespace(__annotations__={one.name: one.annotation for one in parameters}),
         globalns=function.__globals__,
         include_extras=True,
@@ -62,28 +57,16 @@ def params_of(function: Callable[..., Any]) -> type[BaseModel]:
 def schema_of(params: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of a function's parameters.
 
-    Infinity and NaN, which JSON lacks, are left out: the model applies such defaults all the same.
+    Infinity and NaN, which JSON lacks, are left out; the model still applies such defaults.
     """
     found: dict[str, Any] = _finite(params.model_json_schema())
     return found
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items() if not _beyond_json(one)}
-    if isinstance(value, list):
-        return [_finite(one) for one in value if not _beyond_json(one)]
-    return value
-
-
-def _beyond_json(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
-
-
 def result_of(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
-    """Return what checks a result of the function and makes JSON of it.
+    """Return a function that checks a result and makes JSON values of it; None without annotation.
 
-    None if its annotation says nothing. It raises ValidationError and PydanticSerializationError.
+    It raises ValidationError and PydanticSerializationError.
     """
     annotation = function.__annotations__.get("return", Any)
     try:
@@ -92,7 +75,7 @@ def result_of(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
             globalns=function.__globals__,
             include_extras=True,
         )["return"]
-    except NameError:  # it is named for type checkers alone
+    except NameError:  # the type exists for type checkers alone
         return None
     if hint in _UNCHECKED:
         return None
@@ -104,7 +87,7 @@ def result_of(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
             hint="a result is JSON: numbers, text, lists, dicts, dataclasses, pydantic models",
         ) from None
     if adapter.core_schema["type"] in _PLAIN and "serialization" not in adapter.core_schema:
-        # to dump it strictly takes longer than a short task, and lets go of the GIL in between
+        # a strict dump would take longer than a short task, and release the GIL in between
         return adapter.validate_python
 
     def dumped(returned: Any) -> Any:
@@ -117,7 +100,7 @@ def result_of(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
 def module_of(function: Callable[..., Any]) -> str:
     """Return the name under which a worker imports the function's module.
 
-    Raises InputRejected where a module that was run as a program does not tell it.
+    Raises InputRejected for a module that was run as a program and can't be imported.
     """
     if function.__module__ != "__main__":
         return function.__module__
@@ -139,10 +122,26 @@ def module_of(function: Callable[..., Any]) -> str:
 def same_parameters_as(
     of: Callable[Concatenate[Any, Call], Any],
 ) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, Call], R]]:
-    """Let a method take what another takes, for type checkers and `help` too."""
+    """Give a method the parameters of another, for type checkers and for `help`."""
 
     def taking(method: Callable[..., R]) -> Callable[Concatenate[Any, Call], R]:
         method.__signature__ = inspect.signature(of)  # type: ignore[attr-defined]
         return method
 
     return taking
+
+
+def _named(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else str(getattr(annotation, "__name__", ""))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items() if not _beyond_json(one)}
+    if isinstance(value, list):
+        return [_finite(one) for one in value if not _beyond_json(one)]
+    return value
+
+
+def _beyond_json(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

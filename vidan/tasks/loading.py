@@ -1,13 +1,11 @@
-"""TODO: say what this module is for."""
+"""Loads the tasks that a worker can run: the built-in one, and those of an app by its name."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 from pathlib import Path
-from typing import (
-    Any,
-)
+from typing import Any
 
 from vidan.errors import InputRejected, VidanError
 from vidan.protocol import storable
@@ -19,9 +17,9 @@ from vidan.tasks.task import Task
 
 
 def load_tasks(app: str | None) -> dict[str, Task[..., Any]]:
-    """Return the built-in task and those of `module:app`; the current directory is importable.
+    """Return the built-in task and those of `module:app`, by their names.
 
-    Raises InputRejected when there is no such app.
+    The current directory is importable. Raises InputRejected when there is no such app.
     """
     builtin = Task(detect, DETECT.name, DETECT.max_attempts, source=True, caller=Caller())
     tasks: dict[str, Task[..., Any]] = {DETECT.name: builtin}
@@ -41,7 +39,7 @@ def _load_app(app: str) -> Vidan:
         found = getattr(importlib.import_module(module_name), attribute)
     except VidanError:
         raise
-    except Exception as error:  # it is the user's code: anything may go wrong in it
+    except Exception as error:  # the user's module may raise anything
         raise InputRejected(
             f"--app {app}: {type(error).__name__}: {storable.line(error)}",
             hint="the current directory is importable",

@@ -1,4 +1,4 @@
-"""Signature: a call of a task that is to be made later, by whatever it follows on."""
+"""Signature: a call of a task that is to be made later, when the scenario before it has ended."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vidan.domain.bounds import DEFAULT_QUEUE
 from vidan.protocol.creation import NewScenario
 from vidan.tasks.calls import stored_source
 
@@ -23,7 +24,7 @@ class Signature:
     name: str | None = None
     key: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
     priority: int = 0
     retries: int | None = None
     time_limit: float | None = None
@@ -36,9 +37,10 @@ class Signature:
         return replace(self, **options)
 
     def new(self) -> NewScenario:
-        """Return the scenario that it stands for, a local source as an absolute path.
+        """Return the scenario that it describes, a local source as an absolute path.
 
-        It is not looked at: what comes before may make it. `Task.signature` looks.
+        Whether the source exists is not checked here, since the scenario before may make it;
+        `Task.signature` checks it.
         """
         return NewScenario(
             task=self.task,
@@ -58,6 +60,6 @@ class Signature:
 
 
 def news(signatures: Signature | Sequence[Signature]) -> tuple[NewScenario, ...]:
-    """Return the scenarios that one or several signatures stand for."""
+    """Return the scenarios that one or several signatures describe."""
     several = (signatures,) if isinstance(signatures, Signature) else signatures
     return tuple(one.new() for one in several)

@@ -1,4 +1,4 @@
-"""TODO: say what this module is for."""
+"""Task: a function that is registered with an app, to be called and to be run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from os import PathLike
-from typing import (
-    Any,
-    Generic,
-    ParamSpec,
-    TypeVar,
-    cast,
-)
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from vidan.domain import durations
+from vidan.domain.bounds import DEFAULT_QUEUE
 from vidan.domain.durations import Duration
 from vidan.domain.retry import RetryPolicy
 from vidan.domain.schedule import Schedule
@@ -35,15 +30,13 @@ from vidan.tasks.calls import Caller, ScenarioHandle
 from vidan.tasks.signature import Signature
 
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
 
 
 class Task(Generic[P, R]):
-    """A registered function, which can still be called as such: `task(run, n=1)`.
+    """A registered function. It can still be called as such: `task(run, n=1)`.
 
-    `delay`, `apply` and `create_many` create scenarios of it. A worker uses `perform`.
+    `delay`, `apply` and `create_many` create scenarios of it. Workers call `perform` and `result`.
     """
 
     def __init__(
@@ -93,7 +86,7 @@ class Task(Generic[P, R]):
     # --- calling
 
     def delay(self, *, source: str | PathLike[str] | None = None, **params: Any) -> ScenarioHandle:
-        """Create a scenario of this task; `apply` with nothing but its source and params."""
+        """Create a scenario of this task; `apply` takes options as well."""
         return self.apply(params, source=source)
 
     def new(
@@ -104,7 +97,7 @@ class Task(Generic[P, R]):
         source: str | PathLike[str] | None = None,
         at: datetime | None = None,
         after: Duration | None = None,
-        queue: str = "default",
+        queue: str = DEFAULT_QUEUE,
         priority: int = 0,
         key: str | None = None,
         retries: int | None = None,
@@ -117,13 +110,14 @@ class Task(Generic[P, R]):
         check: bool = True,
         **more: Any,
     ) -> NewScenario:
-        """Return what `apply` would create.
+        """Return the scenario that `apply` would create.
 
         Params are given by name, or as a mapping if one has the name of an option. A local source
-        is made absolute and, with `check`, looked at; without one, it waits for a worker that was
-        started with a source. `at` is a time with its zone, `after` a delay; a `key` that exists
-        leads to the scenario that has it. Limits are of one run; None takes the task's own. `then`
-        is created when it completes, `on_failure` when it fails. Raises InputRejected.
+        is made absolute and, with `check`, opened; without a source, the scenario waits for a
+        worker that was started with one. `at` is a time with its zone, `after` a delay. A `key`
+        that exists returns the scenario that has it. Limits are for one run; None takes the task's
+        own. `then` is created when the scenario completes, `on_failure` when it fails. Raises
+        InputRejected.
         """
         if at is not None and after is not None:
             raise InputRejected("at and after exclude each other", hint="give one of them")
@@ -148,7 +142,7 @@ class Task(Generic[P, R]):
 
     @inspection.same_parameters_as(new)
     def apply(self, *args: Any, **kwargs: Any) -> ScenarioHandle:
-        """Create a scenario of this task: see `new` for what is taken.
+        """Create a scenario of this task; takes the arguments of `new`.
 
         Raises InputRejected before anything is queued, DatabaseUnavailable, SchemaMismatch.
         """
@@ -157,14 +151,14 @@ class Task(Generic[P, R]):
     def create_many(self, each: Iterable[Mapping[str, Any]]) -> list[ScenarioHandle]:
         """Create many scenarios in one transaction, all or none.
 
-        Each is what `apply` would be called with: `{"source": "a.mp4", "min_score": 0.6}`.
+        Each mapping holds the arguments of an `apply`: `{"source": "a.mp4", "min_score": 0.6}`.
         """
         return self._caller.create([self.new(**one) for one in each])
 
     def signature(
         self, *, source: str | PathLike[str] | None = None, check: bool = True, **params: Any
     ) -> Signature:
-        """Return a call that is to be made later, such as by `then=`; `.set(…)` its options.
+        """Return a call that is to be made later, as by `then=`; `.set(…)` gives it options.
 
         Raises InputRejected.
         """
@@ -172,7 +166,7 @@ class Task(Generic[P, R]):
         return Signature(self.name, self._checked(params), place)
 
     def _checked(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return params as JSON has them. Raises InputRejected."""
+        """Return the params, checked, as JSON values. Raises InputRejected."""
         try:
             checked = self.params.model_validate(dict(params))
             return checked.model_dump(mode="json", exclude_unset=True)
@@ -187,7 +181,7 @@ class Task(Generic[P, R]):
     # --- running
 
     def perform(self, run: Run, params: Mapping[str, Any]) -> Any:
-        """Call the function with checked parameters. Raises RejectedTask for wrong ones."""
+        """Call the function with the params, checked. Raises RejectedTask for wrong ones."""
         try:
             checked = self.params.model_validate(dict(params))
         except ValidationError as error:
@@ -198,7 +192,7 @@ class Task(Generic[P, R]):
     def result(self, returned: Any) -> str:
         """Return what the function returned as JSON text, checked against its annotation.
 
-        As text, since the function may have kept it, and change it. Raises RejectedTask.
+        It is text, since the task's code may still change what it returned. Raises RejectedTask.
         """
         try:
             return storable.json_text(

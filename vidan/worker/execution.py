@@ -28,6 +28,7 @@ from vidan.protocol import storable
 from vidan.protocol.claims import Claimed
 from vidan.run.context import RunContext
 from vidan.run.control import RunControl
+from vidan.run.passes import Passes
 from vidan.run.run import Run
 from vidan.tasks.task import Task
 
@@ -73,21 +74,19 @@ def run_scenario(
     """Run a claimed scenario to its end. Never raises: the outcome says what happens next."""
     started = time.monotonic()
     task = tasks[claimed.task]
+    passes = Passes(claimed, control, context)
     run = Run(
         scenario_id=claimed.fence.scenario_id,
         source=claimed.source,
-        state=dict(claimed.state),
         log=logging.LoggerAdapter(task.log, {"scenario_id": claimed.fence.scenario_id}),
-        _claimed=claimed,
-        _control=control,
-        _around=context,
+        _passes=passes,
     )
     limits = task.limits.outweighed_by(claimed.time_limit, claimed.soft_time_limit)
     if limits.soft is not None:
-        control.limit(limits.soft)
+        control.set_soft_limit(limits.soft)
     if limits.hard is not None:
-        context.limit(limits.hard)
-    outcome = _call(run, task, claimed, control)
+        context.set_hard_limit(limits.hard)
+    outcome = _call(run, task, passes)
     log.log(
         logging.INFO if claimed.needs_source or outcome.error else logging.DEBUG,
         "%s after %.1f s%s",
@@ -98,22 +97,23 @@ def run_scenario(
     return outcome
 
 
-def _call(run: Run, task: Task[..., Any], claimed: Claimed, control: RunControl) -> Outcome:
+def _call(run: Run, task: Task[..., Any], passes: Passes) -> Outcome:
+    claimed, control = passes.claimed, passes.control
     try:
         try:
             control.check()  # the run may have been interrupted while it waited for its slot
             returned = task.perform(run, claimed.params)
-            control.check_told()  # a run that was told to end has no result
+            control.check_left_off()  # the return value of a task that left off is no result
             result = task.result(returned)
-            state = run.returned()
+            state = passes.finish()
             return Outcome(claimed, End.COMPLETED, result=result, state=state)
         except (RunStopped, HandOver, TimeLimitExceeded, Retry):
-            run.interrupted()
+            passes.flush()
             raise
         finally:
-            run.close()
+            passes.close()
     except BaseException as error:
-        return _outcome_of(error, claimed, task.policy, run.attempts)
+        return _outcome_of(error, claimed, task.policy, passes.attempts)
 
 
 def _outcome_of(
