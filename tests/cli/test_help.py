@@ -83,6 +83,21 @@ def _calls(line: str) -> Iterator[list[str]]:
             yield words
 
 
+def test_there_is_one_way_to_register_a_command() -> None:
+    """A module's `commands`, reached from COMMANDS: directly, or as a part of its group."""
+    registered = []
+    for found in pkgutil.walk_packages(commands_room.__path__, f"{commands_room.__name__}."):
+        part = getattr(import_module(found.name), "commands", None)
+        if isinstance(part, command.Commands):
+            own = [function.name for function in part.app.registered_commands]
+            registered += [n if part.name == n else f"{part.name} {n}" for n in own]
+        else:
+            assert "@commands.command" not in Path(found.module_finder.path, "x").name
+    assert set(registered) == set(ALL)
+    for name, entry in COMMANDS.items():
+        assert import_module(f"vidan.cli.commands.{entry.module}").commands.name == name
+
+
 def test_help_of_a_group_ends_in_examples() -> None:
     group = typer.main.get_command(app)
     for name in COMMANDS:

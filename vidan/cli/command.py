@@ -1,15 +1,21 @@
-"""How a command is registered: its shared options, its examples, what it is handed.
+"""How a command is registered: its shared options, its examples, the arguments it receives.
 
-    group = Commands("scenario", "Create, follow and steer scenarios.")
+Every module of `commands/` has one object called `commands`, and registers with it:
 
-    @group.command("list", examples='''
+    commands = Commands("scenario", "Create, follow, start and stop scenarios.")
+
+    @commands.command("list", examples='''
         vidan scenario list --status failed
     ''')
     def list_scenarios(out: Output, settings: Settings, task: TaskOption = None) -> None: ...
 
-`--json`, `--quiet` and `--debug` are taken before and after a command's name; they reach it as
-`out`. A command that asks for `settings` has `--database-url`, and with `broker=True`
-`--bootstrap-servers`.
+    commands.include(create.commands)   # a group takes in the other modules of its folder
+
+One line in `COMMANDS` of `main.py` names the module of each command and each group.
+
+`--json`, `--quiet` and `--debug` are accepted before and after a command's name; they reach the
+command as `out`. A command with a parameter `settings` gets `--database-url`, and with
+`broker=True` also `--bootstrap-servers`.
 """
 
 from __future__ import annotations
@@ -138,7 +144,10 @@ def write_examples(examples: str | None, formatter: Any) -> None:
 
 
 class Commands:
-    """The commands of one group, or the one command of a module (`name` is then its own)."""
+    """The commands of one module: a single command, a group, or a part of a group.
+
+    A group has a summary. A part of a group is taken in by the group's module with `include`.
+    """
 
     def __init__(self, name: str, summary: str = "", *, examples: str = "") -> None:
         self.name = name
@@ -167,8 +176,8 @@ class Commands:
     ) -> Callable[[F], F]:
         """Register a function as a command; its docstring is the help, its result the exit code.
 
-        `json`: whether its output can be JSON (its errors always can). `quiet`, `database`,
-        `broker`: whether these options make sense for it. `dashes`: an argument may look like `-1`.
+        `json`: whether its output can be JSON (errors always can). `quiet`, `database`, `broker`:
+        whether the command has these options. `dashes`: whether an argument may look like `-1`.
         """
 
         def register(function: F) -> F:
@@ -180,8 +189,12 @@ class Commands:
 
         return register
 
+    def include(self, part: Commands) -> None:
+        """Add the commands of another module to this group, after those that it has."""
+        self.app.registered_commands += part.app.registered_commands
+
     def build(self) -> Any:
-        """What the command line runs: a group, or a single command."""
+        """Return the object that Typer runs: a group, or a single command."""
         return typer.main.get_command(self.app)
 
 

@@ -142,4 +142,4 @@ def check(out: Output, settings: Settings) -> None:
         out.note("the schema is the expected one")
 
 
-prune.register(commands)
+commands.include(prune.commands)

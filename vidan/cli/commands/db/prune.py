@@ -20,18 +20,17 @@ if TYPE_CHECKING:
     from vidan.services.pruning import Week
 
 
-def register(commands: Commands) -> None:
-    """Add the command to the group."""
-    commands.command(
-        "prune",
-        examples="""
-            vidan db prune --before 90d --dry-run
-            vidan db prune --before 90d --yes
-            vidan db prune --before 2026-10-01 --yes --json | jq -r 'select(.pruned) | .week'
-        """,
-    )(prune)
+commands = Commands("db")
 
 
+@commands.command(
+    "prune",
+    examples="""
+        vidan db prune --before 90d --dry-run
+        vidan db prune --before 90d --yes
+        vidan db prune --before 2026-10-01 --yes --json | jq -r 'select(.pruned) | .week'
+    """,
+)
 def prune(
     out: Output,
     settings: Settings,

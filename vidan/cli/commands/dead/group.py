@@ -17,9 +17,8 @@ from vidan.cli.terminal.output import Output
 from vidan.domain.bounds import MAX_ID
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from vidan.config import Settings
+    from vidan.db.session import Connection
     from vidan.services.dead_letters import DeadLetter
     from vidan.services.scenarios import Scenario
 
@@ -149,4 +148,4 @@ def show(
     out.details({"kind": "message", **found.as_json()}, id=found.id)
 
 
-steer.register(commands)
+commands.include(steer.commands)

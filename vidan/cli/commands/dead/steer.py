@@ -32,27 +32,18 @@ TopicOption = Annotated[
 ]
 
 
-def register(commands: Commands) -> None:
-    """Add the commands to the group."""
-    commands.command(
-        "replay",
-        broker=True,
-        examples="""
-            vidan dead replay 7
-            vidan dead replay --all --topic scenarios
-            vidan dead list -q | xargs -r vidan dead replay
-        """,
-    )(replay)
-    commands.command(
-        "purge",
-        examples="""
-            vidan dead purge 7 8
-            vidan dead purge --all --before 30d --yes
-            vidan dead purge --all --topic retry_topic --before 2026-11-01 --yes
-        """,
-    )(purge)
+commands = Commands("dead")
 
 
+@commands.command(
+    "replay",
+    broker=True,
+    examples="""
+        vidan dead replay 7
+        vidan dead replay --all --topic scenarios
+        vidan dead list -q | xargs -r vidan dead replay
+    """,
+)
 def replay(
     out: Output,
     settings: Settings,
@@ -121,6 +112,14 @@ def _replay(
     return kept
 
 
+@commands.command(
+    "purge",
+    examples="""
+        vidan dead purge 7 8
+        vidan dead purge --all --before 30d --yes
+        vidan dead purge --all --topic retry_topic --before 2026-11-01 --yes
+    """,
+)
 def purge(
     out: Output,
     settings: Settings,

@@ -12,8 +12,7 @@ from vidan.cli.commands.doctor.finding import Finding, State
 from vidan.cli.terminal.text import counted
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
+    from vidan.db.session import Connection
     from vidan.services.diagnosis import Some, Waiting
     from vidan.services.workers import WorkerRow
 

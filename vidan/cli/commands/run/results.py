@@ -13,9 +13,7 @@ from vidan.export import formats, render_scenario, targets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection
-
-    from vidan.db.session import Database
+    from vidan.db.session import Connection, Database
     from vidan.services.predictions import StoredFrame
     from vidan.services.scenarios import Scenario
 

@@ -20,30 +20,28 @@ from vidan.errors import InputRejected, UsageError
 from vidan.protocol import creation
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from vidan.config import Settings
+    from vidan.db.session import Connection
     from vidan.protocol.creation import NewScenario
     from vidan.protocol.tasks import TaskSpec
 
 
-def register(commands: Commands) -> None:
-    """Add the command to the group."""
-    commands.command(
-        "create",
-        examples="""
-            vidan scenario create street.mp4
-            vidan scenario create *.mp4 --label batch=7 --param labels=person,car
-            vidan scenario create rtsp://camera/stream --name north --param fps=5
-            find /videos -name '*.mkv' | vidan scenario create --from - --quiet
-            id=$(vidan scenario create street.mp4 --key street-1 --json | jq .id)
-            vidan scenario create street.mp4 --wait --timeout 10m
-            vidan scenario create street.mp4 --after 2h --retries 5 --time-limit 30m
-            vidan scenario create street.mp4 --at 2030-11-01T06:00+00:00
-        """,
-    )(create)
+commands = Commands("scenario")
 
 
+@commands.command(
+    "create",
+    examples="""
+        vidan scenario create street.mp4
+        vidan scenario create *.mp4 --label batch=7 --param labels=person,car
+        vidan scenario create rtsp://camera/stream --name north --param fps=5
+        find /videos -name '*.mkv' | vidan scenario create --from - --quiet
+        id=$(vidan scenario create street.mp4 --key street-1 --json | jq .id)
+        vidan scenario create street.mp4 --wait --timeout 10m
+        vidan scenario create street.mp4 --after 2h --retries 5 --time-limit 30m
+        vidan scenario create street.mp4 --at 2030-11-01T06:00+00:00
+    """,
+)
 def create(
     out: Output,
     settings: Settings,

@@ -26,7 +26,7 @@ commands = Commands(
         vidan scenario stop 42
     """,
 )
-create.register(commands)
+commands.include(create.commands)
 
 
 def frames(scenario: Scenario) -> str:
@@ -184,4 +184,4 @@ def transition(
         steer.steer_one(database, out, scenario_id, ask)
 
 
-steer.register(commands)
+commands.include(steer.commands)

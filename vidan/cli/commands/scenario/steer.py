@@ -22,10 +22,8 @@ from vidan.cli.terminal.output import Output
 from vidan.errors import NotAllowedError, NotFoundError, UsageError, VidanError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from vidan.config import Settings
-    from vidan.db.session import Database
+    from vidan.db.session import Connection, Database
     from vidan.domain.status import Status
 
     Action = Callable[[Connection, int], bool]
@@ -92,47 +90,17 @@ class Choice:
             last = page[-1].id
 
 
-def register(commands: Commands) -> None:
-    """Add the commands to the group."""
-    commands.command(
-        "wait",
-        examples="""
-            vidan scenario wait 42 --timeout 10m
-            vidan scenario wait --label batch=7 && echo all completed
-            vidan scenario wait 42 --json | jq .error
-        """,
-    )(wait)
-    commands.command(
-        "start",
-        examples="""
-            vidan scenario start 42                      go on at the checkpoint
-            vidan scenario start 42 --from-beginning     drop what was stored, begin again
-            vidan scenario start --status inactive --label camera=north
-        """,
-    )(start)
-    commands.command(
-        "stop",
-        examples="""
-            vidan scenario stop 42
-            vidan scenario stop --status active --label batch=7
-        """,
-    )(stop)
-    commands.command(
-        "retry",
-        examples="""
-            vidan scenario retry 42
-            vidan scenario retry --status failed --task detect
-        """,
-    )(retry)
-    commands.command(
-        "delete",
-        examples="""
-            vidan scenario delete 42
-            vidan scenario delete --status completed --label batch=7
-        """,
-    )(delete)
+commands = Commands("scenario")
 
 
+@commands.command(
+    "wait",
+    examples="""
+        vidan scenario wait 42 --timeout 10m
+        vidan scenario wait --label batch=7 && echo all completed
+        vidan scenario wait 42 --json | jq .error
+    """,
+)
 def wait(
     out: Output,
     settings: Settings,
@@ -157,6 +125,14 @@ def wait(
         return following.wait_and_tell(database, out, chosen, timeout)
 
 
+@commands.command(
+    "start",
+    examples="""
+        vidan scenario start 42                      go on at the checkpoint
+        vidan scenario start 42 --from-beginning     drop what was stored, begin again
+        vidan scenario start --status inactive --label camera=north
+    """,
+)
 def start(
     out: Output,
     settings: Settings,
@@ -180,6 +156,13 @@ def start(
     )
 
 
+@commands.command(
+    "stop",
+    examples="""
+        vidan scenario stop 42
+        vidan scenario stop --status active --label batch=7
+    """,
+)
 def stop(
     out: Output,
     settings: Settings,
@@ -194,6 +177,13 @@ def stop(
     return _steer(out, settings, Choice.of(ids, status, label, task), steering.stop)
 
 
+@commands.command(
+    "retry",
+    examples="""
+        vidan scenario retry 42
+        vidan scenario retry --status failed --task detect
+    """,
+)
 def retry(
     out: Output,
     settings: Settings,
@@ -208,6 +198,13 @@ def retry(
     return _steer(out, settings, Choice.of(ids, status, label, task), steering.retry)
 
 
+@commands.command(
+    "delete",
+    examples="""
+        vidan scenario delete 42
+        vidan scenario delete --status completed --label batch=7
+    """,
+)
 def delete(
     out: Output,
     settings: Settings,

@@ -87,5 +87,5 @@ def show(
     out.details(found.as_json(), id=found.id)
 
 
-scale.register(commands)
-retire.register(commands)
+commands.include(scale.commands)
+commands.include(retire.commands)

@@ -36,25 +36,17 @@ _SAYS = {
 }
 
 
-def register(commands: Commands) -> None:
-    """Add the commands to the group."""
-    commands.command(
-        "drain",
-        examples="""
-            vidan workers drain gpu-0@host                 before the machine is serviced
-            vidan workers drain gpu-0@host gpu-1@host --wait --timeout 2h
-            vidan workers list -q | xargs -r vidan workers drain
-        """,
-    )(drain)
-    commands.command(
-        "stop",
-        examples="""
-            vidan workers stop gpu-0@host
-            vidan workers stop --all --wait --timeout 1m
-        """,
-    )(stop)
+commands = Commands("workers")
 
 
+@commands.command(
+    "drain",
+    examples="""
+        vidan workers drain gpu-0@host                 before the machine is serviced
+        vidan workers drain gpu-0@host gpu-1@host --wait --timeout 2h
+        vidan workers list -q | xargs -r vidan workers drain
+    """,
+)
 def drain(
     out: Output,
     settings: Settings,
@@ -71,6 +63,13 @@ def drain(
     return _retire(out, settings, DesiredState.DRAINED, workers, all, wait, timeout)
 
 
+@commands.command(
+    "stop",
+    examples="""
+        vidan workers stop gpu-0@host
+        vidan workers stop --all --wait --timeout 1m
+    """,
+)
 def stop(
     out: Output,
     settings: Settings,

@@ -19,18 +19,17 @@ if TYPE_CHECKING:
     from vidan.services.workers import WorkerRow
 
 
-def register(commands: Commands) -> None:
-    """Add the command to the group."""
-    commands.command(
-        "scale",
-        examples="""
-            vidan workers scale gpu-0@host 8
-            vidan workers scale gpu-0@host gpu-1@host 2
-            vidan workers list -q | xargs -I ID vidan workers scale ID 4
-        """,
-    )(scale)
+commands = Commands("workers")
 
 
+@commands.command(
+    "scale",
+    examples="""
+        vidan workers scale gpu-0@host 8
+        vidan workers scale gpu-0@host gpu-1@host 2
+        vidan workers list -q | xargs -I ID vidan workers scale ID 4
+    """,
+)
 def scale(
     out: Output,
     settings: Settings,
