@@ -50,6 +50,7 @@ class Waiting:
     task: str
     source: str | None = None
     workers: tuple[str, ...] = ()
+    unsourced: bool = False  # they have no source of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _explain(group: _Group, alive: Sequence[WorkerRow]) -> Waiting:
         about = left
     return Waiting(
         reason, group.count, group.first_id, group.waited, group.queue, group.task, group.named,
-        tuple(sorted(one.name for one in about)),
+        tuple(sorted(one.name for one in about)), group.unsourced,
     )  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def _said(one: Waiting) -> tuple[Hashable, ...]:
         case Reason.NO_TASK:
             return (one.queue, one.task)
         case Reason.NO_SOURCE:
-            return (one.queue, one.source)
+            return (one.queue, one.source, one.unsourced)
         case Reason.CAPPED:
             return (one.task,)
         case Reason.BUSY:
