@@ -60,7 +60,7 @@ COMMANDS = {
     "up": Entry(SERVE, "Run the whole stack on this machine; it needs no other service.", "up"),
     "worker": Entry(SERVE, "Run workers, one process per device.", "worker"),
     "orchestrator": Entry(
-        SERVE, "Run an orchestrator: it announces, retries and schedules scenarios.", "orchestrator"
+        SERVE, "Run an orchestrator: it announces and requeues scenarios.", "orchestrator"
     ),
     "api": Entry(SERVE, "Run the HTTP interface.", "api"),
     "db": Entry(SERVE, "Upgrade and check the database schema, drop old predictions.", "db.group"),

@@ -50,7 +50,7 @@ LabelsOption = Annotated[
 ]
 MinScoreOption = Annotated[
     float,
-    typer.Option("--min-score", metavar="X", min=0, max=1, help="Leave out lower scores."),
+    typer.Option("--min-score", metavar="X", min=0, max=1, help="Drop detections scoring below X."),
 ]
 OnlyOption = Annotated[
     bool, typer.Option("--only-detections", help="Leave out frames without detections.")

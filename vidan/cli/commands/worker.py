@@ -63,7 +63,8 @@ def worker(
 
     By default it uses all GPUs, or one process on the CPU if there is none. On SIGTERM or Ctrl-C
     the running scenarios are requeued at their checkpoint, for other workers; a second signal ends
-    the workers at once. `vidan workers drain` and `vidan workers stop` do this from any machine.
+    the workers at once. From any machine, `vidan workers stop` does the same, and `vidan workers
+    drain` lets the running scenarios finish first.
     """
     from vidan.video.sources import source_for
 

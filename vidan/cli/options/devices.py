@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vidan.domain.worker import WorkerOptions
 
 GpusOption = Annotated[
-    str | None, typer.Option("--gpus", metavar="0,1|all", help="Run one process per GPU.")
+    str | None, typer.Option("--gpus", metavar="0,1|all", help="GPUs to use, one process each.")
 ]
 CpusOption = Annotated[
     int | None,

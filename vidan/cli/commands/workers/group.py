@@ -43,7 +43,7 @@ def list_workers(
     """List the running workers.
 
     In a pipe: name, state, device, slots, scenarios, fps, queues, last seen, separated by tabs.
-    `2 → 4` slots means that the worker has 2 now and will have 4 within seconds.
+    `2 → 4` slots means that the worker has 2 now and will have 4.
     """
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import workers
