@@ -1,4 +1,4 @@
-"""`vidan dead`: one listing of what came to nothing; messages are sent again, or deleted."""
+"""`vidan dead`: one listing of unreadable messages and failed scenarios; messages are resent."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_letter_is_sent_again_as_it_came_and_removed(
     assert ended.code == 0, ended.err
     assert ended.out.splitlines() == [f"{found}\t{topic}" for found in (one, empty, good)]
     assert "3 sent again" in ended.err
-    assert "2 of them can't be used by this version" in ended.err
+    assert "this version can't read 2 of them" in ended.err
     assert set(received(embedded_broker, topic, 3)) == {
         (b"7", b"garbage\xff"),
         (None, None),
@@ -287,7 +287,7 @@ def test_a_terminal_is_asked(vidan: Shell, database: Database, answer: str, code
     os.write(here, f"{answer}\n".encode())
     out, err = process.communicate(timeout=30)
     os.close(here)
-    assert "Delete 1 dead letter for good?" in err
+    assert "Delete 1 dead letter permanently?" in err
     assert process.returncode == code, err
     assert out == (f"{one}\n" if answer == "y" else "")
     assert vidan("dead", "list", "-q").out == ("" if answer == "y" else f"{one}\n")

@@ -75,7 +75,7 @@ def test_a_reader_who_has_seen_enough_ends_it(vidan: Shell) -> None:
 def test_a_terminal_gets_a_readable_line(vidan: Shell) -> None:
     vidan("scenario", "create", "--no-check", "/v/a.mp4")
     seen = in_terminal(vidan, "events", "--no-follow")
-    (line,) = [line for line in seen.splitlines() if "init_startup" in line]
+    (line,) = [line for line in seen.splitlines() if "queued" in line]
     assert "detect" in line
-    assert "- → init_startup" in line
+    assert "- → queued" in line
     assert json.loads(in_terminal(vidan, "events", "--no-follow", "--json").splitlines()[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import typer
 
 from tests.support.shell import Shell
 from vidan.cli import command
+from vidan.cli import commands as commands_room
 from vidan.cli.main import ALIASES, COMMANDS, app
 
 EXPECTED = """
@@ -81,6 +83,19 @@ def _calls(line: str) -> Iterator[list[str]]:
         words = shlex.split(found[1].partition("  ")[0])
         if words:
             yield words
+
+
+def test_there_is_one_way_to_register_a_command() -> None:
+    """A module's `commands`, reached from COMMANDS: directly, or as a part of its group."""
+    registered = set()
+    for module in pkgutil.walk_packages(commands_room.__path__, f"{commands_room.__name__}."):
+        part = getattr(import_module(module.name), "commands", None)
+        if isinstance(part, command.Commands):
+            names = [str(found.name) for found in part.app.registered_commands]
+            registered |= {name if part.name == name else f"{part.name} {name}" for name in names}
+    assert registered == set(ALL)
+    for name, entry in COMMANDS.items():
+        assert import_module(f"vidan.cli.commands.{entry.module}").commands.name == name
 
 
 def test_help_of_a_group_ends_in_examples() -> None:

@@ -76,7 +76,7 @@ def test_tasks_say_which_workers_have_them(vidan: Shell, database: Database) -> 
         ("detect", "1"), ("old", "0"), ("shop.count", "1"),
     ]  # fmt: skip
     assert vidan("tasks", "show", "shop.count", "--json").json()["workers"] == ["a@test"]
-    assert "no living worker" in vidan("tasks", "show", "old").err
+    assert "no running worker" in vidan("tasks", "show", "old").err
 
 
 def test_tasks_show_their_caps(vidan: Shell, database: Database) -> None:

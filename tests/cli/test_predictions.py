@@ -210,7 +210,7 @@ def test_export_writes_a_file_whole_or_not_at_all(
     assert frames((tmp_path / "x.jsonl").read_text()) == list(range(15))
     assert ended.err.splitlines() == [
         "15 frames written to x.jsonl",
-        f"scenario {stored} is active: that is what is stored so far",
+        f"scenario {stored} is active: it may store more frames",
     ]
     before = sorted(tmp_path.iterdir())
     assert vidan("predictions", "export", 99, "--out", "y.jsonl").code == 3

@@ -68,6 +68,15 @@ def test_numbers_are_whole_in_a_narrow_terminal(busy: Shell) -> None:
     assert " waiting" in seen
 
 
+def test_a_status_is_a_word_in_a_terminal_and_a_name_in_a_pipe(busy: Shell) -> None:
+    in_pipe = busy.run("top", COLUMNS="120").out
+    (line,) = [line for line in in_pipe.splitlines() if "b.mp4" in line]
+    assert line.split()[-1] == "active"
+    seen = in_terminal(busy, "top", "--once", NO_COLOR="1")
+    (line,) = [line for line in seen.splitlines() if "b.mp4" in line]
+    assert line.split()[-1] == "running"
+
+
 def test_an_interval_of_nothing_is_refused(vidan: Shell) -> None:
     assert vidan("top", "--interval", "0").code == 2
     assert vidan("top", "--interval", "often").code == 2

@@ -207,7 +207,7 @@ def test_a_run_whose_workers_were_stopped_says_how_to_go_on(
     out, err = running.communicate(timeout=60)
 
     assert (running.returncode, out) == (1, ""), err
-    assert "the workers of this run were told to leave" in err
+    assert "the workers of this run were drained or stopped" in err
     assert "vidan up --queues default,run-" in err
     assert bare.run("scenario", "show", 1, "--json").json()["status"] == "init_startup"
 

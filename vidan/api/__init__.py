@@ -1,7 +1,9 @@
-"""The HTTP interface: parse → service → JSON. It needs the extra `vidan[api]`.
+"""The HTTP interface: a route parses a request, calls a service, and answers in JSON.
+
+It needs the extra `vidan[api]`.
 
 `vidan api` serves it, and so does an ASGI server of your own: `uvicorn vidan.api:app`. `app` is
-built, from the environment, when it is first asked for; importing this package loads nothing.
+built from the environment when it is first accessed; importing this package loads nothing else.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ __all__ = ["app", "serve"]
 
 
 def serve(settings: Settings, host: str = "127.0.0.1", port: int = 8000) -> int:
-    """Serve the HTTP interface until the process is told to stop; returns the exit code.
+    """Serve the HTTP interface until SIGINT or SIGTERM; return the exit code.
 
-    Raises MissingExtra; UsageError for a host that others can reach while no token is set;
-    DatabaseUnavailable or SchemaMismatch; VidanError when the port can't be had.
+    Raises MissingExtra; UsageError for an address that other machines can reach while no token is
+    set; DatabaseUnavailable or SchemaMismatch; VidanError if the port is not available.
     """
     _require("fastapi", "uvicorn")
     from vidan.api import serving
@@ -39,7 +41,7 @@ def __getattr__(name: str) -> Any:
     try:
         built = _app()
     except VidanError as error:
-        # an ASGI server that imports `app` would show a traceback in place of what is to be done
+        # an ASGI server that imports `app` would show a traceback instead of the hint
         hint = f"\nHint: {error.hint}" if error.hint else ""
         raise SystemExit(f"Error: {error}{hint}") from None
     globals()["app"] = built

@@ -1,8 +1,8 @@
-"""Which files a request may name: those below the folders of VIDAN_SOURCE_ROOTS, and no others.
+"""The files that a request may name: only those below the folders of VIDAN_SOURCE_ROOTS.
 
-A request says what workers will open, so a path is resolved (symlinks, `..`) before it is compared
-and what is stored is the resolved path. URLs are refused: they would let a request choose where
-workers connect to. `vidan scenario create` takes them.
+Workers open the file that a request names, so its path is resolved (symlinks, `..`) before it is
+compared, and the resolved path is stored. URLs are refused: a request could use them to make
+workers connect anywhere. `vidan scenario create` accepts URLs.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _VARIABLE = "VIDAN_SOURCE_ROOTS"
 
 
 def allowed_file(given: str, roots: Sequence[Path], *, what: str = "source") -> str:
-    """The resolved path of a file that is below one of `roots` and not empty.
+    """Return the resolved path of a file that is below one of `roots` and not empty.
 
-    A relative path is looked for below each root in turn. Raises InputRejected; what is said of a
-    path outside does not depend on what is there.
+    A relative path is tried below each root in turn. Raises InputRejected; for a path outside the
+    roots the message does not reveal whether a file exists there.
     """
     if not roots:
         raise InputRejected(
             f"this server takes no {what}: {_VARIABLE} is not set",
-            hint=f"set {_VARIABLE} to the folders that the videos are in",
+            hint=f"set {_VARIABLE} to the folders of the videos",
         )
     if _URL.match(given):
         raise InputRejected(
             f"a {what} has to be a file below a folder of {_VARIABLE}, not a URL",
-            hint="`vidan scenario create` takes URLs",
+            hint="`vidan scenario create` accepts URLs",
         )
     inside = list(_inside(given, roots))
     if not inside:
@@ -49,10 +49,11 @@ def allowed_file(given: str, roots: Sequence[Path], *, what: str = "source") -> 
 
 
 def allowed_params(task: str, params: Mapping[str, Any], roots: Sequence[Path]) -> dict[str, Any]:
-    """The params with the path of weights resolved, by the same rule as sources.
+    """Return the params of a task; the path of weights is resolved by the same rule as sources.
 
-    A `module:factory` as the model of `detect` is refused: a request would choose what code workers
-    import and call. Raises InputRejected. The params of other tasks are their authors' business.
+    A `module:factory` as the model of `detect` is refused, since workers would import and call code
+    that a request has chosen. Params of other tasks are left to the authors of those tasks. Raises
+    InputRejected.
     """
     found = dict(params)
     if task != "detect":
@@ -72,9 +73,9 @@ def _inside(given: str, roots: Sequence[Path]) -> Iterator[Path]:
     try:
         folders = [root.resolve() for root in roots]
         candidates = [(folder / given).resolve() for folder in folders]
-    except (OSError, RuntimeError, ValueError):  # a loop of symlinks, a NUL
+    except (OSError, RuntimeError, ValueError):  # a loop of symlinks, a NUL byte
         return
-    for path in dict.fromkeys(candidates):  # an absolute path is the same below each folder
+    for path in dict.fromkeys(candidates):  # an absolute path is the same for every folder
         if any(path.is_relative_to(folder) and path != folder for folder in folders):
             yield path
 
@@ -87,4 +88,4 @@ def _problem(path: Path) -> str | None:
             return "is not a file"
         return "is empty" if path.stat().st_size == 0 else None
     except OSError:
-        return "can't be looked at"
+        return "can't be read"

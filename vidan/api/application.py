@@ -1,4 +1,4 @@
-"""The application: routes, the guard in front of them, and what errors look like."""
+"""The application: routes, the guard in front of them, and the answers for errors."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ from vidan.errors import (
 )
 
 LARGEST_BODY = 2**20
-"""Bytes."""
+"""Largest body of a request, in bytes."""
 
 _CONNECTIONS = 10
+"""Most database connections kept open while idle."""
+
 _STATUS: Mapping[type[VidanError], int] = {
     NotFoundError: 404,
     NotAllowedError: 409,
@@ -43,14 +45,14 @@ log = logging.getLogger(__name__)
 
 
 def open_database(settings: Settings) -> Database:
-    """The database that the settings name, its schema checked; the caller closes it.
+    """Open the database of the settings and check its schema; the caller closes it.
 
     Raises DatabaseUnavailable or SchemaMismatch.
     """
     database = Database(
         settings.require_database(),
         application_name="vidan api",
-        guarded=True,  # no request waits for a lock for ever
+        guarded=True,  # its time-outs keep a request from waiting for a lock without end
         pool_size=_CONNECTIONS,
     )
     try:
@@ -62,7 +64,7 @@ def open_database(settings: Settings) -> Database:
 
 
 def build(settings: Settings, database: Database) -> FastAPI:
-    """Make the application; it connects when a request comes. Raises UsageError (token)."""
+    """Make the application. Raises UsageError for a token that can't be sent in a header."""
     app = FastAPI(
         title="vidan",
         version=__version__,
@@ -71,7 +73,7 @@ def build(settings: Settings, database: Database) -> FastAPI:
     )
     app.state.settings = settings
     app.state.database = database
-    # the guard decides; this is for the descriptions alone, which then offer to enter the token
+    # the guard checks the token; this only makes the pages of /docs offer a field for it
     described = [Security(HTTPBearer(auto_error=False))] if settings.api_token else []
     app.include_router(router, dependencies=described)
     app.add_exception_handler(VidanError, _of_vidan)
@@ -85,7 +87,7 @@ def _of_vidan(_request: Request, error: Exception) -> Response:
     assert isinstance(error, VidanError)
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 500)
     if isinstance(error, DatabaseUnavailable):
-        log.warning("%s", error)  # the driver's words name hosts and users: not for the client
+        log.warning("%s", error)  # it may name hosts and users, which clients must not see
         return _answer(503, "the database can't be reached", _RETRY)
     if status in (404, 500):
         return _answer(status, str(error))
@@ -94,7 +96,7 @@ def _of_vidan(_request: Request, error: Exception) -> Response:
 
 
 def _of_validation(_request: Request, error: Exception) -> Response:
-    """FastAPI's own list, without an echo of the input: that may be what JSON can't hold (NaN)."""
+    """Answer with FastAPI's list of errors, without the input, which JSON may not hold (NaN)."""
     assert isinstance(error, RequestValidationError)
     return _answer(
         422, [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
@@ -110,7 +112,7 @@ def _answer(status: int, detail: object, headers: Mapping[str, str] | None = Non
 
 
 class _AsciiResponse(JSONResponse):
-    """JSON that quotes whatever a client sent: a lone surrogate has no bytes of its own."""
+    """JSON in ASCII: a message may quote a lone surrogate, which UTF-8 can't encode."""
 
     def render(self, content: object) -> bytes:
         return json.dumps(content).encode("ascii")

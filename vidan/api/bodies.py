@@ -1,4 +1,4 @@
-"""What goes over the wire: the shapes that the first system's clients know, and what was added."""
+"""Bodies of requests and answers: those of the first system, with added fields."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from vidan.domain.status import Status
 
 
 class Creation(BaseModel):
-    """Body of `POST /scenario/`. An unknown key is refused: a misspelt one would be lost."""
+    """Body of `POST /scenario/`. An unknown key is refused, since it may be misspelt."""
 
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={"examples": [{"status": "init_startup", "source": "street.mp4"}]},
     )
 
-    status: Status = Field(description="`init_startup`, or `inactive`: held back")
+    status: Status = Field(
+        description="`init_startup` queues it; `inactive` creates it without starting it"
+    )
     source: str | None = Field(
         None,
         description="a video below a folder of VIDAN_SOURCE_ROOTS: an absolute path, or one "
         "relative to such a folder. Without it, a worker started with a source takes the scenario",
     )
     task: str = Field("detect", description="a task that a worker has published, or `detect`")
-    params: dict[str, Any] = Field(default_factory=dict, description="of the task, by its schema")
+    params: dict[str, Any] = Field(default_factory=dict, description="parameters of the task")
     key: str | None = Field(
         None,
-        description="sent again, it returns the scenario that has it: so a request can be repeated",
+        description="if a scenario has this key already, its id is returned and none is created: "
+        "so a request can be repeated",
     )
 
 
@@ -50,7 +53,7 @@ class Change(BaseModel):
 
 
 class Updated(BaseModel):
-    """Answer to `POST /scenario/{scenario_id}/`; the id is a string here."""
+    """Answer to `POST /scenario/{scenario_id}/`; the id is a string in it."""
 
     status: Literal["updated"] = "updated"
     scenario_id: str = Field(examples=["1"])
@@ -64,14 +67,14 @@ class ScenarioStatus(BaseModel):
 
 
 class Found(BaseModel):
-    """One detection. All but `class` and `confidence` are there with `detail=true` only."""
+    """One detection. Only `detail=true` adds the fields after `class` and `confidence`."""
 
     label: str = Field(alias="class", examples=["person"])
     confidence: float | None = Field(
-        description="0…1; null if a detector gave what is no number", examples=[0.95]
+        description="0 to 1; null if the detector returned NaN or infinity", examples=[0.95]
     )
-    frame: int | None = Field(None, description="counted from 0, in the order of showing")
-    time_ms: int | None = Field(None, description="since the first frame")
+    frame: int | None = Field(None, description="counted from 0, in presentation order")
+    time_ms: int | None = Field(None, description="milliseconds since the first frame")
     box: list[float | None] | None = Field(
         None, description="x1, y1, x2, y2 in pixels of the source's frame"
     )

@@ -1,4 +1,4 @@
-"""Who may ask: those who carry the token; without a token, this machine alone."""
+"""Which requests pass: those with the token; if none is set, those from this machine."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from vidan.errors import UsageError
 VARIABLE = "VIDAN_API_TOKEN"
 
 OPEN = frozenset({"/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
-"""Answered without the token: they tell no more than whether it works, and what it can do."""
+"""Paths answered without the token: they reveal only whether the server works, and its routes."""
 
 
 class Guard:
     """ASGI middleware that answers in place of the application when a request may not pass.
 
-    With a token: 401 without it, except for OPEN. Without one: 403 for what did not arrive at a
-    loopback address, whatever server runs the application. So is what arrived there under a
-    foreign name: a page in a browser of this machine must not reach us through a domain that
-    resolves to 127.0.0.1. It is refused before the body is read.
+    If a token is set, a request without it gets 401, except for the paths in OPEN. If none is set,
+    a request that did not arrive at a loopback address gets 403, whatever server runs the
+    application. So does a request with a foreign Host header: otherwise a web page, opened on this
+    machine, could reach the interface through a domain that resolves to 127.0.0.1. Requests are
+    refused before their body is read.
     """
 
     def __init__(self, app: ASGIApp, token: bytes | None) -> None:
@@ -62,19 +63,19 @@ class Guard:
 
 
 def token_of(settings: Settings) -> bytes | None:
-    """The token as it stands in a header. Raises UsageError if it can't stand there."""
+    """Return the token as sent in a header. Raises UsageError if a header can't hold it."""
     token = settings.api_token
     if token is None:
         return None
     if not (token.isascii() and token.isprintable() and " " not in token):
         raise UsageError(
-            f"{VARIABLE} can't be sent in a header", hint="make it of letters, digits and -._~+/"
+            f"{VARIABLE} can't be sent in a header", hint="use only letters, digits and -._~+/"
         )
     return token.encode()
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an IP address is this machine's own, reached by nobody else."""
+    """Whether an IP address can be reached from this machine only."""
     try:
         ip = ip_address(address)
     except ValueError:
@@ -85,7 +86,7 @@ def is_loopback(address: str) -> bool:
 
 def _is_from_here(scope: Scope) -> bool:
     server = scope.get("server")
-    if not server or not is_loopback(server[0]):  # None: a Unix socket, open to all who reach it
+    if not server or not is_loopback(server[0]):  # None: a Unix socket, which other users may reach
         return False
     named = Headers(scope=scope).get("host")
     return named is None or _is_own_name(named)

@@ -1,4 +1,4 @@
-"""The routes. They are plain functions: the framework runs each in a thread."""
+"""The routes. They are plain functions; the framework runs each call in a thread."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, steering
 
 ACTOR = "http"
-"""Whose doing it is, in `vidan scenario history`."""
+"""Actor of the changes made here, as `vidan scenario history` shows it."""
 
 router = APIRouter(responses={503: {"model": Problem, "description": "No usable database"}})
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such scenario"}
 }
 _REFUSED: dict[int | str, dict[str, Any]] = {
-    409: {"model": Problem, "description": "Not allowed from the status it is in"}
+    409: {"model": Problem, "description": "Not allowed in the current status"}
 }
 
 
@@ -51,15 +51,16 @@ def _settings(request: Request) -> Settings:
 
 Opened = Annotated[Database, Depends(_database)]
 Frame = Annotated[
-    int | None, Query(ge=0, le=MAX_ID, description="This frame alone; not with after or limit.")
+    int | None,
+    Query(ge=0, le=MAX_ID, description="Only this frame; goes without after and limit."),
 ]
-After = Annotated[int | None, Query(ge=-1, le=MAX_ID, description="Frames after this one.")]
+After = Annotated[int | None, Query(ge=-1, le=MAX_ID, description="Only frames after this one.")]
 Limit = Annotated[
     int | None,
     Query(
         ge=1,
         le=MAX_ID,
-        description="At most so many frames. Frames that show nothing are not counted, so an "
+        description="At most this many frames. Frames without detections are not counted, so an "
         "empty answer means that there are no more.",
     ),
 ]
@@ -69,7 +70,7 @@ Limit = Annotated[
 def create(
     body: Creation, database: Opened, settings: Annotated[Settings, Depends(_settings)]
 ) -> Created:
-    """Queue a scenario, or hold it back (`inactive`)."""
+    """Queue a scenario, or create it without starting it (`inactive`)."""
     roots = settings.source_roots
     new = NewScenario(
         source=None if body.source is None else allowed_sources.allowed_file(body.source, roots),
@@ -79,10 +80,8 @@ def create(
         status=body.status,
     )
     try:
-        created = database.retrying(
-            lambda connection: creation.create(connection, new, actor=ACTOR)
-        )
-    except NotFoundError as error:  # of the task: it is the body that is wrong, not the address
+        created = database.retrying(creation.create, new, actor=ACTOR)
+    except NotFoundError as error:  # no such task: the body is wrong, not the address
         raise InputRejected(str(error), hint=error.hint) from None
     return Created(scenario_id=created.id)
 
@@ -91,10 +90,8 @@ def create(
     "/scenario/{scenario_id}/", summary="Start or stop it", responses={**_UNKNOWN, **_REFUSED}
 )
 def change(scenario_id: int, body: Change, database: Opened) -> Updated:
-    """Ask that a scenario be in a status. What is so already, or is being done, is no error."""
-    database.retrying(
-        lambda connection: steering.request(connection, scenario_id, body.status, actor=ACTOR)
-    )
+    """Start or stop a scenario. It is no error if that is done already or under way."""
+    database.retrying(steering.request, scenario_id, body.status, actor=ACTOR)
     return Updated(scenario_id=str(scenario_id))
 
 
@@ -108,10 +105,10 @@ def show(
     scenario_id: int,
     database: Opened,
     detail: Annotated[
-        bool, Query(description="All that `vidan scenario show --json` tells.")
+        bool, Query(description="All fields of `vidan scenario list --json`.")
     ] = False,
 ) -> dict[str, Any]:
-    """Say how a scenario stands."""
+    """Return the status of a scenario."""
     with database.begin() as connection:
         found = scenarios.get(connection, scenario_id)
     return found.as_json() if detail else {"id": found.id, "status": found.status}
@@ -130,30 +127,30 @@ def read(
     after: After = None,
     limit: Limit = None,
     detail: Annotated[
-        bool, Query(description="Each detection with frame, time_ms, box and track_id too.")
+        bool, Query(description="Add frame, time_ms, box and track_id to each detection.")
     ] = False,
 ) -> StreamingResponse:
-    """Give every detection that is stored by now, in the order of the frames, as a stream."""
+    """Stream all detections stored so far, in the order of the frames."""
     if frame is not None:
         if after is not None or limit is not None:
             raise InputRejected("frame goes without after and limit")
         after, upto = frame - 1, frame
     else:
         with database.begin() as connection:
-            # a live scenario goes on for ever; its answer ends where it stands now
+            # the answer of a running scenario ends at the frame that is stored now
             upto = scenarios.get(connection, scenario_id).checkpoint - 1
     found = streaming.pages(
         database, scenario_id, after=-1 if after is None else after, upto=upto, limit=limit
     )
-    first = next(found, [])  # while an error can still become a status
+    first = next(found, [])  # errors raised here can still become a status code
     return StreamingResponse(
         streaming.document(scenario_id, chain([first], found), detail=detail),
         media_type="application/json",
     )
 
 
-@router.get("/health", summary="Whether it can work")
+@router.get("/health", summary="Check the server")
 def health(database: Opened) -> dict[str, str]:
-    """Look at the database and its schema."""
+    """Check that the database is reachable and has the expected schema."""
     schema.check(database)
     return {"status": "ok"}

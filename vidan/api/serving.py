@@ -1,4 +1,4 @@
-"""`vidan api`: sockets, log and the server that runs the application."""
+"""`vidan api`: its sockets, its log, and the server that runs the application."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from vidan.config import Settings
 from vidan.errors import UsageError, VidanError
 
 STOP_SECONDS = 5
-"""How long requests may go on once the server is told to stop."""
+"""Time, in seconds, that running requests get to end after a signal to stop."""
 
 Address = tuple[socket.AddressFamily, str]
-"""A family and an IP address of it."""
+"""An address family, and an IP address of that family."""
 
 log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, host: str, port: int) -> int:
-    """Listen at all addresses of `host` and serve until SIGINT or SIGTERM, which go on to the
-    caller's handlers. Raises as `vidan.api.serve` says.
+    """Listen on all addresses of `host`, and serve until SIGINT or SIGTERM; return the exit code.
+
+    The signal is then passed to the caller's handler. Raises what `vidan.api.serve` raises.
     """
     addresses = _addresses(host, port)
     if settings.api_token is None and not all(is_loopback(ip) for _, ip in addresses):
@@ -47,7 +48,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
             ws="none",
             timeout_graceful_shutdown=STOP_SECONDS,
         )
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # no news of each step
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # no line for each step
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{sockets[0].getsockname()[1]}"
         log.info("listening on %s, described at %s/docs", address, address)
@@ -58,18 +59,18 @@ def serve(settings: Settings, host: str, port: int) -> int:
 
 
 def _addresses(host: str, port: int) -> list[Address]:
-    """The addresses of a host, each with its family. Raises UsageError."""
+    """Return the addresses of a host, each with its family. Raises UsageError."""
     try:
         if not host:
             raise OSError
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
-        raise UsageError(f"no such host: {host!r}", hint="--host 127.0.0.1, for example") from None
+        raise UsageError(f"no such host: {host!r}", hint="use --host 127.0.0.1") from None
     return list(dict.fromkeys((family, str(place[0])) for family, _, _, _, place in found))
 
 
 def _listen(addresses: list[Address], host: str, port: int) -> list[socket.socket]:
-    """A listening socket an address. Raises VidanError when there is none to be had."""
+    """Return a listening socket for each address. Raises VidanError if there can be none."""
     sockets: list[socket.socket] = []
     problem: OSError | None = None
     for family, ip in addresses:
@@ -77,7 +78,8 @@ def _listen(addresses: list[Address], host: str, port: int) -> list[socket.socke
             sockets.append(socket.create_server((ip, port), family=family, backlog=2048))
         except OSError as error:
             problem = error
-            if error.errno != errno.EADDRNOTAVAIL:  # a family that this machine doesn't use
+            # EADDRNOTAVAIL: this machine does not use the address family, perhaps the next one
+            if error.errno != errno.EADDRNOTAVAIL:
                 break
     if sockets and (problem is None or problem.errno == errno.EADDRNOTAVAIL):
         return sockets

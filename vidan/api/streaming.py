@@ -1,4 +1,4 @@
-"""A scenario's predictions as one JSON object, written while they are read."""
+"""Writes the predictions of a scenario as one JSON object while they are read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidan.services import predictions
 from vidan.services.predictions import StoredFrame
 
 PAGE = 500
-"""Frames that are read in one transaction, and held in memory."""
+"""Frames that are read in one transaction and held in memory."""
 
 
 def pages(
@@ -23,10 +23,10 @@ def pages(
     upto: int | None = None,
     limit: int | None = None,
 ) -> Iterator[list[StoredFrame]]:
-    """The frames that show something, in order: those after `after` up to `upto`, itself included.
+    """Yield pages of frames with detections, in order: after frame `after`, up to and with `upto`.
 
-    `limit` is the most of them. Each page is a short transaction. Raises NotFoundError,
-    DatabaseUnavailable, also later on.
+    At most `limit` frames are yielded. Each page is read in a short transaction. Raises
+    NotFoundError or DatabaseUnavailable, on any page.
     """
     left = limit
     while True:
@@ -45,9 +45,9 @@ def pages(
 def document(
     scenario_id: int, read: Iterable[list[StoredFrame]], *, detail: bool
 ) -> Iterator[bytes]:
-    """The answer in pieces, a page each.
+    """Yield the JSON document in pieces, one for each page.
 
-    An error on the way breaks it off: a part must not look like the whole.
+    An error while reading breaks the document off, so that a part never looks complete.
     """
     separator = f'{{"scenario_id": {scenario_id}, "predictions": {{"predictions": ['
     for page in read:
@@ -70,5 +70,5 @@ def _items(frame: StoredFrame, *, detail: bool) -> Iterator[dict[str, Any]]:
 
 
 def _number(value: float, digits: int) -> float | None:
-    """Rounded, since it is stored in 32 bits; None for what JSON has no word for."""
+    """Round a number, which is stored in 32 bits; None for NaN and infinity, which JSON lacks."""
     return round(value, digits) if math.isfinite(value) else None

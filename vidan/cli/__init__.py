@@ -1,4 +1,4 @@
-"""The command line: one module a command group, each command parse → service → print.
+"""The command line: a command parses its words, calls a service and prints the answer.
 
-Nothing here knows SQL, Kafka or torch, and a module is imported only when its command is called.
+Nothing here knows SQL, Kafka or torch. A command's module is imported only when it is called.
 """

@@ -1,15 +1,21 @@
-"""How a command is registered: its shared options, its examples, what it is handed.
+"""How a command is registered: its shared options, its examples, the arguments it receives.
 
-    group = Commands("scenario", "Create, follow and steer scenarios.")
+Every module of `commands/` has one object called `commands`, and registers with it:
 
-    @group.command("list", examples='''
+    commands = Commands("scenario", "Create, follow, start and stop scenarios.")
+
+    @commands.command("list", examples='''
         vidan scenario list --status failed
     ''')
     def list_scenarios(out: Output, settings: Settings, task: TaskOption = None) -> None: ...
 
-`--json`, `--quiet` and `--debug` are taken before and after a command's name; they reach it as
-`out`. A command that asks for `settings` has `--database-url`, and with `broker=True`
-`--bootstrap-servers`.
+    commands.include(create.commands)   # a group takes in the other modules of its folder
+
+One line in `COMMANDS` of `main.py` names the module of each command and each group.
+
+`--json`, `--quiet` and `--debug` are accepted before and after a command's name; they reach the
+command as `out`. A command with a parameter `settings` gets `--database-url`, and with
+`broker=True` also `--bootstrap-servers`.
 """
 
 from __future__ import annotations
@@ -37,38 +43,39 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @dataclass
 class Flags:
-    """The shared options, gathered from wherever they stood on the line."""
+    """The shared options, gathered from every level of the command line."""
 
     json: bool = False
     quiet: bool = False
     debug: bool = False
 
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-JsonErrorsFlag = Annotated[bool, typer.Option("--json", help="Print errors as JSON.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, errors included.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")]
 DebugFlag = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 DatabaseOption = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="postgresql://…; otherwise DATABASE_URL or the embedded stack."
+        metavar="URL", help="PostgreSQL database [DATABASE_URL, else the embedded stack's]."
     ),
 ]
 BootstrapOption = Annotated[
     str | None,
-    typer.Option(metavar="HOST:PORT", help="Kafka; otherwise KAFKA_BOOTSTRAP_SERVERS."),
+    typer.Option(
+        metavar="HOST:PORT", help="Kafka [KAFKA_BOOTSTRAP_SERVERS, else the embedded stack's]."
+    ),
 ]
 
 
 class Command(TyperCommand):
-    """A command whose values are coerced here, and whose help ends in its examples as written."""
+    """A command whose words become values by `Coercion`, and whose help ends in examples."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Arguments and options, `--help` among them."""
         return coerced(super().get_params(ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Name the arguments as their metavars do."""
+        """Return the usage line: each argument by its metavar."""
         return ["[OPTIONS]", *(param.metavar or param.name for param in _arguments(self.params))]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -81,7 +88,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands whose help ends in examples as written."""
+    """A group of commands whose help ends in examples."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Arguments and options, `--help` among them."""
@@ -106,12 +113,12 @@ class Group(TyperGroup):
 
 
 def coerced(params: list[Any]) -> list[Any]:
-    """The parameters, their values to be made by `Coercion`, which knows their bounds too."""
+    """Give each parameter a `Coercion`, which makes its values and checks their bounds."""
     for param in params:
         if not isinstance(param._runtime_param, Coercion):
             param._runtime_param = Coercion.of(param)
             if hasattr(param, "min"):
-                # the help would write them out: 1<=x<=9223372036854775807
+                # with bounds the help would show 1<=x<=9223372036854775807
                 param.min = param.max = None
     return params
 
@@ -131,14 +138,17 @@ def write_options(params: list[Any], ctx: Any, formatter: Any) -> None:
 
 
 def write_examples(examples: str | None, formatter: Any) -> None:
-    """Write examples, a command a line, as the end of a help text."""
+    """Write examples, one command per line, as the end of a help text."""
     if examples:
         with formatter.section("Examples"):
             formatter.write(textwrap.indent(inspect.cleandoc(examples), "  ") + "\n")
 
 
 class Commands:
-    """The commands of one group, or the one command of a module (`name` is then its own)."""
+    """The commands of one module: a single command, a group, or a part of a group.
+
+    A group has a summary. A part of a group is taken in by the group's module with `include`.
+    """
 
     def __init__(self, name: str, summary: str = "", *, examples: str = "") -> None:
         self.name = name
@@ -167,8 +177,8 @@ class Commands:
     ) -> Callable[[F], F]:
         """Register a function as a command; its docstring is the help, its result the exit code.
 
-        `json`: whether its output can be JSON (its errors always can). `quiet`, `database`,
-        `broker`: whether these options make sense for it. `dashes`: an argument may look like `-1`.
+        `json`: whether its output can be JSON (errors always can). `quiet`, `database`, `broker`:
+        whether the command has these options. `dashes`: whether an argument may look like `-1`.
         """
 
         def register(function: F) -> F:
@@ -180,8 +190,12 @@ class Commands:
 
         return register
 
+    def include(self, part: Commands) -> None:
+        """Add the commands of another module to this group, after those that it has."""
+        self.app.registered_commands += part.app.registered_commands
+
     def build(self) -> Any:
-        """What the command line runs: a group, or a single command."""
+        """Return the object that Typer runs: a group, or a single command."""
         return typer.main.get_command(self.app)
 
 
@@ -192,7 +206,7 @@ def _group_flags(
 
 
 def note_flags(ctx: typer.Context, *, json: bool, quiet: bool, debug: bool) -> Flags:
-    """Add what one level of the line said to the flags of the whole line."""
+    """Add the flags given at one level of the command line to those of the whole line."""
     flags = ctx.find_object(Flags)
     if flags is None:
         flags = ctx.obj = Flags()
@@ -205,13 +219,11 @@ def note_flags(ctx: typer.Context, *, json: bool, quiet: bool, debug: bool) -> F
 def _prepared(
     function: Callable[..., int | None], *, json: bool, quiet: bool, database: bool, broker: bool
 ) -> Any:
-    """Wrap a command: it gets `out` and `settings`, made of the shared options."""
+    """Wrap a command so that it receives `out` and `settings`, made from the shared options."""
     own = inspect.signature(function, eval_str=False)
     hints = inspect.get_annotations(function, eval_str=False)
     wants_settings = "settings" in hints
-    added = _shared_parameters(
-        json=json, quiet=quiet, database=database and wants_settings, broker=broker
-    )
+    added = _shared_parameters(quiet=quiet, database=database and wants_settings, broker=broker)
 
     @functools.wraps(function)
     def run(ctx: typer.Context, **values: Any) -> None:
@@ -247,19 +259,17 @@ def _prepared(
 
 
 def _resolved(annotation: Any, names: dict[str, Any]) -> Any:
-    # only what Typer is to see is evaluated: `Settings` and services stay unimported
+    # only annotations that Typer needs are evaluated: `Settings` and services stay unimported
     return eval(annotation, names) if isinstance(annotation, str) else annotation
 
 
-def _shared_parameters(
-    *, json: bool, quiet: bool, database: bool, broker: bool
-) -> list[inspect.Parameter]:
+def _shared_parameters(*, quiet: bool, database: bool, broker: bool) -> list[inspect.Parameter]:
     chosen: dict[str, Any] = {}
     if database:
         chosen["database_url"] = DatabaseOption
     if broker:
         chosen["bootstrap_servers"] = BootstrapOption
-    chosen["json"] = JsonFlag if json else JsonErrorsFlag
+    chosen["json"] = JsonFlag
     if quiet:
         chosen["quiet"] = QuietFlag
     chosen["debug"] = DebugFlag

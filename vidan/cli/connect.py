@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 def database(
     settings: Settings, out: Output, *, reads: bool = False, follows: bool = False
 ) -> Iterator[Database]:
-    """The database that the settings name, checked, closed at the end of the block.
+    """Open the database of the settings, check its schema, close it at the end of the block.
 
-    A command that only reads starts the embedded PostgreSQL for as long as it needs, if there is
-    one and it doesn't run. One that `follows` asks little and often: a server that says nothing is
-    given up. Raises DatabaseUnavailable or SchemaMismatch.
+    For a command that only `reads`, the embedded PostgreSQL is started for the length of the block
+    if it exists and does not run. A command that `follows` sends short queries often, so a server
+    that does not answer is given up after a few seconds. Raises DatabaseUnavailable or
+    SchemaMismatch.
     """
     from vidan.db import schema
 
@@ -31,7 +32,7 @@ def database(
         if reads and settings.database_url is None and embedded_exists(settings):
             from vidan import stack as embedded
 
-            # one that runs is joined too: it may be just about to end
+            # a running stack is joined too: it may be about to stop
             stack.enter_context(embedded.join(settings, readers_only=True))
         tell(settings, out)
         opened = open_database(settings, guarded=follows, reads=reads)
@@ -41,18 +42,18 @@ def database(
 
 
 def open_database(settings: Settings, *, guarded: bool = False, reads: bool = False) -> Database:
-    """The database that the settings name; nothing is connected or checked yet."""
+    """Return the database of the settings; it is not connected or checked yet."""
     url = settings.require_database(reads=reads)
     from vidan.db.session import Database
 
-    # that a transaction could not be rolled back is no news: what has broken it is told
+    # a failed rollback only follows from the error that is reported anyway
     for name in ("sqlalchemy.pool", "psycopg"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return Database(url, guarded=guarded)
 
 
 def tell(settings: Settings, out: Output) -> None:
-    """Say to a person which database is talked to, if it isn't the embedded one."""
+    """In a terminal, say which database is used, unless it is the embedded one."""
     if settings.database_url is not None and sys.stderr.isatty():
         from vidan.config import shown_url
 
@@ -60,7 +61,7 @@ def tell(settings: Settings, out: Output) -> None:
 
 
 def note_unused(settings: Settings, out: Output, command: str) -> None:
-    """Say which settings a command that brings a stack of its own leaves alone."""
+    """Say which settings `vidan run` and `vidan up` ignore, since they bring their own stack."""
     unused = []
     if settings.database_url is not None:
         unused.append(("DATABASE_URL", "database"))
@@ -71,5 +72,5 @@ def note_unused(settings: Settings, out: Output, command: str) -> None:
 
 
 def embedded_exists(settings: Settings) -> bool:
-    """Whether an embedded stack has ever run here, and left a database."""
+    """Whether an embedded stack has run here before and left its database."""
     return (settings.home / "postgres" / "data").exists()

@@ -1,4 +1,4 @@
-"""From an exception to what a person reads and the exit code that a script gets."""
+"""Turns an exception into a message for people and an exit code for scripts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _MISSING_COMMAND = "missing command"
 
 
 def asks_for(args: Sequence[str], *names: str) -> bool:
-    """Whether a flag stands on the line; for lines that could not be parsed."""
+    """Whether a flag is among the words; for command lines that could not be parsed."""
     words = args[: args.index("--")] if "--" in args else args
     return any(name in words for name in names)
 
 
 def report(error: BaseException, *, json: bool, debug: bool) -> int:
-    """Say on stderr what went wrong and how to mend it; the exit code."""
+    """Print on stderr what went wrong and how to fix it; return the exit code."""
     if debug:
         traceback.print_exception(error)
     message, hint, code = describe(error)
@@ -48,7 +48,7 @@ def report(error: BaseException, *, json: bool, debug: bool) -> int:
 
 
 def describe(error: BaseException) -> tuple[str, str | None, int]:
-    """Message, hint and exit code of an error."""
+    """Return an error's message, hint and exit code."""
     if isinstance(error, VidanError):
         return one_line(str(error)), error.hint and one_line(error.hint), error.exit_code
     if isinstance(error, typer.TyperException):
@@ -66,12 +66,12 @@ def describe(error: BaseException) -> tuple[str, str | None, int]:
 
 
 def one_line(text: str) -> str:
-    """The text with its line breaks made spaces."""
+    """Return the text on one line, words separated by single spaces."""
     return " ".join(text.split())
 
 
 def _usage(error: typer.TyperException) -> tuple[str, str | None, int]:
-    """A wrong call, as Typer found it."""
+    """Describe an error that Typer found in the command line."""
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "vidan"
     message = one_line(error.format_message()).removesuffix(".")
@@ -79,10 +79,10 @@ def _usage(error: typer.TyperException) -> tuple[str, str | None, int]:
     hint = f"see `{path} --help`"
     name = getattr(error, "option_name", "")
     if name[:1] == "-" and name[1:2].isdecimal():
-        message = f"{name} is negative: ids and numbers of frames are not"
+        message = f"{name} is negative: ids and frame numbers can't be"
     elif name.startswith("-") and "Possible" not in message:
-        hint += "; a word that begins with a dash goes after `--`"
+        hint += "; put a word that begins with a dash after `--`"
     elif ctx is not None and message.startswith("missing argument"):
         wanted = " ".join(ctx.command.collect_usage_pieces(ctx))
-        hint = f"it is `{path} {wanted}`; {hint}"
+        hint = f"usage: `{path} {wanted}`; {hint}"
     return message, hint, USAGE

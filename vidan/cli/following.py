@@ -1,4 +1,4 @@
-"""Following scenarios until they have ended: how it is shown, which exit code it gives."""
+"""Follows scenarios until they have ended: progress, messages, and the exit code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vidan import backoff
 from vidan.cli import failures
 from vidan.cli.terminal.output import Output
+from vidan.cli.terminal.text import status_word
 from vidan.domain.status import ENDED, Status
 
 if TYPE_CHECKING:
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLL_SECONDS = 0.25
+"""Pause between two reads of the scenarios that are followed, in seconds."""
+
+POLL_MANY_SECONDS = 1.0
+"""The same pause when more than a hundred scenarios are followed."""
+
 SHOWN = 10
-"""So many scenarios have a bar of their own."""
+"""Most scenarios that get a progress bar each; of more, one bar counts those that have ended."""
 
 FAILED, STOPPED, TIMED_OUT = 5, 6, 7
 _CODES: Mapping[Status, int] = {
@@ -33,18 +39,18 @@ _CODES: Mapping[Status, int] = {
 
 
 def code_of(status: Status) -> int:
-    """The exit code that a status gives: 7 for one that has not ended."""
+    """Return the exit code for a status: 7 if the scenario has not ended."""
     return _CODES.get(status, TIMED_OUT)
 
 
 def worst(statuses: Sequence[Status]) -> int:
-    """The exit code of several: 5 before 6 before 7."""
+    """Return the exit code for several scenarios: 5 before 6 before 7."""
     codes = [code for code in map(code_of, statuses) if code]
     return min(codes, default=0)
 
 
 def patiently(work: Callable[[], T], out: Output) -> T:
-    """Do some reading, again while the database is away, for half a minute at most."""
+    """Read from the database; while it is unavailable, try again for half a minute at most."""
     return backoff.patiently(
         work,
         pause=1,
@@ -53,7 +59,7 @@ def patiently(work: Callable[[], T], out: Output) -> T:
 
 
 def read_all(database: Database, ids: Sequence[int]) -> list[Scenario]:
-    """The scenarios of these ids, in their order. Raises NotFoundError."""
+    """Return the scenarios with these ids, in the order of the ids. Raises NotFoundError."""
     from vidan.services import scenarios
 
     found: dict[int, Scenario] = {}
@@ -78,13 +84,13 @@ def wait_for(
     tick: Callable[[], None] = lambda: None,
     each: Callable[[Scenario], None] | None = None,
 ) -> list[Scenario]:
-    """Wait until all have ended, or for `timeout` seconds; how they stand then, in their order.
+    """Wait until all have ended, or for `timeout` seconds; return them as they are then.
 
-    `tick` is called at each look, `each` with every scenario that was looked at.
+    `tick` is called before each read of the database, `each` with every scenario that was read.
     """
     until = None if timeout is None else time.monotonic() + timeout
     bars = Bars(progress)
-    pause = POLL_SECONDS if len(ids) <= 100 else 1.0
+    pause = POLL_SECONDS if len(ids) <= 100 else POLL_MANY_SECONDS
     while True:
         tick()
         found = patiently(lambda: read_all(database, ids), out)
@@ -101,10 +107,10 @@ def wait_for(
 
 
 def note_unserved(database: Database, out: Output, ids: Sequence[int]) -> None:
-    """Say which of them wait for a queue that no living worker has. Raises NotFoundError."""
+    """Say which of them wait in a queue that no running worker takes. Raises NotFoundError."""
     from vidan.services import workers
 
-    def look() -> set[str]:
+    def served_queues() -> set[str]:
         with database.begin() as connection:
             return {queue for worker in workers.find(connection) for queue in worker.queues}
 
@@ -112,7 +118,7 @@ def note_unserved(database: Database, out: Output, ids: Sequence[int]) -> None:
                if one.status is Status.INIT_STARTUP]  # fmt: skip
     if not waiting:
         return
-    served = patiently(look, out)
+    served = patiently(served_queues, out)
     for queue in sorted({one.queue for one in waiting} - served):
         first = next(one.id for one in waiting if one.queue == queue)
         out.note(f"scenario {first} waits: no worker has queue {queue!r} now; `vidan doctor` helps")
@@ -126,36 +132,37 @@ def wait_and_tell(
     *,
     created: bool = False,
 ) -> int:
-    """Wait, print how they ended, and give the exit code. Ctrl-C leaves them as they are.
+    """Wait, print how they ended, and return the exit code. Ctrl-C ends only the waiting.
 
-    `created`: their ids stand on stdout already.
+    `created`: this command has created them and has printed their ids already.
     """
     try:
         note_unserved(database, out, ids)
         with out.progress() as progress:
             found = wait_for(database, out, ids, timeout, progress=progress)
     except KeyboardInterrupt:
-        goes_on(out, ids)
+        say_they_continue(out, ids)
         return failures.INTERRUPTED
     for scenario in found:
         if out.json or not created:
-            text = f"{scenario.id}\t{scenario.status}"
+            text = f"{scenario.id}\t{out.shown(scenario.status)}"
             out.line(scenario.as_json(), text, id=scenario.id)
         tell_end(database, out, scenario)
     return worst([scenario.status for scenario in found])
 
 
 def tell_end(database: Database, out: Output, scenario: Scenario) -> None:
-    """Say on stderr how one ended, and how many frames were lost."""
+    """Say on stderr how a scenario ended, and how many frames were lost."""
     from vidan.services import scenarios
 
-    def look() -> list[Gap]:
+    def read_gaps() -> list[Gap]:
         with database.begin() as connection:
             return scenarios.gaps(connection, scenario.id)
 
-    gaps = patiently(look, out)
+    gaps = patiently(read_gaps, out)
     lost = sum(gap.to_frame - gap.from_frame + 1 for gap in gaps)
-    text = f"scenario {scenario.id} is {scenario.status}: {scenario.frames_done} frames"
+    status = out.said(scenario.status)
+    text = f"scenario {scenario.id} is {status}: {scenario.frames_done} frames"
     if lost:
         text += f", {lost} lost"
     if scenario.status not in ENDED:
@@ -163,24 +170,27 @@ def tell_end(database: Database, out: Output, scenario: Scenario) -> None:
     out.note(f"{text}; {scenario.error}" if scenario.error else text)
 
 
-def goes_on(out: Output, ids: Sequence[int]) -> None:
-    """Say on stderr, after Ctrl-C, that what was watched goes on, and how to stop it."""
+def say_they_continue(out: Output, ids: Sequence[int]) -> None:
+    """Say on stderr, after Ctrl-C, that the scenarios continue, and how to stop them."""
     if len(ids) == 1:
-        out.warn(f"scenario {ids[0]} goes on; `vidan scenario stop {ids[0]}` stops it")
+        out.warn(f"scenario {ids[0]} continues; `vidan scenario stop {ids[0]}` stops it")
     else:
         listed = " ".join(map(str, ids)) if len(ids) <= SHOWN else "ID…"
-        out.warn(f"the {len(ids)} scenarios go on; `vidan scenario stop {listed}` stops them")
+        out.warn(f"the {len(ids)} scenarios continue; `vidan scenario stop {listed}` stops them")
 
 
 class Bars:
-    """A bar for each scenario, one for all when there are many; nothing without a display."""
+    """A progress bar for each scenario, or one for all when there are more than SHOWN.
+
+    Without a progress display it does nothing.
+    """
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self._bars: dict[int, TaskID] = {}
 
     def show(self, scenarios: Sequence[Scenario]) -> None:
-        """Bring the bars up to date."""
+        """Update the bars."""
         if self._progress is None:
             return
         if len(scenarios) > SHOWN:
@@ -188,7 +198,7 @@ class Bars:
             self._update(0, f"{len(scenarios)} scenarios", ended, len(scenarios))
             return
         for scenario in scenarios:
-            text = f"{scenario.id} {scenario.status}"
+            text = f"{scenario.id} {status_word(scenario.status)}"
             self._update(scenario.id, text, scenario.frames_done, scenario.frames_total)
 
     def _update(self, key: int, text: str, done: int, total: int | None) -> None:

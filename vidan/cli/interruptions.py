@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM of a command, as exceptions that get through."""
+"""Ctrl-C and SIGTERM as exceptions, none of which is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Terminated(SystemExit):
-    """SIGTERM has come."""
+    """SIGTERM has arrived."""
 
 
 _SIGNALS: dict[type[BaseException], signal.Signals] = {
@@ -27,15 +27,15 @@ _SIGNALS: dict[type[BaseException], signal.Signals] = {
 }
 
 _CALLBACK_SECONDS = 0.05
-"""More than a callback of the interpreter's takes to end."""
+"""Seconds within which any callback of the interpreter itself has ended."""
 
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Have SIGTERM raise Terminated, as Ctrl-C raises KeyboardInterrupt, and let none be lost.
+    """Have SIGTERM raise Terminated, as Ctrl-C raises KeyboardInterrupt, and lose neither.
 
-    What is raised in a callback of the interpreter's own, as that of an import's lock, is printed
-    and dropped: then the signal is given again, and comes after the callback.
+    The interpreter prints and drops an exception that is raised in one of its own callbacks, such
+    as that of an import lock. In that case the signal is sent again, after the callback has ended.
     """
     handler = signal.signal(signal.SIGTERM, _terminated)
     hook = sys.unraisablehook
@@ -45,7 +45,7 @@ def raised() -> Iterator[None]:
         if number is None:
             hook(lost)
         else:
-            threading.Thread(target=_give_again, args=(number,), daemon=True).start()
+            threading.Thread(target=_send_again, args=(number,), daemon=True).start()
 
     sys.unraisablehook = dropped
     try:
@@ -56,9 +56,9 @@ def raised() -> Iterator[None]:
 
 
 def code_of(error: BaseException | None) -> int | None:
-    """The exit code, if an interruption caused the error: one of a class in the making is wrapped.
+    """Return the exit code if an interruption caused the error, else None.
 
-    None if it was none.
+    An interruption may be the error's cause: Python wraps what is raised while a class is created.
     """
     while error is not None:
         if isinstance(error, Terminated):
@@ -73,7 +73,7 @@ def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise Terminated(TERMINATED)
 
 
-def _give_again(number: signal.Signals) -> None:
+def _send_again(number: signal.Signals) -> None:
     time.sleep(_CALLBACK_SECONDS)
     main = threading.main_thread().ident
     assert main is not None

@@ -1,4 +1,4 @@
-"""The command `vidan`: which commands there are, and how any of them ends.
+"""The command `vidan`: the list of its commands, and how each of them ends.
 
 A command's module is imported only when the command is called, so that `vidan --help` stays quick.
 """
@@ -27,12 +27,12 @@ from vidan.cli.command import (
     note_flags,
 )
 
-ANALYSE, LOOK, SERVE = "Analyse and steer", "Look", "Services"
+ANALYSE, INSPECT, SERVE = "Analyse videos", "Inspect and manage", "Run services"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A command of the first level: in which section of the help, its summary, its module."""
+    """A command of the first level: its section in the help, its summary, its module."""
 
     section: str
     summary: str
@@ -40,26 +40,30 @@ class Entry:
 
 
 COMMANDS = {
-    "run": Entry(ANALYSE, "Analyse a video on this machine and show the result.", "run.command"),
-    "scenario": Entry(ANALYSE, "Create, follow and steer scenarios.", "scenario.group"),
-    "predictions": Entry(ANALYSE, "Show, follow, export and draw what was found.", "predictions"),
-    "top": Entry(LOOK, "Show live what runs: workers, queues, scenarios.", "top.command"),
-    "events": Entry(LOOK, "Follow what happens to scenarios, as lines of JSON.", "events"),
+    "run": Entry(ANALYSE, "Analyse a video on this machine and print a summary.", "run.command"),
+    "scenario": Entry(ANALYSE, "Create, follow, start and stop scenarios.", "scenario.group"),
+    "predictions": Entry(ANALYSE, "Show, follow, export and draw detections.", "predictions"),
+    "top": Entry(INSPECT, "Show workers, queues and running scenarios live.", "top.command"),
+    "events": Entry(INSPECT, "Print each change of a scenario's status as it happens.", "events"),
     "doctor": Entry(
-        LOOK, "Say what works here, what doesn't, and how to mend it.", "doctor.command"
+        INSPECT, "Show what works here, what doesn't, and how to fix it.", "doctor.command"
     ),
-    "workers": Entry(LOOK, "Show the workers, let them leave.", "workers.group"),
-    "tasks": Entry(LOOK, "Show the tasks and their parameters.", "tasks"),
-    "schedules": Entry(LOOK, "Show the tasks that run by the clock, pause them.", "schedules"),
-    "models": Entry(LOOK, "Show the detection models.", "models"),
-    "dead": Entry(LOOK, "Show what came to nothing, send messages again.", "dead.group"),
-    "up": Entry(SERVE, "Run the whole stack on this machine, without any service.", "up"),
-    "worker": Entry(SERVE, "Run workers, one process a device.", "worker"),
+    "workers": Entry(
+        INSPECT, "Show workers, change their slots, drain or stop them.", "workers.group"
+    ),
+    "tasks": Entry(INSPECT, "Show tasks and their parameters.", "tasks"),
+    "schedules": Entry(INSPECT, "Show, pause and resume scheduled tasks.", "schedules"),
+    "models": Entry(INSPECT, "Show the detection models.", "models"),
+    "dead": Entry(
+        INSPECT, "Failed scenarios and unreadable messages; resend messages.", "dead.group"
+    ),
+    "up": Entry(SERVE, "Run the whole stack on this machine; it needs no other service.", "up"),
+    "worker": Entry(SERVE, "Run workers, one process per device.", "worker"),
     "orchestrator": Entry(
-        SERVE, "Run an orchestrator: announcements, retries, leases.", "orchestrator"
+        SERVE, "Run an orchestrator: it announces and requeues scenarios.", "orchestrator"
     ),
     "api": Entry(SERVE, "Run the HTTP interface.", "api"),
-    "db": Entry(SERVE, "Migrate and check the database's schema.", "db.group"),
+    "db": Entry(SERVE, "Upgrade and check the database schema, drop old predictions.", "db.group"),
     "topics": Entry(SERVE, "Create and list the Kafka topics.", "topics"),
 }
 
@@ -72,36 +76,36 @@ ALIASES = {
     "topic": "topics",
     "event": "events",
 }
-"""The singular works where a plural does, and the other way round; hidden."""
+"""Hidden names: a singular for each plural, and a plural for each singular."""
 
 EXAMPLES = """
-vidan run --sample                          the main job, on the video in the package
-vidan run street.mp4 --out results          …on yours: results/predictions.jsonl, annotated.mp4
-vidan up                                    the stack, for the commands below
+vidan run --sample                          analyse the video in the package
+vidan run street.mp4 --out results          analyse yours: predictions.jsonl, annotated.mp4
+vidan up                                    start the stack that the commands below use
 vidan scenario create street.mp4 --wait     queue a video, wait for the result
-vidan predictions watch 1                   what is found, as it is found
-vidan doctor                                what works here and what doesn't
+vidan predictions watch 1                   print detections as they are stored
+vidan doctor                                show what works here and what doesn't
 """
 
 
 class Commands(Group):
-    """The first level: knows its commands by `COMMANDS`, and imports what is called."""
+    """The first level: it reads `COMMANDS`, and imports the one command that is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Name the commands, for completion."""
+        """Return the names of the commands, for completion."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        """Import the command of this name, None if there is none."""
+        """Import the command of this name; None if there is none."""
         entry = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
         if entry is None:
             return None
         return import_module(f"vidan.cli.commands.{entry.module}").commands.build()
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
-        """Find the command that `args` begin with; a typo is answered with what is close."""
+        """Find the command that `args` begin with; the error of a typo names similar commands."""
         name, rest = args[0], args[1:]
-        if name == "worker" and _is_of_workers(rest):
+        if name == "worker" and _means_workers(rest):
             name = "workers"
         command = self.get_command(ctx, name)
         if command is None:
@@ -113,15 +117,15 @@ class Commands(Group):
         return name, command, rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
-        """Write the commands by sections, without importing them."""
+        """Write the commands section by section, without importing them."""
         for section in dict.fromkeys(entry.section for entry in COMMANDS.values()):
             rows = [(name, e.summary) for name, e in COMMANDS.items() if e.section == section]
             with formatter.section(section):
                 formatter.write_dl(rows)
 
 
-def _is_of_workers(rest: list[str]) -> bool:
-    """Whether `vidan worker …` means `vidan workers …`: `worker list`, `worker --json show X`."""
+def _means_workers(rest: list[str]) -> bool:
+    """Whether `vidan worker …` means `vidan workers …`, as in `worker list`."""
     words = [word for word in rest if not word.startswith("-")]
     return words[:1] in (["list"], ["show"], ["drain"], ["stop"], ["scale"])
 
@@ -167,16 +171,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interruptions.raised():
             code = _run(args)
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of the pipe has closed it: `vidan … | head -1`
         code = 0
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
 def _open_what_is_closed() -> None:
-    """Let `<&-`, `>&-` and `2>&-` mean /dev/null, for the processes that it starts as well.
+    """Open /dev/null for stdin, stdout and stderr that are closed, here and in child processes.
 
-    Else the descriptor would become that of a connection, or of a supervisor's board.
+    Without it the next file or connection opened would get the descriptor 0, 1 or 2, and output
+    meant for stdout or stderr would be written to that.
     """
     for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
@@ -210,7 +215,7 @@ def _run(args: list[str]) -> int:
 
 def _call(args: list[str]) -> None:
     for stream in (sys.stdout, sys.stderr):
-        # a file's name may hold bytes that are no text
+        # file names may hold bytes that are not text
         getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     if os.environ.get("_VIDAN_COMPLETE"):
         app(prog_name="vidan")

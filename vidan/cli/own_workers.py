@@ -1,4 +1,4 @@
-"""The workers that `up` and `run` start for themselves: a supervisor as a child on a lifeline."""
+"""The workers that `up` and `run` start for themselves: a supervisor as a child process."""
 
 from __future__ import annotations
 
@@ -18,21 +18,28 @@ if TYPE_CHECKING:
     from vidan.processes.lifeline import Child
 
 STOP_SECONDS = 30.0
-"""For a hand-over: finish the batch, commit, put back."""
+"""Time, in seconds, that the workers get to finish a batch, commit it and hand their runs over."""
 
 HEALTHY_SECONDS = 30.0
+"""A supervisor that ran for longer than this, in seconds, resets the count of failed starts."""
+
 AWAY_SECONDS = 2.0
-"""Without a database the supervisor is started again so long after the time before."""
+"""While the database is unavailable, shortest time between two starts of the supervisor, in
+seconds."""
+
 HOPELESS = frozenset(HOPELESS_EXIT_CODES) - {DatabaseUnavailable.exit_code}
+"""Exit codes after which another start can't help; the stack restarts its database by itself."""
+
 TRIES = 5
+"""Most starts in a row that may fail."""
 
 
 @dataclass
 class OwnWorkers:
-    """A context manager: a supervisor for as long as the block lasts, started again if it dies.
+    """A context manager: a supervisor runs for as long as the block, and is restarted if it dies.
 
-    Its log goes to the file `log`, or to stderr. One that ended with 0 was told to, as when all its
-    workers were drained, and is not started again: `left` says so.
+    Its log goes to the file `log`, or to stderr. A supervisor that exits with 0 was asked to, for
+    example because all its workers were drained: it is not restarted, and `left` is True.
     """
 
     settings: Settings
@@ -51,16 +58,16 @@ class OwnWorkers:
         return self
 
     def check(self) -> bool:
-        """Start the supervisor again if it has died; whether it had.
+        """Restart the supervisor if it has died; return whether it had.
 
-        Raises VidanError if that does not help.
+        Raises VidanError if restarting does not help.
         """
         if self._child is None or self.left or (code := self._child.poll()) is None:
             return False
         if code == 0:
             self.left = True
             return False
-        if code == DatabaseUnavailable.exit_code:  # the stack brings its database back
+        if code == DatabaseUnavailable.exit_code:  # the stack restarts its database
             if self._age() < AWAY_SECONDS:
                 return False
         else:
@@ -106,7 +113,7 @@ class OwnWorkers:
     def _stop(self, child: Child) -> None:
         try:
             child.stop(STOP_SECONDS)
-        except BaseException:  # a second Ctrl-C or SIGTERM: now
+        except BaseException:  # a second Ctrl-C or SIGTERM: end at once
             child.kill()
             child.wait()
             child.close()

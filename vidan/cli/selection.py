@@ -1,4 +1,4 @@
-"""Which stored frames are wanted, read page by page, and how one is written as text."""
+"""The stored frames that a command asks for: read page by page, filtered, written as text."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from vidan.services.predictions import StoredFrame
 
 _STORED_SCORE = struct.Struct("f")
+"""Scores are stored in 32 bits."""
 
 PAGE = 250
-"""Frames of one look: a page is on the screen within milliseconds, also among very many others."""
+"""Frames read at a time: a page is on the screen within milliseconds, even of a large table."""
 
 
 @dataclass
 class Selection:
-    """Which frames are wanted, and what of them; `last` is the last one read.
+    """Which frames and detections are wanted; `last` is the last frame that was read.
 
-    `min_score` is compared as scores are stored, in 32 bits: what was found at 0.9 is no less.
+    `min_score` is rounded to 32 bits, as stored scores are: a detection of score 0.9 then passes
+    `min_score` 0.9.
     """
 
     last: int
@@ -39,7 +41,7 @@ class Selection:
         (self.min_score,) = _STORED_SCORE.unpack(_STORED_SCORE.pack(self.min_score))
 
     def page(self, database: Database, scenario_id: int) -> list[StoredFrame]:
-        """The next page as it is stored; `last` moves on."""
+        """Read the next page of stored frames, and advance `last`."""
         from vidan.services import predictions
 
         with database.begin() as connection:
@@ -52,16 +54,16 @@ class Selection:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing that comes later is wanted."""
+        """Whether no later frame is wanted."""
         return self.limit == 0 or (self.to is not None and self.last >= self.to)
 
     def passed(self, checkpoint: int) -> bool:
-        """Whether a run that goes on at `checkpoint` stores nothing more that is wanted."""
+        """Whether a run that resumes at `checkpoint` can store no more wanted frames."""
         return self.to is not None and checkpoint > self.to
 
     @property
     def unseen(self) -> str | None:
-        """What to say of labels that no detection read so far has: one may be mistyped."""
+        """A message naming wanted labels that no detection has, since one may be mistyped."""
         unseen = [label for label in self.labels if label not in self._seen]
         if not unseen or self.limit == 0:
             return None
@@ -69,7 +71,7 @@ class Selection:
         return f"no detection has the label {' or '.join(map(repr, unseen))}{found}"
 
     def wanted(self, page: Sequence[StoredFrame]) -> Iterator[StoredFrame]:
-        """What is wanted of a page; counts down the limit."""
+        """Yield the wanted frames of a page; counts down the limit."""
         for frame in page:
             if self.labels:
                 self._seen.update(detection.label for detection in frame.detections)

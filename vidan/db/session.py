@@ -19,6 +19,8 @@ from vidan.config import sqlalchemy_url
 from vidan.db.bounded import BoundedConnection
 from vidan.errors import DatabaseUnavailable
 
+__all__ = ["Connection", "Database"]
+
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -57,6 +57,7 @@ class Waiting:
     task: str
     source: str | None = None
     workers: tuple[str, ...] = ()
+    unsourced: bool = False  # they have no source of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def _explain(group: _Group, alive: Sequence[WorkerRow]) -> Waiting:
         about = left
     return Waiting(
         reason, group.count, group.first_id, group.waited, group.queue, group.task, group.named,
-        tuple(sorted(one.name for one in about)),
+        tuple(sorted(one.name for one in about)), group.unsourced,
     )  # fmt: skip
 
 
@@ -176,7 +177,7 @@ def _subject(one: Waiting) -> tuple[Hashable, ...]:
         case Reason.NO_TASK:
             return (one.queue, one.task)
         case Reason.NO_SOURCE:
-            return (one.queue, one.source)
+            return (one.queue, one.source, one.unsourced)
         case Reason.CAPPED:
             return (one.task,)
         case Reason.BUSY:

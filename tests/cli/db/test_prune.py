@@ -82,7 +82,7 @@ def test_a_week_that_is_not_done_is_left_and_named(vidan: Shell, database: Datab
     stored(vidan, database, NEWER)
     ended = vidan("db", "prune", "--before", "30d", "--yes", "-q")
     assert (ended.code, ended.out) == (0, "2024-01-08\n")
-    assert "2024-01-01 is left" in ended.err
+    assert "2024-01-01 is kept" in ended.err
     assert f"vidan scenario stop {running}" in ended.err
     assert weeks(database) == [OLD]
 

@@ -1,6 +1,6 @@
-"""`vidan doctor` on what is stuck: each finding names an id to look at and the command that mends.
+"""`vidan doctor` on stuck scenarios: each finding names an id and the command that fixes it.
 
-What works here and what is installed is in test_looking.py.
+The checks of this machine are in test_looking.py.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def create(database: Database, **new: Any) -> int:
 
 
 def test_nothing_waits(vidan: Shell, worker: PlayedWorker) -> None:
-    assert finding(vidan, "waiting", "ok")["finding"] == "0 wait, none for long"
+    assert finding(vidan, "waiting", "ok")["finding"] == "0 waiting, none for long"
 
 
 def test_due_for_a_moment_is_not_late(
@@ -71,7 +71,7 @@ def test_due_for_a_moment_is_not_late(
 ) -> None:
     monkeypatch.setattr(finding_module, "PATIENCE", timedelta(seconds=30))
     create(database)
-    assert finding(vidan, "waiting", "ok")["finding"] == "1 wait, none for long"
+    assert finding(vidan, "waiting", "ok")["finding"] == "1 waiting, none for long"
     execute(database, "UPDATE scenarios SET not_before = now() - interval '31 min'")
     assert "scenario 1, for 31 min" in finding(vidan, "waiting")["finding"]
 
@@ -105,6 +105,7 @@ def test_no_worker_was_started_with_the_source(
     assert "/v/bound.mp4" in of_source["finding"]
     assert "--source /v/bound.mp4" in of_source["remedy"]
     assert f"scenario {unsourced}," in of_any["finding"]
+    assert "no worker in queue 'default' accepts scenarios without a source" in of_any["finding"]
     assert "--source FILE" in of_any["remedy"]
 
 
@@ -113,7 +114,7 @@ def test_all_workers_were_started_for_other_sources(vidan: Shell, database: Data
     mine, other = create(database, source="/v/mine.mp4"), create(database, source="/v/other.mp4")
     by_finding = {one["finding"].split(",")[0]: one for one in findings(vidan, "waiting")}
     assert "is free" in by_finding[f"scenario {mine}"]["finding"]
-    assert "was started for such sources" in by_finding[f"scenario {other}"]["finding"]
+    assert "were started for other sources" in by_finding[f"scenario {other}"]["finding"]
     assert "`vidan worker --queues default`" in by_finding[f"scenario {other}"]["remedy"]
 
 
@@ -200,7 +201,7 @@ def test_what_a_dead_worker_holds(vidan: Shell, database: Database) -> None:
     forgotten.claim()
     alive = PlayedWorker(database)  # of the same name: it does not hold them
     assert alive.name == gone.name
-    assert finding(vidan, "running", "ok")["finding"] == "2 run"
+    assert finding(vidan, "running", "ok")["finding"] == "2 running"
     gone.let_lease_end(10)
     execute(database, "DELETE FROM workers WHERE id = :id", id=forgotten.id)
     found = finding(vidan, "running")
@@ -258,7 +259,7 @@ def test_partitions_that_are_missing(vidan: Shell, database: Database) -> None:
     assert findings(vidan, "partitions") == []
 
 
-# --- what came to nothing
+# --- failures of the last day
 
 
 def test_dead_letters_of_late(vidan: Shell, database: Database) -> None:

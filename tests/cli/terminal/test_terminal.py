@@ -6,14 +6,23 @@ import os
 import pty
 import re
 import subprocess
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urlsplit
 
 import pytest
+from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
+from vidan.cli.following import Bars
+from vidan.cli.terminal.progress import frames_progress
+from vidan.db.session import Database
 from vidan.detection import catalogue
 from vidan.domain.status import Status
+
+if TYPE_CHECKING:
+    from vidan.services.scenarios import Scenario
 
 
 def in_terminal(shell: Shell, *words: object, **variables: str) -> str:
@@ -92,7 +101,7 @@ HEADINGS = {
 }
 NEVER_LEFT_OUT = {
     "scenario list": ("failed", "/v/street.mp4"),
-    "scenario history 1": ("init_startup_processing", "claimed", "REASON", "+00:00"),
+    "scenario history 1": ("starting", "claimed", "REASON", "+00:00"),
     "workers list": ("cpu-0@test", "idle", "FPS"),
     "tasks list": ("detect", "required", "SUMMARY", "WORKERS"),
     "models list": (*(model.name for model in catalogue.models()), "LABELS", "SUMMARY"),
@@ -117,8 +126,8 @@ def test_80_columns_show_what_matters_and_name_the_rest(
     table, _, left_out = seen.partition("the terminal is too narrow for ")
     words = set(table.split())
     assert words | set(left_out.partition(";")[0].split(", ")) >= set(HEADINGS[command].split())
-    for text in NEVER_LEFT_OUT[command]:
-        assert text in table
+    for words_shown in NEVER_LEFT_OUT[command]:
+        assert words_shown in table
     if command in ("scenario history 1", "dead list"):
         assert words >= set("the picture of frame 17 is damaged, and so are".split())
 
@@ -128,3 +137,75 @@ def test_a_very_narrow_terminal_gets_a_line_a_value(vidan: Shell) -> None:
     for model in catalogue.models():
         assert f"NAME     {model.name} " in seen
     assert "too narrow" not in seen
+
+
+# --- statuses
+
+WORDS = {
+    "init_startup": "queued",
+    "init_startup_processing": "starting",
+    "active": "running",
+    "init_shutdown": "stopping",
+    "in_shutdown_processing": "stopping",
+    "inactive": "stopped",
+    "completed": "completed",
+    "failed": "failed",
+}
+
+
+def set_status(database: Database, status: str) -> None:
+    with database.begin() as connection:
+        connection.execute(text("UPDATE scenarios SET status = :status"), {"status": status})
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_terminal_reads_words_and_a_pipe_names(
+    vidan: Shell, worker: PlayedWorker, database: Database, status: Status
+) -> None:
+    vidan("scenario", "create", "--no-check", "/v/street.mp4")
+    worker.claim()
+    set_status(database, status)
+    listed = in_columns(120, vidan, "scenario", "list").splitlines()[-1]
+    assert listed.split()[:2] == ["1", WORDS[status]]
+    assert re.search(
+        rf"^status +{WORDS[status]}$", in_columns(120, vidan, "scenario", "show", "1"), re.M
+    )
+    assert vidan("scenario", "list").out.split("\t")[:2] == ["1", status]
+    assert f"status\t{status}\n" in vidan("scenario", "show", 1).out
+    assert f'"status": "{status}"' in in_terminal(vidan, "scenario", "list", "--json")
+    assert vidan("scenario", "show", 1, "--json").json()["status"] == status
+    assert vidan("scenario", "list", "--status", status, "-q").out == "1\n"
+    assert in_terminal(vidan, "scenario", "list", "--status", status, "-q") == "1\n"
+
+
+def test_messages_and_changes_read_words_in_a_terminal_only(vidan: Shell) -> None:
+    vidan("scenario", "create", "--no-check", "/v/street.mp4")
+    assert vidan("scenario", "stop", 1).out == "1\tinactive\n"
+    assert vidan("scenario", "stop", 1).err == "scenario 1 is inactive already\n"
+    stopped = in_terminal(vidan, "scenario", "stop", 1)
+    assert "1\tstopped\n" in stopped
+    assert "scenario 1 is stopped already" in stopped
+    assert "scenario 1 is stopped: 0 frames" in in_terminal(vidan, "scenario", "wait", 1)
+    assert "scenario 1 is inactive: 0 frames" in vidan("scenario", "wait", 1).err
+    events = in_terminal(vidan, "events", "--no-follow")
+    assert "- → queued" in events and "queued → stopped" in events
+    assert '"to": "inactive"' in vidan("events", "--no-follow").out
+    assert vidan("scenario", "history", 1).out.splitlines()[-1].split("\t")[1:3] == [
+        "init_startup",
+        "inactive",
+    ]
+
+
+def test_a_word_is_no_status_to_filter_by_and_the_error_names_the_status(vidan: Shell) -> None:
+    for word in set(WORDS.values()) - set(WORDS):
+        refused = vidan("scenario", "list", "--status", word)
+        assert refused.code == 2
+        for status, shown in WORDS.items():
+            assert (status in re.split(r"\W+", refused.err)) == (shown == word)
+
+
+def test_progress_bars_read_words() -> None:
+    with frames_progress() as progress:
+        scenario = SimpleNamespace(id=7, status=Status.ACTIVE, frames_done=3, frames_total=9)
+        Bars(progress).show([cast("Scenario", scenario)])
+        assert progress.tasks[0].description == "7 running"

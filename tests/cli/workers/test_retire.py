@@ -21,7 +21,7 @@ def test_a_name_an_id_and_all(vidan: Shell, database: Database) -> None:
     first, second, third = (PlayedWorker(database, name) for name in "aab")
     ended = vidan("workers", "drain", "a")
     assert (ended.code, ended.out) == (0, "a\tdraining\na\tdraining\n")
-    assert "takes nothing new" in ended.err
+    assert "takes no new scenarios" in ended.err
     assert {line.split("\t")[1] for line in vidan("workers", "list").out.splitlines()} == {
         "draining",
         "idle",
@@ -35,12 +35,17 @@ def test_a_name_an_id_and_all(vidan: Shell, database: Database) -> None:
 
 def test_what_is_asked_already_is_no_error(vidan: Shell, database: Database) -> None:
     PlayedWorker(database, "a")
-    for command, said in (("drain", ""), ("drain", "already"), ("stop", "puts back")):
+    for command, said in (
+        ("drain", ""),
+        ("drain", "already"),
+        ("stop", "requeues its running scenarios"),
+    ):
         ended = vidan("workers", command, "a")
         assert ended.code == 0
         assert said in ended.err
     assert (
-        "puts back what runs and leaves (asked for already)" in vidan("workers", "drain", "a").err
+        "requeues its running scenarios and ends (already requested)"
+        in vidan("workers", "drain", "a").err
     )
 
 
@@ -59,21 +64,21 @@ def test_who_is_not_there(vidan: Shell, database: Database) -> None:
 def test_of_none_all_are_none(vidan: Shell) -> None:
     ended = vidan("workers", "stop", "--all", "--wait")
     assert (ended.code, ended.out) == (0, "")
-    assert "there is no worker" in ended.err
+    assert "no worker is running" in ended.err
 
 
 def test_waiting_until_they_have_left(vidan: Shell, database: Database) -> None:
     worker = PlayedWorker(database, "a")
     ended = vidan("workers", "drain", "a", "--wait", "--timeout", "0.2")
     assert (ended.code, ended.out) == (7, "a\tdraining\n")
-    assert "still there: a" in ended.err
+    assert "a still running" in ended.err
 
     leaving = threading.Timer(0.3, sign_off, (database, worker.id))
     leaving.start()
     ended = vidan("workers", "stop", "a", "--wait", "--timeout", "20")
     leaving.join()
     assert ended.code == 0
-    assert "all have left" in ended.err
+    assert "all have ended" in ended.err
 
 
 def test_waiting_follows_the_process_to_its_next_registration(

@@ -25,7 +25,7 @@ def test_the_wanted_number_is_shown_while_it_differs(vidan: Shell, database: Dat
     assert listed(vidan) == {"a": (1, None)}
     ended = vidan("workers", "scale", "a", "3")
     assert (ended.code, ended.out) == (0, "a\t1 → 3\n")
-    assert "worker a is to have 3 slots" in ended.err
+    assert "worker a will have 3 slots" in ended.err
     assert listed(vidan) == {"a": (1, 3)}
     assert vidan("workers", "list").out.split("\t")[3] == "1 → 3"
     shown = vidan("workers", "show", "a").out.splitlines()
@@ -43,8 +43,8 @@ def test_names_ids_and_all_of_a_name(vidan: Shell, database: Database) -> None:
     ]
     record = vidan("worker", "scale", other.id, 4, "--json").json()
     assert (record["id"], record["slots"], record["desired_slots"]) == (str(other.id), 1, 4)
-    assert "asked for already" in vidan("workers", "scale", "b", 4).err
-    assert "asked for already" not in vidan("workers", "scale", "b", 5).err
+    assert "already requested" in vidan("workers", "scale", "b", 4).err
+    assert "already requested" not in vidan("workers", "scale", "b", 5).err
 
 
 @pytest.mark.parametrize("wrong", ["0", "65", "-1", "many", "1.5", ""])

@@ -1,0 +1,1 @@
+"""The commands: a file for each command, a folder for each group with many of them."""

@@ -29,15 +29,16 @@ commands = Commands("api")
 def api(
     out: Output,
     settings: Settings,
-    host: Annotated[str, typer.Option(metavar="HOST", help="Where to listen.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(metavar="PORT", min=1, max=65535, help="And at which.")
+        int, typer.Option(metavar="PORT", min=1, max=65535, help="Port to listen on.")
     ] = 8000,
     log_json: LogJsonOption = False,
 ) -> int:
-    """Run the HTTP interface until stopped; its description is at /docs.
+    """Run the HTTP interface until stopped; its documentation is at /docs.
 
-    Off loopback it wants VIDAN_API_TOKEN, a bearer token that every request has to carry.
+    To listen on an address that other machines can reach, set VIDAN_API_TOKEN: every request then
+    has to carry it as a bearer token.
     """
     settings = log_settings(settings, out, log_json)
     connect.tell(settings, out)

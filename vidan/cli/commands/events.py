@@ -1,4 +1,4 @@
-"""`vidan events`: what happens, as it happens."""
+"""`vidan events`: each change of a scenario's status, as it happens."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidan.cli import connect, following
 from vidan.cli.command import Commands
 from vidan.cli.options.params import StatusOption, TaskOption, before
 from vidan.cli.terminal.output import Output
-from vidan.cli.terminal.text import plain, to_json
+from vidan.cli.terminal.text import for_people, plain, to_json
 from vidan.domain.bounds import MAX_ID
 
 if TYPE_CHECKING:
@@ -43,30 +43,30 @@ def events(
             "--since",
             metavar="D",
             parser=before,
-            help="From so long ago on (10m, 2h, 7d), or from a time on; otherwise from now on.",
+            help="Begin this long ago (10m, 2h, 7d) or at this time; by default now.",
         ),
     ] = None,
     task: TaskOption = None,
     status: StatusOption = None,
     scenario: Annotated[
         int | None,
-        typer.Option("--scenario", metavar="ID", min=1, max=MAX_ID, help="Only of this scenario."),
+        typer.Option("--scenario", metavar="ID", min=1, max=MAX_ID, help="Only this scenario."),
     ] = None,
     follow: Annotated[
         bool,
-        typer.Option("--follow/--no-follow", help="Go on with what happens, or end with what is."),
+        typer.Option("--follow/--no-follow", help="Wait for new events, or end after stored ones."),
     ] = True,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="End after so many.")
+        int | None, typer.Option("--limit", metavar="N", min=1, help="End after N events.")
     ] = None,
 ) -> None:
     """Print each change of a scenario's status, as it happens.
 
-    In a pipe (and with --json) an object a line: id, at, scenario_id, from, to, reason, actor,
-    task, queue, name, source; --quiet prints the scenarios' ids. `--status` is the status that was
-    reached. Each change is printed once and none is missed; one of a transaction that takes long
-    comes after others that were made later. With --no-follow and without --since: all that is
-    stored. Ctrl-C ends it with 130.
+    In a pipe (and with --json) one JSON object per line: id, at, scenario_id, from, to, reason,
+    actor, task, queue, name, source; --quiet prints the scenarios' ids. --status selects the status
+    that a scenario changed to. Each change is printed exactly once. A change made in a long
+    transaction appears when the transaction has ended, after changes that were made later. With
+    --no-follow and without --since it prints all changes that are stored. Ctrl-C ends it with 130.
     """
     from vidan.services.events import Wanted
 
@@ -86,7 +86,7 @@ def events(
 def _start(
     database: Database, since: datetime | timedelta | None, *, follow: bool
 ) -> tuple[Position, datetime | None]:
-    """Where to begin to read, and from what time on events are wanted."""
+    """Return the position to read from, and the time before which events are left out."""
     from vidan.services import events
 
     with database.begin() as connection:
@@ -103,12 +103,12 @@ def _pages(
 
     position = start
 
-    def look() -> Page:
+    def read_page() -> Page:
         with database.autocommit() as connection:
             return events.read(connection, position, wanted)
 
     while True:
-        page = following.patiently(look, out)
+        page = following.patiently(read_page, out)
         position = page.position
         yield page.events
         if page.more:
@@ -127,9 +127,9 @@ def _print(out: Output, found: Sequence[Event]) -> None:
 
 
 def _for_people(event: Event) -> str:
-    """`12:00:03  42  detect  active → completed  cpu-0@host  the task returned`."""
+    """Return `12:00:03  42  detect  running → completed  cpu-0@host  the task returned`."""
     at = event.at.astimezone().strftime("%H:%M:%S")
-    change = f"{event.from_status or '-'} → {event.to_status}"
-    said = [plain(event.actor), plain(event.reason)]
-    words = [at, f"{event.scenario_id:>6}", f"{plain(event.task):<10}", f"{change:<40}", *said]
+    change = f"{for_people(event.from_status)} → {for_people(event.to_status)}"
+    why = [plain(event.actor), plain(event.reason)]
+    words = [at, f"{event.scenario_id:>6}", f"{plain(event.task):<10}", f"{change:<20}", *why]
     return "  ".join(words).rstrip(" -")

@@ -1,4 +1,4 @@
-"""`vidan models`: the detection models that can be named."""
+"""`vidan models`: the detection models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from vidan.detection import catalogue
 
 commands = Commands(
     "models",
-    "Show the detection models that `model` can name. One of your own is named module:factory.",
+    "Show the models that the parameter `model` accepts. It also accepts your own, as"
+    " module:factory.",
     examples="""
         vidan models list
         vidan models show nanodet-g
@@ -56,9 +57,9 @@ def list_models(out: Output) -> None:
     """,
 )
 def show(
-    out: Output, model: Annotated[str, typer.Argument(metavar="MODEL", help="Its name.")]
+    out: Output, model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")]
 ) -> None:
-    """Show one model and the labels that it finds."""
+    """Show one model and its labels."""
     found = catalogue.find_model(model)
     out.details(_record(found), id=found.name)
 

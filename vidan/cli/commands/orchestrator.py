@@ -26,10 +26,14 @@ commands = Commands("orchestrator")
     """,
 )
 def orchestrator(out: Output, settings: Settings, log_json: LogJsonOption = False) -> int:
-    """Run an orchestrator until stopped. Any number may run; they share the work."""
+    """Run an orchestrator until stopped. Any number may run; they share the work.
+
+    It announces queued scenarios to workers, requeues scenarios of dead workers, fires schedules
+    and creates the partitions of the database.
+    """
     settings = log_settings(settings, out, log_json)
     with connect.database(settings, out):
-        pass  # reachable, and of the expected schema
+        pass  # the database is reachable and has the expected schema
     from vidan import logs
     from vidan.orchestrator import serve
 

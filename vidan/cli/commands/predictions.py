@@ -1,4 +1,4 @@
-"""`vidan predictions`: show, follow, export and draw what was stored."""
+"""`vidan predictions`: show, follow, export and draw stored detections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "predictions",
-    "Show, follow, export and draw what was found: all detections of one frame in one line.",
+    "Show, follow, export and draw detections.",
     examples="""
         vidan predictions show 42 --only-detections
         vidan predictions watch 42
@@ -36,20 +36,21 @@ commands = Commands(
 )
 
 FromOption = Annotated[
-    int, typer.Option("--from", metavar="N", min=0, max=MAX_ID, help="From this frame on.")
+    int, typer.Option("--from", metavar="N", min=0, max=MAX_ID, help="First frame.")
 ]
 ToOption = Annotated[
-    int | None, typer.Option("--to", metavar="N", min=0, max=MAX_ID, help="Up to this frame.")
+    int | None, typer.Option("--to", metavar="N", min=0, max=MAX_ID, help="Last frame.")
 ]
 FramesOption = Annotated[
-    int | None, typer.Option("--limit", metavar="N", min=1, help="At most so many frames.")
+    int | None, typer.Option("--limit", metavar="N", min=1, help="Print at most N frames.")
 ]
 LabelsOption = Annotated[
     list[str] | None,
-    typer.Option("--label", metavar="L", help="Only these detections; may be repeated."),
+    typer.Option("--label", metavar="L", help="Only detections of this label. Repeatable."),
 ]
 MinScoreOption = Annotated[
-    float, typer.Option("--min-score", metavar="X", min=0, max=1, help="Only from this score on.")
+    float,
+    typer.Option("--min-score", metavar="X", min=0, max=1, help="Drop detections scoring below X."),
 ]
 OnlyOption = Annotated[
     bool, typer.Option("--only-detections", help="Leave out frames without detections.")
@@ -75,7 +76,7 @@ def show(
     min_score: MinScoreOption = 0.0,
     only_detections: OnlyOption = False,
 ) -> None:
-    """Print what is stored, a frame a line, in order; JSON Lines with --json.
+    """Print the stored frames in order, one per line; JSON Lines with --json.
 
     In a pipe: frame, milliseconds, and `label score x1 y1 x2 y2` of each detection, separated by
     tabs.
@@ -108,10 +109,10 @@ def watch(
     min_score: MinScoreOption = 0.0,
     only_detections: OnlyOption = False,
 ) -> int:
-    """Print what is stored and follow until the scenario has ended.
+    """Print stored frames, then new ones as they are stored, until the scenario has ended.
 
-    Exit code 0: completed (or all that was asked for is printed); 5: failed; 6: stopped.
-    Ctrl-C ends the watching, not the scenario.
+    Exit code 0: completed, or all requested frames are printed; 5: failed; 6: stopped. Ctrl-C ends
+    the watching, not the scenario.
     """
     from vidan.cli import following
 
@@ -123,7 +124,7 @@ def watch(
                 database, out, scenario_id, selection, lambda frames: _print(out, frames)
             )
         except KeyboardInterrupt:
-            following.goes_on(out, [scenario_id])
+            following.say_they_continue(out, [scenario_id])
             return failures.INTERRUPTED
         _tell_unseen(out, selection)
         if ended is None:
@@ -139,14 +140,15 @@ def follow(
     selection: Selection,
     show: Callable[[Iterator[StoredFrame]], None],
 ) -> Scenario | None:
-    """Hand over what is stored as it comes; the scenario as it ended, None if no more was wanted.
+    """Call `show` with each page of frames as it is stored, until no more can come.
 
-    Status and checkpoint are read before the last page, so that nothing stored by then is missed.
+    Returns the scenario as it ended, or None if it may store more that is not wanted. Status and
+    checkpoint are read before the page, so that no frame stored before the end is missed.
     """
     from vidan.cli import following
     from vidan.domain.status import ENDED
 
-    def look() -> tuple[Scenario, list[StoredFrame]]:
+    def read_page() -> tuple[Scenario, list[StoredFrame]]:
         (scenario,) = following.read_all(database, [scenario_id])
         if before <= scenario.checkpoint <= selection.last:
             selection.last = before  # it was started from the beginning
@@ -154,7 +156,7 @@ def follow(
 
     before = selection.last
     while True:
-        scenario, page = following.patiently(look, out)
+        scenario, page = following.patiently(read_page, out)
         show(selection.wanted(page))
         if selection.finished:
             return None
@@ -186,20 +188,25 @@ def export(
     ] = "jsonl",
     file: Annotated[
         str | None,
-        typer.Option("--out", metavar="FILE", help="Write there, all or nothing, not to stdout."),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="File to write instead of stdout, whole or not at all.",
+        ),
     ] = None,
 ) -> None:
-    """Write all that is stored: jsonl, a frame a line, or csv, a detection a line.
+    """Write all stored predictions: jsonl has a line per frame, csv a line per detection.
 
-    CSV has the columns scenario_id, frame, time_ms, label, score, x1, y1, x2, y2 and track_id;
-    frames without detections are not in it.
+    CSV has the columns scenario_id, frame, time_ms, label, score, x1, y1, x2, y2 and track_id; it
+    leaves out frames without detections.
     """
     from vidan.domain.status import ENDED
     from vidan.services import scenarios
 
     selection = _selection(0, None, None, None, 0.0, False)
     with connect.database(settings, out, reads=True) as database:
-        with database.begin() as connection:  # before what is read: what ends meanwhile is whole
+        # the status is read before the frames: if the scenario has ended, they are complete
+        with database.begin() as connection:
             scenario = scenarios.get(connection, scenario_id)
         if file is not None:
             targets.spare(file, scenario.source)
@@ -215,7 +222,7 @@ def export(
     if file is not None:
         out.note(f"{count} frames written to {file}")
     if scenario.status not in ENDED:
-        out.note(f"scenario {scenario_id} is {scenario.status}: that is what is stored so far")
+        out.note(f"scenario {scenario_id} is {out.said(scenario.status)}: it may store more frames")
 
 
 @commands.command(
@@ -232,7 +239,7 @@ def render(
     scenario_id: Id,
     file: Annotated[str, typer.Argument(metavar="OUT.mp4", help="The video to write.")],
 ) -> None:
-    """Draw the stored boxes on the scenario's video, read anew from its source."""
+    """Draw the stored boxes on the scenario's video, which is read from its source again."""
     from vidan.export import render_scenario
 
     with connect.database(settings, out, reads=True) as database, out.drawing() as on_progress:

@@ -1,4 +1,4 @@
-"""`vidan schedules`: which tasks run by the clock, and when."""
+"""`vidan schedules`: tasks that start at set times."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "schedules",
-    "Show the tasks that run by the clock, pause and resume them.",
+    "Show the tasks that start at set times; pause and resume them.",
     examples="""
         vidan schedules list
         vidan schedules pause myvideos.count_people
     """,
 )
 
-Name = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Its name.")]
+Name = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Name of the schedule.")]
 
 
 @commands.command(
@@ -35,7 +35,8 @@ Name = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Its name.")]
 def list_schedules(out: Output, settings: Settings) -> None:
     """List the schedules.
 
-    In a pipe: name, task, cron, time zone, next time, last time, its scenario, separated by tabs.
+    In a pipe: name, task, cron, time zone, next start, last start, last scenario, separated by
+    tabs.
     """
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import schedules
@@ -77,7 +78,7 @@ def show(out: Output, settings: Settings, schedule: Name) -> None:
 
 @commands.command("pause", examples="vidan schedules pause myvideos.count_people")
 def pause(out: Output, settings: Settings, schedule: Name) -> None:
-    """Fire a schedule no more, until it is resumed. Its scenarios go on."""
+    """Pause a schedule: it starts nothing until it is resumed. Its scenarios continue."""
     with connect.database(settings, out) as database, database.begin() as connection:
         from vidan.services import schedules
 
@@ -88,7 +89,7 @@ def pause(out: Output, settings: Settings, schedule: Name) -> None:
 
 @commands.command("resume", examples="vidan schedules resume myvideos.count_people")
 def resume(out: Output, settings: Settings, schedule: Name) -> None:
-    """Fire a paused schedule again. What fell in the pause is not made up for."""
+    """Resume a paused schedule. Starts that were missed during the pause are skipped."""
     with connect.database(settings, out) as database, database.begin() as connection:
         from vidan.services import schedules
 

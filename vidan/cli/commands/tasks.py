@@ -1,4 +1,4 @@
-"""`vidan tasks`: what can be run, and with which parameters."""
+"""`vidan tasks`: the tasks that can be run, and their parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "tasks",
-    "Show the tasks: the built-in `detect`, and those that workers have published.",
+    "Show tasks: the built-in `detect`, and those that workers have published.",
     examples="""
         vidan tasks list
         vidan tasks show detect
@@ -34,11 +34,11 @@ commands = Commands(
     """,
 )
 def list_tasks(out: Output, settings: Settings) -> None:
-    """List the tasks, and how many living workers take each on; `none` marks one that waits.
+    """List tasks, and how many running workers can execute each; `none`: no worker can.
 
-    In a pipe: name, whether it needs a source, its parameters, summary, how many run at once in
-    the whole cluster, how often one starts, number of workers, separated by tabs. With --json
-    `workers` are their names.
+    In a pipe: name, whether it needs a source, parameters, summary, limit on how many run at once
+    in the cluster, limit on how often one starts, number of workers, separated by tabs. With --json
+    `workers` are the names of the workers.
     """
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.protocol import tasks
@@ -79,9 +79,9 @@ def list_tasks(out: Output, settings: Settings) -> None:
 def show(
     out: Output,
     settings: Settings,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Its name.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.")],
 ) -> None:
-    """Show one task, what each of its parameters may be, and which living workers take it on."""
+    """Show one task, its parameters, and the running workers that can execute it."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.protocol import tasks
         from vidan.services import workers
@@ -96,11 +96,11 @@ def show(
         record.update((f"param {name}", _in_words(schema)) for name, schema in properties.items())
     out.details(record, id=found.name)
     if not there:
-        out.note(f"no living worker takes on {found.name}: its scenarios wait for one")
+        out.note(f"no running worker can execute {found.name}: its scenarios wait for one")
 
 
 def _in_words(schema: dict[str, Any]) -> str:
-    """What a parameter may be: `number, 0 to 1, default 0.35; how sure it has to be`."""
+    """Return the values of a parameter: `number, 0 to 1, default 0.35; its description`."""
     said = [plain(schema.get("type"))] if "type" in schema else []
     if "enum" in schema:
         said = ["one of " + ", ".join(map(str, schema["enum"]))]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "topics",
-    "Create and list the Kafka topics. The embedded broker makes its own.",
+    "Create and list the Kafka topics. The embedded broker creates its own.",
     examples="""
         vidan topics create --partitions 12 --replication 3
         vidan topics list
@@ -34,13 +34,13 @@ def create(
     out: Output,
     settings: Settings,
     partitions: Annotated[
-        int, typer.Option(metavar="N", min=1, max=10_000, help="Of each topic.")
+        int, typer.Option(metavar="N", min=1, max=10_000, help="Partitions of each topic.")
     ] = 6,
     replication: Annotated[
         int, typer.Option(metavar="N", min=1, max=100, help="Copies of each partition.")
     ] = 1,
 ) -> None:
-    """Create the topics that are missing and print their names; the others stay as they are."""
+    """Create the missing topics and print their names; existing ones stay as they are."""
     from vidan import broker
 
     created = broker.connect(settings).create_topics(partitions, replication)
@@ -48,7 +48,7 @@ def create(
         record = {"topic": name, "partitions": partitions, "replication": replication}
         out.line(record, name, id=name)
     if not created:
-        out.note("nothing to do: the topics are there")
+        out.note("nothing to do: all topics exist")
 
 
 @commands.command(
@@ -62,7 +62,7 @@ def create(
 def list_topics(
     out: Output,
     settings: Settings,
-    all: Annotated[bool, typer.Option("--all", help="Those of others, too.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="List all topics of the cluster.")] = False,
 ) -> None:
     """List vidan's topics.
 
@@ -77,5 +77,5 @@ def list_topics(
         {"TOPIC": lambda t: t[0], "PARTITIONS": lambda t: t[1]},
         record=lambda t: {"topic": t[0], "partitions": t[1]},
         id=lambda t: t[0],
-        name="topics of vidan; `vidan topics create` makes them",
+        name="topics of vidan; `vidan topics create` creates them",
     )

@@ -1,4 +1,4 @@
-"""`vidan up`: the embedded stack in the foreground, with workers."""
+"""`vidan up`: the embedded stack and workers, in the foreground."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vidan.stack import Membership
 
 CHECK_SECONDS = 0.5
+"""Pause between two checks of the stack and the workers, in seconds."""
 
 commands = Commands("up")
 
@@ -37,7 +38,7 @@ commands = Commands("up")
     quiet=False,
     database=False,
     examples="""
-        vidan up                             then, elsewhere: vidan scenario create street.mp4
+        vidan up                             then, in another shell: vidan scenario create a.mp4
         vidan up --cpus 2 --queues default,night
         vidan up --app shop.tasks:app
     """,
@@ -55,8 +56,8 @@ def up(
 ) -> int:
     """Run PostgreSQL, a broker, an orchestrator and workers in the foreground, until Ctrl-C.
 
-    Commands of the same user find this stack by themselves. For other programs its addresses are
-    printed on stdout.
+    Other vidan commands of the same user find this stack by themselves. Its addresses are printed
+    on stdout for other programs.
     """
     from vidan import stack
 
@@ -84,7 +85,7 @@ def up(
 
 
 def _serve(out: Output, member: Membership, posts: Sequence[WorkerOptions]) -> None:
-    """Until interrupted: see to it that the stack and the workers are there."""
+    """Keep the stack and the workers running until interrupted."""
     with OwnWorkers(member.settings, posts) as workers:
         _announce(out, member)
         address = member.settings.bootstrap_servers()
@@ -97,7 +98,8 @@ def _serve(out: Output, member: Membership, posts: Sequence[WorkerOptions]) -> N
             if workers.left and not told:
                 told = True
                 out.warn(
-                    "the workers have left, as they were told to; `vidan worker` starts others"
+                    "the workers have left, since they were drained or stopped; `vidan worker`"
+                    " starts new ones"
                 )
             now = member.settings.bootstrap_servers()
             if now is not None and now != address:

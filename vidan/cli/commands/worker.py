@@ -1,4 +1,4 @@
-"""`vidan worker`: a supervisor and its workers, one process a device."""
+"""`vidan worker`: a supervisor and its workers, one process per device."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ commands = Commands("worker")
     quiet=False,
     broker=True,
     examples="""
-        vidan worker                                 all GPUs, or one CPU process
+        vidan worker                                 all GPUs, or one process on the CPU
         vidan worker --cpus 4 --queues default,night
         vidan worker --gpus 0,1 --slots 2 --app shop.tasks:app
         vidan worker --name worker_1 --source video.mp4
@@ -47,20 +47,24 @@ def worker(
     slots: SlotsOption = 1,
     queues: QueuesOption = "default",
     name: Annotated[
-        str | None, typer.Option("--name", metavar="N", help="Its name; by default by device.")
+        str | None, typer.Option("--name", metavar="N", help="Name of the worker [device@host].")
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--source", metavar="FILE", help="Take scenarios without a source for this."),
+        typer.Option(
+            "--source", metavar="FILE", help="Use this video for scenarios created without one."
+        ),
     ] = None,
     app: AppOption = None,
     max_frames_per_child: MaxFramesOption = None,
     log_json: LogJsonOption = False,
 ) -> int:
-    """Run workers until stopped: a process for each GPU, or N processes on the CPU.
+    """Run workers until stopped: one process per GPU, or N processes on the CPU.
 
-    SIGTERM or Ctrl-C: what runs is put back at its checkpoint, for other workers. A second one ends
-    at once. `vidan workers drain` and `vidan workers stop` end it from elsewhere.
+    By default it uses all GPUs, or one process on the CPU if there is none. On SIGTERM or Ctrl-C
+    the running scenarios are requeued at their checkpoint, for other workers; a second signal ends
+    the workers at once. From any machine, `vidan workers stop` does the same, and `vidan workers
+    drain` lets the running scenarios finish first.
     """
     from vidan.video.sources import source_for
 

@@ -1,8 +1,8 @@
 """Turns the words of a command line into values.
 
 Typer does this with pydantic, whose import takes three times as long as all the rest of a quick
-command. The command line needs whole numbers, decimals, text and parsers of its own, so it does
-them itself; `Command` puts a `Coercion` in each parameter where Typer would put its adapter.
+command. The command line needs only whole numbers, decimals, text and parsers of its own, so
+`Command` gives each parameter a `Coercion` in place of Typer's pydantic adapter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Coercion:
-    """How one parameter's words become its value (a list's, each of its items)."""
+    """How the words of one parameter become its value; for a list, each word becomes an item."""
 
     kind: Any
     low: float | None = None
@@ -30,7 +30,7 @@ class Coercion:
 
     @classmethod
     def of(cls, param: TyperArgument | TyperOption) -> Coercion:
-        """The coercion that a parameter's annotation asks for."""
+        """Make the coercion for a parameter from its annotation."""
         kind: Any = param.type_descriptor.annotation
         if get_origin(kind) is list:
             (kind,) = get_args(kind)
@@ -38,7 +38,7 @@ class Coercion:
         return cls(kind, param.min, param.max, parser)
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value, or BadParameter, which names the parameter."""
+        """Return the value. Raises BadParameter, which names the parameter."""
         try:
             if value is None:
                 return () if param.multiple or param.nargs == -1 else None
@@ -49,7 +49,7 @@ class Coercion:
             raise typer.BadParameter(str(error), ctx=ctx, param=param) from None
 
     def _one(self, word: Any) -> Any:
-        if not isinstance(word, str):  # a default
+        if not isinstance(word, str):  # a default value
             return word
         if self.parser is not None:
             return self.parser(word)
@@ -58,7 +58,7 @@ class Coercion:
         if self.kind is float:
             return self._within(_decimal(word), word)
         if "\0" in word:
-            raise ValueError("it has a NUL byte in it")
+            raise ValueError("it contains a NUL byte")
         return word
 
     def _within(self, number: float, word: str) -> float:
@@ -70,7 +70,7 @@ class Coercion:
 
 
 def _whole(word: str) -> int:
-    # int() also takes " 1", "1_000" and digits of other scripts: a typo then, not a number
+    # int() also accepts " 1", "1_000" and digits of other scripts, which here are typing errors
     if not (word.removeprefix("-").isdecimal() and word.isascii()) or len(word) > 20:
         raise ValueError(f"{word!r} is not a whole number")
     return int(word)

@@ -1,4 +1,4 @@
-"""The device options of `worker`, `up` and `run`, and what they mean."""
+"""The device options of `worker`, `up` and `run`, and the workers that they ask for."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from vidan.domain.worker import WorkerOptions
 
 GpusOption = Annotated[
-    str | None, typer.Option("--gpus", metavar="0,1|all", help="One process a GPU.")
+    str | None, typer.Option("--gpus", metavar="0,1|all", help="GPUs to use, one process each.")
 ]
 CpusOption = Annotated[
     int | None,
-    typer.Option("--cpus", metavar="N", min=1, max=1024, help="N processes of one thread each."),
+    typer.Option("--cpus", metavar="N", min=1, max=1024, help="Run N single-threaded processes."),
 ]
 QueuesOption = Annotated[
-    str, typer.Option("--queues", metavar="A,B", help="Take scenarios from these only.")
+    str, typer.Option("--queues", metavar="A,B", help="Take scenarios from these queues only.")
 ]
 SlotsOption = Annotated[
     int,
     typer.Option(
-        "--slots", metavar="N", min=1, max=MAX_SLOTS, help="Scenarios at a time, a process."
+        "--slots", metavar="N", min=1, max=MAX_SLOTS, help="Scenarios at a time in each process."
     ),
 ]
 AppOption = Annotated[
     str | None,
-    typer.Option("--app", metavar="MODULE:APP", help="Your own tasks; otherwise VIDAN_APP."),
+    typer.Option("--app", metavar="MODULE:APP", help="App with your own tasks [VIDAN_APP]."),
 ]
 
 MaxFramesOption = Annotated[
@@ -44,15 +44,16 @@ MaxFramesOption = Annotated[
         "--max-frames-per-child",
         metavar="N",
         min=1,
-        help="A fresh process after so many frames, against leaks.",
+        help="Replace a process after N frames, against memory leaks.",
     ),
 ]
 
 
 def posts(gpus: str | None, cpus: int | None, **options: Any) -> list[WorkerOptions]:
-    """The workers that the options ask for, one a device; without a device option, what is there.
+    """Return the workers that the options ask for, one per device.
 
-    Raises UsageError, or InputRejected for a GPU or an app that isn't there.
+    Without a device option there is one for each GPU, or one on the CPU. Raises UsageError, or
+    InputRejected for a GPU or an app that does not exist.
     """
     if gpus is not None and cpus is not None:
         raise UsageError("--gpus and --cpus exclude each other", hint="give one of them")
@@ -68,23 +69,23 @@ def posts(gpus: str | None, cpus: int | None, **options: Any) -> list[WorkerOpti
 
 
 def _check_app(app: str) -> None:
-    """Refuse what can't be an app before anything is started; its module is not imported.
+    """Refuse a word that can't name an app before anything is started; no module is imported.
 
-    Raises UsageError, or InputRejected where there is no such module.
+    Raises UsageError, or InputRejected if there is no such module.
     """
     if re.fullmatch(r"\w+(\.\w+)*:\w+", app) is None:
-        raise UsageError(f"--app {app} is not module:app", hint="such as --app shop.tasks:app")
+        raise UsageError(f"--app {app} is not module:app", hint="for example --app shop.tasks:app")
     module = app.partition(":")[0].partition(".")[0]
     if PathFinder.find_spec(module, [str(Path.cwd())]) is None and find_spec(module) is None:
         raise InputRejected(
             f"--app {app}: there is no module {module}",
-            hint=f"start it in the folder of {module}, which is importable, or install it",
+            hint=f"run the command in the folder of {module}, or install {module}",
         )
 
 
 def queue_names(word: str) -> list[str]:
-    """The queues in `a,b`. Raises UsageError."""
+    """Return the queues in `a,b`. Raises UsageError."""
     try:
         return names(word)
     except ValueError as error:
-        raise UsageError(f"--queues: {error}", hint="such as --queues default,night") from None
+        raise UsageError(f"--queues: {error}", hint="for example --queues default,night") from None

@@ -1,4 +1,4 @@
-"""How the services log: `--log-json`, and `--debug` for more lines."""
+"""How services log: `--log-json`, and `--debug` for more lines."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from vidan.config import Settings
 
 LogJsonOption = Annotated[
-    bool, typer.Option("--log-json", help="Log lines as JSON objects; otherwise VIDAN_LOG_JSON.")
+    bool, typer.Option("--log-json", help="Write log lines as JSON objects [VIDAN_LOG_JSON].")
 ]
 
 
 def log_settings(settings: Settings, out: Output, log_json: bool) -> Settings:
-    """The settings with what the command line says about the log; children log alike."""
+    """Return the settings with the log options applied; child processes log alike."""
     return replace(
         settings,
         log_json=log_json or settings.log_json,

@@ -1,4 +1,4 @@
-"""The words of `--param` as the task's schema types them."""
+"""Gives the words of `--param` the types that the task's schema asks for."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _TEXT = {"string", "null"}
 
 
 def typed(given: Mapping[str, Given], spec: TaskSpec) -> dict[str, Any]:
-    """Params as the task's schema types them: `labels=a,b` is a list there, `name=1.10` a string.
+    """Return params with the types of the task's schema: `labels=a,b` may be a list, `n=1` text.
 
-    Text is the word itself, unless it was quoted as JSON; null is no text.
+    Where the schema asks for text, the word is taken as it is, unless it is a JSON string in
+    quotes. The word `null` is None, not text.
     """
     properties = spec.params_schema.get("properties", {})
     definitions = spec.params_schema.get("$defs", {})
@@ -46,7 +47,7 @@ def _typed(given: Given, kinds: set[str], item_kinds: set[str]) -> Any:
 
 
 def _alternatives(schema: Schema, definitions: Schema) -> Iterator[Schema]:
-    """A schema, and those that it names as its alternatives."""
+    """Yield a schema and all schemas that it names with $ref, anyOf or oneOf."""
     yield schema
     named = definitions.get(schema.get("$ref", "").removeprefix("#/$defs/"))
     for other in (*([named] if named else ()), *schema.get("anyOf", ()), *schema.get("oneOf", ())):

@@ -1,4 +1,4 @@
-"""The options and arguments that several commands share, and how their words are read."""
+"""Options and arguments that several commands share, and the parsers of their words."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
+from vidan.cli.terminal.text import STATUS_WORDS
 from vidan.domain.bounds import MAX_ID
 from vidan.domain.status import Status
 from vidan.errors import UsageError
 
 LONGEST_AGO = timedelta(days=36525)
-"""A hundred years: the calendars of Python and PostgreSQL begin at times of their own."""
+"""Longest time ago that an option accepts, a hundred years: far inside the calendars of both Python
+and PostgreSQL."""
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 
 
 def duration(word: str) -> float:
-    """Seconds in `30`, `30s`, `10m`, `2h`; ValueError for anything else."""
+    """Return the seconds in `30`, `30s`, `10m`, `2h`. Raises ValueError for anything else."""
     match = _DURATION.fullmatch(word)
     if match is None:
         raise ValueError(f"{word!r} is not a duration such as 30, 30s, 10m or 2h")
@@ -30,12 +32,12 @@ def duration(word: str) -> float:
 
 
 def before(word: str) -> datetime | timedelta:
-    """A time such as 2026-11-01 or 2026-11-01T12:00+00:00, or how long ago: 30d, 12h.
+    """Read a time such as 2026-11-01 or 2026-11-01T12:00+00:00, or how long ago: 30d, 12h.
 
-    A time without a zone is one of this machine's. ValueError for anything else, and for what is
-    longer ago than a hundred years.
+    A time without a zone is in this machine's zone. Raises ValueError for anything else, and for a
+    duration of more than a hundred years.
     """
-    if _DURATION.fullmatch(word) and not word.isdecimal():  # 20261001 is a date
+    if _DURATION.fullmatch(word) and not word.isdecimal():  # digits alone are a date: 20261001
         seconds = duration(word)
         if seconds > LONGEST_AGO.total_seconds():
             raise ValueError(f"{word!r} is longer ago than 100 years")
@@ -49,9 +51,9 @@ def before(word: str) -> datetime | timedelta:
 
 
 def moment(word: str) -> datetime:
-    """A time such as 2026-11-01T06:00 or 2026-11-01T06:00+00:00; ValueError for anything else.
+    """Read a time such as 2026-11-01T06:00 or 2026-11-01T06:00+00:00.
 
-    A time without a zone is one of this machine's.
+    A time without a zone is in this machine's zone. Raises ValueError for anything else.
     """
     try:
         at = datetime.fromisoformat(word)
@@ -61,23 +63,26 @@ def moment(word: str) -> datetime:
 
 
 def kind(word: str) -> str:
-    """`message` or `scenario`; ValueError for anything else."""
+    """Accept `message` or `scenario`. Raises ValueError for anything else."""
     if word not in ("message", "scenario"):
         raise ValueError(f"no such kind {word!r}; there are message and scenario")
     return word
 
 
 def status(word: str) -> Status:
-    """A status by its name; ValueError names those that there are."""
+    """Return the status of this name. Raises ValueError, which lists the names."""
     try:
         return Status(word)
     except ValueError:
-        known = ", ".join(Status)
-        raise ValueError(f"no such status {word!r}; there are {known}") from None
+        known = "there are " + ", ".join(Status)
+        shown_as = [name for name, text in STATUS_WORDS.items() if text == word]
+        if shown_as:
+            known = f"a terminal shows it for {' and '.join(shown_as)}"
+        raise ValueError(f"no such status {word!r}; {known}") from None
 
 
 def label(word: str) -> tuple[str, str]:
-    """Name and value of `k=v`; ValueError for anything else."""
+    """Return name and value of `k=v`. Raises ValueError for anything else."""
     name, equals, value = word.partition("=")
     if not (equals and name):
         raise ValueError(f"{word!r} is not of the form name=value")
@@ -85,7 +90,7 @@ def label(word: str) -> tuple[str, str]:
 
 
 def names(word: str) -> list[str]:
-    """The items of `a,b`, trimmed, at least one."""
+    """Return the items of `a,b`, trimmed, each once. Raises ValueError if one is empty."""
     found = [item.strip() for item in word.split(",")]
     if not all(found):
         raise ValueError(f"{word!r} is not a list of names such as a,b")
@@ -94,14 +99,14 @@ def names(word: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Given:
-    """What a task's parameter was given: the word, and its value, which is JSON if it parses."""
+    """The word given for a task's parameter, and its value: the word parsed as JSON, if it is."""
 
     word: str
     value: Any
 
 
 def param(word: str) -> tuple[str, Given]:
-    """Name and value of a task's parameter; ValueError for anything but `k=v`."""
+    """Return name and value of a task's parameter. Raises ValueError for anything but `k=v`."""
     name, value = label(word)
     try:
         return name, Given(value, json.loads(value, parse_constant=_no_constant))
@@ -114,7 +119,7 @@ def _no_constant(word: str) -> Any:
 
 
 def unique(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
-    """The pairs as a mapping. Raises UsageError if a name was given twice."""
+    """Return the pairs as a mapping. Raises UsageError if a name was given twice."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
@@ -123,24 +128,29 @@ def unique(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
     return found
 
 
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="The scenario.")]
+Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="Id of the scenario.")]
 Ids = Annotated[
     list[int] | None,
-    typer.Argument(metavar="[ID]...", min=1, max=MAX_ID, help="The scenarios."),
+    typer.Argument(metavar="[ID]...", min=1, max=MAX_ID, help="Ids of scenarios."),
 ]
 StatusOption = Annotated[
     list[Any] | None,
-    typer.Option("--status", metavar="S", parser=status, help="Only these; may be repeated."),
+    typer.Option(
+        "--status", metavar="S", parser=status, help="Only this status, e.g. active. Repeatable."
+    ),
 ]
 LabelOption = Annotated[
     list[Any] | None,
-    typer.Option(
-        "--label", metavar="K=V", parser=label, help="Only with this label; may be repeated."
-    ),
+    typer.Option("--label", metavar="K=V", parser=label, help="Only with this label. Repeatable."),
 ]
-TaskOption = Annotated[str | None, typer.Option("--task", metavar="T", help="Only of this task.")]
-LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")]
+TaskOption = Annotated[str | None, typer.Option("--task", metavar="T", help="Only this task.")]
+LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="List at most N.")]
 TimeoutOption = Annotated[
     Any,
-    typer.Option("--timeout", metavar="D", parser=duration, help="Such as 30, 30s, 10m, 2h."),
+    typer.Option(
+        "--timeout",
+        metavar="D",
+        parser=duration,
+        help="Stop waiting after this long (exit code 7), e.g. 30s, 10m.",
+    ),
 ]

@@ -1,4 +1,4 @@
-"""Single keys from a terminal, while something else is on its screen."""
+"""Reads single keys from a terminal while its screen shows a display."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from types import TracebackType
 
 
 class Keys:
-    """While the block lasts, keys come without Enter and aren't echoed; Ctrl-C is as ever.
+    """Within the block keys arrive without Enter and are not echoed; Ctrl-C works as always.
 
-    Without a terminal on stdin no key is ever pressed.
+    If stdin is not a terminal, no key is ever pressed.
     """
 
     def __enter__(self) -> Keys:
@@ -33,14 +33,14 @@ class Keys:
         _error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        """Give the terminal back as it was."""
+        """Restore the terminal's settings."""
         if self._before is not None:
             import termios
 
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def pressed(self, key: str, *, within: float) -> bool:
-        """Wait for so many seconds; whether the key was pressed, which is told at once."""
+        """Wait for `within` seconds at most; return True as soon as the key is pressed."""
         until = time.monotonic() + within
         while (left := until - time.monotonic()) > 0:
             if not self._open:
@@ -50,7 +50,7 @@ class Keys:
             if ready:
                 typed = os.read(sys.stdin.fileno(), 64)
                 if not typed:
-                    self._open = False  # the terminal is gone
+                    self._open = False  # the terminal was closed
                 if key.encode() in typed.lower():
                     return True
         return False

@@ -1,7 +1,8 @@
-"""Where output goes and how it looks: stdout holds data, and nothing else; stderr all the rest.
+"""Where output goes and how it looks: stdout holds data only, everything else goes to stderr.
 
-A terminal gets rich tables; a pipe gets a line a thing, tab-separated, without a header, so that
+A terminal gets rich tables; a pipe gets one line per item, tab-separated, without a header, so that
 `wc -l`, `cut` and `while read` work on it. `--json` and `--quiet` (ids only) are the same for both.
+In a terminal a status is shown as a word for people; a pipe, JSON and --quiet get its name.
 """
 
 from __future__ import annotations
@@ -13,28 +14,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidan.cli.terminal.text import plain, printable, to_json
+from vidan.cli.terminal.text import for_people, plain, printable, status_word, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.progress import Progress
 
+    from vidan.domain.status import Status
+
 T = TypeVar("T")
 
 Columns = Mapping[str, Callable[[T], object]]
-"""The columns of a table: heading → what stands there for a thing."""
+"""The columns of a table: heading → function from an item to its value in that column."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """The one place that commands print through."""
+    """Prints everything that a command has to say."""
 
     json: bool = False
     quiet: bool = False
     debug: bool = False
     logs: bool = False
-    """What is told to a person goes into the log, as a line of it."""
+    """Whether notes and warnings are written as log lines."""
 
     @property
     def terminal(self) -> bool:
@@ -51,9 +54,9 @@ class Output:
         name: str,
         spare: Sequence[str] = (),
     ) -> None:
-        """Print many things: a JSON array, ids, a table, or a tab-separated line each.
+        """Print many items: a JSON array, ids, a table, or a tab-separated line each.
 
-        A terminal that is too narrow does without the `spare` columns, the first of them first.
+        In a terminal that is too narrow, `spare` columns are left out, the first of them first.
         """
         if self.json:
             self._print(to_json([record(thing) for thing in things], pretty=self.terminal))
@@ -70,7 +73,7 @@ class Output:
                 self._print("\t".join(plain(f(thing)) for f in columns.values()))
 
     def details(self, record: Mapping[str, Any], *, id: object) -> None:
-        """Print one thing: a JSON object, its id, or a line for each of its fields."""
+        """Print one item: a JSON object, its id, or a line for each of its fields."""
         if self.json:
             self._print(to_json(record, pretty=self.terminal))
         elif self.quiet:
@@ -78,29 +81,37 @@ class Output:
         elif self.terminal:
             width = max(len(name) for name in record)
             for name, value in record.items():
-                self._print(f"{name:<{width}}  {plain(value)}")
+                self._print(f"{name:<{width}}  {for_people(value)}")
         else:
             for name, value in record.items():
                 self._print(f"{name}\t{plain(value)}")
 
     def line(self, record: Mapping[str, Any], text: str, *, id: object) -> None:
-        """Print one of a stream of things: a line of JSON, its id, or a line of text."""
+        """Print one item of a stream: a line of JSON, its id, or a line of text."""
         if self.json:
             self._print(to_json(record))
         else:
             self._print(plain(id) if self.quiet else text)
 
+    def shown(self, status: Status) -> str:
+        """A status as stdout shows it: a word for people in a terminal, its name in a pipe."""
+        return status_word(status) if self.terminal else str(status)
+
+    def said(self, status: Status) -> str:
+        """A status as it reads in a note or warning: the same for stderr."""
+        return status_word(status) if sys.stderr.isatty() else str(status)
+
     def flush(self) -> None:
-        """Let a reader at the other end of a pipe see what there is."""
+        """Write out what is buffered, so that the reader of a pipe gets it now."""
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """Tell a person something, on stderr; not with --quiet."""
+        """Print a note for people on stderr; nothing with --quiet."""
         if not self.quiet:
             self._tell(text, logging.INFO)
 
     def warn(self, text: str) -> None:
-        """Tell a person something that matters, on stderr."""
+        """Print a warning for people on stderr."""
         self._tell(text, logging.WARNING)
 
     def _tell(self, text: str, level: int) -> None:
@@ -110,14 +121,14 @@ class Output:
         print(printable(text), file=sys.stderr, flush=True)  # noqa: T201
 
     def asks(self, question: str) -> bool:
-        """Ask a person, on stderr; anything but yes is no."""
+        """Ask a question on stderr; return whether the answer is yes."""
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     @contextmanager
     def progress(self) -> Iterator[Progress | None]:
-        """A progress display on stderr, or None where nobody would see it."""
+        """Open a progress display on stderr; None if stderr is no terminal, or with --quiet."""
         if self.quiet or self.json or not sys.stderr.isatty():
             yield None
             return

@@ -1,4 +1,4 @@
-"""Progress bars on stderr: frames done, their rate, the time that is left."""
+"""Progress bars on stderr: frames done, frames per second, remaining time."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rich.text import Text
 
 
 class RateColumn(ProgressColumn):
-    """Frames a second, over the last seconds."""
+    """Frames per second, over the last ten seconds."""
 
     def render(self, task: Task) -> Text:
-        """Write the rate, or nothing while there is none."""
+        """Return the rate; empty text while it is unknown."""
         rate = task.finished_speed or task.speed
         return Text(f"{rate:.0f} fps" if rate else "", style="progress.data.speed")
 
 
 def frames_progress() -> Progress:
-    """A display of frames done, for a terminal; it vanishes when it ends."""
+    """Make a display of frames done; it is erased when it ends."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""How a listing looks in a terminal: a table where it fits, else a block of lines a thing."""
+"""How a listing looks in a terminal: a table if it fits, else a block of lines per item."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from vidan.cli.terminal.text import plain
+from vidan.cli.terminal.text import for_people
 
 _MAY_WRAP = frozenset(
     "ERROR FINDING LICENCE ORIGIN PARAMS QUEUES REASON REMEDY SCENARIOS SIZE SOURCE SUMMARY".split()
 )
+"""Headings of the columns whose text may be broken into several lines."""
+
 _LEAST = 20
-"""Columns of text that a column which may wrap has at least, where it needs so many."""
+"""Narrowest that a column which may wrap gets, in characters, unless its text is shorter."""
+
 _GAP = 2
+"""Space between two columns, in characters."""
 
 
 def fitting(
     columns: Mapping[str, Sequence[object]], width: int, *, spare: Sequence[str] = ()
 ) -> tuple[Table, Sequence[str]]:
-    """Lay out columns (heading → a value a row) so that nothing is cut, and say what is left out.
+    """Lay out columns (heading → one value per row) so that no text is cut.
 
-    A table of all of them; else one without the first `spare` columns, as few of them as will do;
-    else, with all columns again, a block for each row with a line for each of its values.
+    Returns the layout and the headings left out: a table of all columns if it fits the width; else
+    a table without the first `spare` columns, as few as possible; else, with all columns, a block
+    for each row with a line for each of its values.
     """
     texts = {heading: [_cell(value) for value in values] for heading, values in columns.items()}
     numbers = {
@@ -57,7 +62,7 @@ def _table(columns: Mapping[str, Sequence[str]], numbers: set[str]) -> Table:
             overflow="fold",
         )
     for row in zip(*columns.values(), strict=True):
-        # Text, not markup: a source may be called `[red].mp4`
+        # Text, so that `[red]` in the name of a source is not taken for markup
         table.add_row(*map(Text, row))
     return table
 
@@ -75,7 +80,7 @@ def _blocks(columns: Mapping[str, Sequence[str]]) -> Table:
 
 
 def _cell(value: object) -> str:
-    """As in a pipe, but a list can be wrapped."""
-    return (
-        ", ".join(map(plain, value)) if value and isinstance(value, list | tuple) else plain(value)
-    )
+    """Return a value as text for people; a list has spaces at which it can be wrapped."""
+    if value and isinstance(value, list | tuple):
+        return ", ".join(map(for_people, value))
+    return for_people(value)

@@ -1,19 +1,36 @@
-"""TODO: say what this module is for."""
+"""Values as text: JSON, one-line text, times, colours, and statuses as words for people."""
 
 from __future__ import annotations
 
 import json as jsonlib
 import os
 import sys
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
+from vidan.domain.status import Status
+
+STATUS_WORDS: Mapping[Status, str] = {
+    Status.INIT_STARTUP: "queued",
+    Status.INIT_STARTUP_PROCESSING: "starting",
+    Status.ACTIVE: "running",
+    Status.INIT_SHUTDOWN: "stopping",
+    Status.IN_SHUTDOWN_PROCESSING: "stopping",
+    Status.INACTIVE: "stopped",
+    Status.COMPLETED: "completed",
+    Status.FAILED: "failed",
+}
+"""What a person at a terminal reads for each status of the state machine."""
+
+
+def status_word(status: Status) -> str:
+    """Return the word that a person at a terminal reads for a status."""
+    return STATUS_WORDS[status]
 
 
 def to_json(value: Any, *, pretty: bool = False) -> str:
-    """JSON in one line, or indented for a reader at a terminal."""
+    """Return JSON on one line, or indented for a terminal."""
     return jsonlib.dumps(value, ensure_ascii=False, default=_unknown, indent=2 if pretty else None)
 
 
@@ -22,17 +39,17 @@ def _unknown(value: object) -> object:
 
 
 def moment(at: datetime) -> str:
-    """ISO 8601 with the zone."""
+    """Return a time in ISO 8601 with its zone."""
     return at.isoformat(timespec="seconds")
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 worker`, `2 workers`."""
+    """Return a number with its noun: `1 worker`, `2 workers`."""
     return f"{number} {thing}{'s' if number != 1 else ''}"
 
 
 def plain(value: object) -> str:
-    """One value as text that keeps to its column: no tabs, no line breaks, `-` for nothing."""
+    """Return a value as text for one column: no tabs, no line breaks, `-` for nothing."""
     if value is None or value in ("", [], {}, ()):
         text = "-"
     elif isinstance(value, bool):
@@ -50,15 +67,20 @@ def plain(value: object) -> str:
     return printable(text)
 
 
+def for_people(value: object) -> str:
+    """Return a value as `plain` does, except that a status is a word for people."""
+    return status_word(value) if isinstance(value, Status) else plain(value)
+
+
 def printable(text: str) -> str:
-    """The text without control characters: a file's name must not steer the terminal."""
+    """Return the text without control characters, which could control the terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def coloured(text: str, code: str) -> str:
-    """The text in an ANSI colour, where stderr is a terminal that wants one."""
+    """Return the text in an ANSI colour if stderr is a terminal that shows colours."""
     wanted = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     if not wanted or os.environ.get("TERM") == "dumb":
         return text

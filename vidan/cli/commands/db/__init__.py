@@ -1,0 +1,1 @@
+"""`vidan db`: the schema of the database, and deleting old predictions."""

@@ -1,4 +1,4 @@
-"""`vidan db`: the database's schema, and what is given up of what it holds."""
+"""`vidan db`: the schema of the database, and deleting old predictions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "db",
-    "Migrate and check the schema, as the embedded stack does by itself; drop old predictions.",
+    "Upgrade and check the database schema, drop old predictions. The embedded stack upgrades its"
+    " schema by itself.",
     examples="""
         vidan db upgrade
         vidan db upgrade --sql > upgrade.sql
@@ -26,7 +27,7 @@ commands = Commands(
     """,
 )
 
-SqlFlag = Annotated[bool, typer.Option("--sql", help="Print the SQL instead; needs no database.")]
+SqlFlag = Annotated[bool, typer.Option("--sql", help="Only print the SQL; this needs no database.")]
 
 
 @commands.command(
@@ -41,10 +42,12 @@ SqlFlag = Annotated[bool, typer.Option("--sql", help="Print the SQL instead; nee
 def upgrade(
     out: Output,
     settings: Settings,
-    revision: Annotated[str, typer.Argument(metavar="[REVISION]", help="How far.")] = "head",
+    revision: Annotated[
+        str, typer.Argument(metavar="[REVISION]", help="Revision to upgrade to.")
+    ] = "head",
     sql: SqlFlag = False,
 ) -> None:
-    """Bring the schema to a revision, by default the newest."""
+    """Upgrade the schema to a revision, by default the newest."""
     from vidan.db import schema
 
     if sql:
@@ -63,7 +66,7 @@ def upgrade(
     dashes=True,
     examples="""
         vidan db downgrade -1
-        vidan db downgrade base      drops every table of vidan, with what is in it
+        vidan db downgrade base      drops all tables of vidan and the data in them
     """,
 )
 def downgrade(
@@ -74,7 +77,7 @@ def downgrade(
     ],
     sql: SqlFlag = False,
 ) -> None:
-    """Take the schema back to a revision."""
+    """Downgrade the schema to a revision."""
     from vidan.db import schema
 
     if revision.startswith("-") and not revision[1:].isdecimal():
@@ -118,14 +121,14 @@ def history(out: Output) -> None:
     """,
 )
 def current(out: Output, settings: Settings) -> None:
-    """Print the revision that the database is at."""
+    """Print the revision of the database's schema."""
     from vidan.db import schema
 
     connect.tell(settings, out)
     found = schema.current(settings.require_database())
     out.line({"revision": found, "expected": schema.HEAD}, found or "-", id=found)
     if found is None:
-        out.note("the database has no tables of vidan; `vidan db upgrade` makes them")
+        out.note("the database has no tables of vidan; `vidan db upgrade` creates them")
 
 
 @commands.command(
@@ -137,9 +140,9 @@ def current(out: Output, settings: Settings) -> None:
     """,
 )
 def check(out: Output, settings: Settings) -> None:
-    """Say whether the schema is the one that this vidan expects; exit code 8 if not."""
+    """Check that the schema is the one that this vidan expects; exit code 8 if it is not."""
     with connect.database(settings, out):
         out.note("the schema is the expected one")
 
 
-prune.register(commands)
+commands.include(prune.commands)

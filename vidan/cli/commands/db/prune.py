@@ -1,10 +1,9 @@
-"""`vidan db prune`: weeks of predictions are dropped whole."""
+"""`vidan db prune`: drop the predictions of whole weeks."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,21 +16,21 @@ from vidan.errors import UsageError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
+    from vidan.db.session import Database
     from vidan.services.pruning import Week
 
 
-def register(commands: Commands) -> None:
-    """Add the command to the group."""
-    commands.command(
-        "prune",
-        examples="""
-            vidan db prune --before 90d --dry-run
-            vidan db prune --before 90d --yes
-            vidan db prune --before 2026-10-01 --yes --json | jq -r 'select(.pruned) | .week'
-        """,
-    )(prune)
+commands = Commands("db")
 
 
+@commands.command(
+    "prune",
+    examples="""
+        vidan db prune --before 90d --dry-run
+        vidan db prune --before 90d --yes
+        vidan db prune --before 2026-10-01 --yes --json | jq -r 'select(.pruned) | .week'
+    """,
+)
 def prune(
     out: Output,
     settings: Settings,
@@ -41,31 +40,32 @@ def prune(
             "--before",
             metavar="D",
             parser=before,
-            help="Weeks that ended longer ago than 90d, or before 2026-10-01.",
+            help="Drop weeks that ended before this, e.g. 90d ago or 2026-10-01.",
         ),
     ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be dropped.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be dropped.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask for confirmation.")] = False,
 ) -> int:
-    """Drop the predictions of whole weeks, Monday to Sunday in UTC, for good.
+    """Permanently drop the predictions of whole weeks, Monday to Sunday in UTC.
 
-    A scenario belongs to the week in which it was created, or last started from the beginning. It
-    stays; if it had stored frames it is marked as pruned: it can start only from the beginning. A
-    week with scenarios that have not ended is left. Workers and readers go on meanwhile.
-
-    At a terminal it asks first; in a script it wants --yes.
+    A scenario belongs to the week in which it was created or last started from the beginning. The
+    scenario itself is kept; if it had stored frames, it is marked as pruned and can start only from
+    the beginning. A week with scenarios that have not ended is kept. Workers and other commands may
+    run meanwhile. It asks first in a terminal; scripts add --yes.
     """
     from vidan.services import pruning
 
     if not (yes or dry_run or sys.stdin.isatty()):
-        raise UsageError("this deletes for good, and nobody is there to ask", hint="add --yes")
+        raise UsageError("this deletes permanently and needs a confirmation", hint="add --yes")
     with connect.database(settings, out, reads=True) as database:
         with database.begin() as connection:
             found = pruning.weeks_before(connection, ended)
         chosen = [week for week in found if not week.unfinished]
         for week in found:
             if week.unfinished:
-                _tell_left(out, week)
+                _say_kept(out, week)
         if not chosen:
             out.note("there is no week to prune")
             return 0
@@ -74,22 +74,30 @@ def prune(
                 _print(out, week, pruned=False)
             out.note(f"{_total(chosen)} would be dropped")
             return 0
-        if not yes and not out.asks(f"Drop {_total(chosen)} for good?"):
+        if not yes and not out.asks(f"Drop {_total(chosen)} permanently?"):
             out.warn("nothing was dropped")
             return failures.UNEXPECTED
-        done: list[Week] = []
-        for one in chosen:
-            pruned = database.retrying(partial(pruning.prune, week=one.week))
-            if pruned is None:  # by another, since we looked
-                continue
-            if pruned.unfinished:
-                _tell_left(out, pruned)
-                continue
-            _print(out, pruned, pruned=True)
-            out.flush()
-            done.append(pruned)
+        done = _drop(database, out, chosen)
     out.note(f"{_total(done)} dropped")
     return 0
+
+
+def _drop(database: Database, out: Output, chosen: Sequence[Week]) -> list[Week]:
+    """Drop each week in a transaction of its own; return those that were dropped."""
+    from vidan.services import pruning
+
+    done: list[Week] = []
+    for one in chosen:
+        pruned = database.retrying(pruning.prune, week=one.week)
+        if pruned is None:  # another command has dropped it since it was listed
+            continue
+        if pruned.unfinished:
+            _say_kept(out, pruned)
+            continue
+        _print(out, pruned, pruned=True)
+        out.flush()
+        done.append(pruned)
+    return done
 
 
 def _print(out: Output, week: Week, *, pruned: bool) -> None:
@@ -97,12 +105,12 @@ def _print(out: Output, week: Week, *, pruned: bool) -> None:
     out.line(week.as_json(pruned=pruned), text, id=week.week)
 
 
-def _tell_left(out: Output, week: Week) -> None:
+def _say_kept(out: Output, week: Week) -> None:
     named = ", ".join(map(str, week.unfinished))
     more = ", …" if week.unfinished_count > len(week.unfinished) else ""
     out.warn(
-        f"the week of {week.week} is left: {week.unfinished_count} of its scenarios"
-        f" not ended yet ({named}{more}); `vidan scenario stop {week.unfinished[0]}` ends one"
+        f"the week of {week.week} is kept: {week.unfinished_count} of its scenarios have not ended"
+        f" ({named}{more}); `vidan scenario stop {week.unfinished[0]}` stops the first"
     )
 
 

@@ -1,0 +1,1 @@
+"""`vidan dead`: failed scenarios and unreadable messages."""

@@ -1,4 +1,4 @@
-"""`vidan dead`: what came to nothing: messages that could not be used, scenarios that failed."""
+"""`vidan dead`: messages that could not be read, and scenarios that have failed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from vidan.cli.terminal.output import Output
 from vidan.domain.bounds import MAX_ID
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from vidan.config import Settings
+    from vidan.db.session import Connection
     from vidan.services.dead_letters import DeadLetter
     from vidan.services.scenarios import Scenario
 
 commands = Commands(
     "dead",
-    "Show messages that could not be used, send them again or delete them; show what failed.",
+    "Failed scenarios and unreadable messages (dead letters); resend or delete messages.",
     examples="""
         vidan dead list
         vidan dead show 7
@@ -35,9 +34,16 @@ commands = Commands(
 )
 
 
+_NOUNS = {
+    None: "unreadable messages and no failed scenarios",
+    "message": "unreadable messages",
+    "scenario": "failed scenarios",
+}
+
+
 @dataclass(frozen=True)
 class Entry:
-    """One of the listing: a message that could not be used, or a scenario that failed."""
+    """A row of the listing: an unreadable message, or a failed scenario."""
 
     kind: str
     id: int
@@ -73,15 +79,17 @@ def list_dead(
     settings: Settings,
     only: Annotated[
         str | None,
-        typer.Option("--kind", metavar="K", parser=kind, help="Only these: message or scenario."),
+        typer.Option(
+            "--kind", metavar="K", parser=kind, help="Only this kind: message or scenario."
+        ),
     ] = None,
     limit: LimitOption = 50,
 ) -> None:
-    """List messages that could not be used and scenarios that failed, the newest first.
+    """List unreadable messages and failed scenarios, the newest first.
 
-    A message's partition has moved on without it; `vidan dead replay` sends it again. A failed
-    scenario goes on with `vidan scenario retry`. In a pipe: id, kind, origin, time, error,
-    separated by tabs. With --quiet the ids of messages, unless --kind says otherwise.
+    `vidan dead replay` sends a message again; messages behind it were not held up. `vidan scenario
+    retry` resumes a failed scenario. In a pipe: id, kind, origin, time, error, separated by tabs.
+    With --quiet, prints message ids; for scenarios add --kind scenario.
     """
     wanted = only or ("message" if out.quiet and not out.json else None)
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
@@ -97,7 +105,7 @@ def list_dead(
         },
         record=lambda e: e.record,
         id=lambda e: e.id,
-        name="dead letters, and no failed scenarios" if only is None else f"dead {only}s",
+        name=_NOUNS[only],
         spare=("AT",),
     )
     if not out.json:
@@ -117,7 +125,7 @@ def _newest(connection: Connection, wanted: str | None, limit: int) -> list[Entr
 
 
 def _tell_remedies(out: Output, found: list[Entry]) -> None:
-    """Say which command each kind is mended with, by the id of the newest of it."""
+    """Say which commands show and fix the newest of each kind."""
     for of_kind, remedy in (
         ("message", "a message: `vidan dead show {0}`, `vidan dead replay {0}`"),
         ("scenario", "a scenario: `vidan scenario history {0}`, `vidan scenario retry {0}`"),
@@ -138,10 +146,10 @@ def show(
     out: Output,
     settings: Settings,
     letter_id: Annotated[
-        int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="The dead letter.")
+        int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="Id of the message.")
     ],
 ) -> None:
-    """Show one message that could not be used, with its payload."""
+    """Show one unreadable message with its payload."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import dead_letters
 
@@ -149,4 +157,4 @@ def show(
     out.details({"kind": "message", **found.as_json()}, id=found.id)
 
 
-steer.register(commands)
+commands.include(steer.commands)

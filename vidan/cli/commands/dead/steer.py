@@ -1,4 +1,4 @@
-"""`vidan dead replay|purge`: dead letters are sent again, or deleted."""
+"""`vidan dead replay|purge`: send unreadable messages (dead letters) again, or delete them."""
 
 from __future__ import annotations
 
@@ -24,35 +24,27 @@ if TYPE_CHECKING:
 
 Ids = Annotated[
     list[int] | None,
-    typer.Argument(metavar="[ID]...", min=1, max=MAX_ID, help="The dead letters."),
+    typer.Argument(metavar="[ID]...", min=1, max=MAX_ID, help="Ids of dead letters."),
 ]
-AllOption = Annotated[bool, typer.Option("--all", help="All that there are.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All dead letters.")]
 TopicOption = Annotated[
-    str | None, typer.Option("--topic", metavar="T", help="Of --all, only those of this topic.")
+    str | None,
+    typer.Option("--topic", metavar="T", help="With --all: only this topic."),
 ]
 
 
-def register(commands: Commands) -> None:
-    """Add the commands to the group."""
-    commands.command(
-        "replay",
-        broker=True,
-        examples="""
-            vidan dead replay 7
-            vidan dead replay --all --topic scenarios
-            vidan dead list -q | xargs -r vidan dead replay
-        """,
-    )(replay)
-    commands.command(
-        "purge",
-        examples="""
-            vidan dead purge 7 8
-            vidan dead purge --all --before 30d --yes
-            vidan dead purge --all --topic retry_topic --before 2026-11-01 --yes
-        """,
-    )(purge)
+commands = Commands("dead")
 
 
+@commands.command(
+    "replay",
+    broker=True,
+    examples="""
+        vidan dead replay 7
+        vidan dead replay --all --topic scenarios
+        vidan dead list -q | xargs -r vidan dead replay
+    """,
+)
 def replay(
     out: Output,
     settings: Settings,
@@ -60,11 +52,11 @@ def replay(
     all: AllOption = False,
     topic: TopicOption = None,
 ) -> int:
-    """Send dead letters to their topics again, as they came; what was delivered is removed.
+    """Send unreadable messages (dead letters) to their topics again; delivered ones are removed.
 
-    For letters that a newer vidan can use. One that still can't be used comes back as a new letter.
-    An interrupted call may have sent a letter and kept it: replayed again, it is sent twice, which
-    does no harm. Exit code 9: what could not be delivered is kept.
+    Use it when a newer vidan can read them. A message that is still unreadable comes back as a new
+    dead letter. If the command is interrupted, a message may have been sent and kept: replaying it
+    sends it twice, which does no harm. Exit code 9: messages that could not be delivered are kept.
     """
     from vidan import broker
 
@@ -89,7 +81,7 @@ def replay(
     if kept:
         raise BrokerUnavailable(
             f"{kept} could not be delivered, and {'is' if kept == 1 else 'are'} kept",
-            hint="is the broker well, and does the topic exist? `vidan doctor`",
+            hint="check with `vidan doctor` that the broker works and the topic exists",
         )
     return code
 
@@ -97,7 +89,7 @@ def replay(
 def _replay(
     database: Database, out: Output, producer: Any, batches: Iterable[list[DeadLetter]]
 ) -> int:
-    """Send all again, and say what came of it; how many could not be delivered."""
+    """Send all messages again; return how many could not be delivered."""
     from vidan.broker import messages
 
     count = kept = unusable = 0
@@ -113,14 +105,22 @@ def _replay(
         out.flush()
         count += len(sent)
         kept += len(batch) - len(sent)
-        if not sent:  # the broker is gone: each further try takes seconds
+        if not sent:  # the broker is unavailable, and each further try would take seconds
             break
     out.note(f"{count} sent again")
     if unusable:
-        out.note(f"{unusable} of them can't be used by this version either: they will come back")
+        out.note(f"this version can't read {unusable} of them either: they will come back")
     return kept
 
 
+@commands.command(
+    "purge",
+    examples="""
+        vidan dead purge 7 8
+        vidan dead purge --all --before 30d --yes
+        vidan dead purge --all --topic retry_topic --before 2026-11-01 --yes
+    """,
+)
 def purge(
     out: Output,
     settings: Settings,
@@ -132,21 +132,21 @@ def purge(
             "--before",
             metavar="D",
             parser=before,
-            help="Of --all, only those older than 30d, or than 2026-11-01T12:00.",
+            help="With --all: only those older than this, e.g. 30d or 2026-11-01T12:00.",
         ),
     ] = None,
     topic: TopicOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask for confirmation.")] = False,
 ) -> int:
-    """Delete dead letters. At a terminal it asks first; in a script it wants --yes.
+    """Delete unreadable messages (dead letters). It asks first in a terminal; scripts add --yes.
 
-    It deletes no failed scenario: `vidan scenario delete` does.
+    It does not delete failed scenarios; `vidan scenario delete` does.
     """
     from vidan.services import dead_letters
 
     _check(ids, all, topic=topic, before=received)
     if not yes and not sys.stdin.isatty():
-        raise UsageError("this deletes for good, and nobody is there to ask", hint="add --yes")
+        raise UsageError("this deletes permanently and needs a confirmation", hint="add --yes")
     with connect.database(settings, out, reads=True) as database:
         code = 0
         if all:
@@ -161,7 +161,7 @@ def purge(
                 out.note("no dead letter matches")
             return code
         letters = "1 dead letter" if count == 1 else f"{count} dead letters"
-        if not yes and not out.asks(f"Delete {letters} for good?"):
+        if not yes and not out.asks(f"Delete {letters} permanently?"):
             out.warn("nothing was deleted")
             return failures.UNEXPECTED
         _delete(database, out, None if all else [one.id for one in chosen], topic, received)
@@ -171,18 +171,15 @@ def purge(
 def _delete(
     database: Database, out: Output, ids: list[int] | None, topic: str | None, received: Before
 ) -> None:
-    """Delete these letters, or all that match, in short transactions."""
+    """Delete the messages with these ids, or all that match, in short transactions."""
     from vidan.services import dead_letters
 
     count = 0
     while True:
-        gone = database.retrying(
-            lambda c: (
-                dead_letters.delete_some(c, topic=topic, before=received)
-                if ids is None
-                else sorted(dead_letters.delete(c, ids))
-            )
-        )
+        if ids is None:
+            gone = database.retrying(dead_letters.delete_some, topic=topic, before=received)
+        else:
+            gone = sorted(database.retrying(dead_letters.delete, ids))
         for one in gone:
             out.line({"id": one, "deleted": True}, str(one), id=one)
         count += len(gone)
@@ -192,7 +189,7 @@ def _delete(
 
 
 def _check(ids: Sequence[int] | None, all: bool, **filters: Any) -> None:
-    """Raise UsageError unless either ids or --all say which letters are meant."""
+    """Raise UsageError unless exactly one of ids and --all is given."""
     if ids and all:
         raise UsageError("ids and --all exclude each other", hint="give one of them")
     if not (ids or all):
@@ -203,7 +200,7 @@ def _check(ids: Sequence[int] | None, all: bool, **filters: Any) -> None:
 
 
 def _named(database: Database, out: Output, ids: Sequence[int]) -> tuple[int, list[DeadLetter]]:
-    """The letters of these ids; one that isn't there is said, and gives the exit code."""
+    """Return the exit code and the messages with these ids; an unknown id is reported."""
     from vidan.services import dead_letters
 
     with database.begin() as connection:

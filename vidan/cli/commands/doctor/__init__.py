@@ -1,0 +1,1 @@
+"""`vidan doctor`: what works here, what does not, and how to fix it."""

@@ -1,4 +1,4 @@
-"""`vidan doctor`: what works here, what doesn't, and how to mend it."""
+"""`vidan doctor`: what works here, what doesn't, and how to fix it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from vidan.cli.command import Commands
 from vidan.cli.commands.doctor import machine, services
 from vidan.cli.commands.doctor.finding import Finding, State
 from vidan.cli.terminal.output import Output
+from vidan.cli.terminal.text import counted
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -26,11 +27,11 @@ commands = Commands("doctor")
     """,
 )
 def doctor(out: Output, settings: Settings) -> int:
-    """Say what is reachable, what is installed, what is stuck, and how to mend it.
+    """Check the database, the broker, this machine and stuck scenarios; show how to fix problems.
 
-    Exit code 0: nothing fails (there may be warnings); else that of the first failure: 8 for the
-    database, 9 for the broker, 10 for what is installed here. In a pipe: state, check, finding,
-    remedy, separated by tabs.
+    Exit code 0: no check failed (there may be warnings); otherwise that of the first failure: 8 for
+    the database, 9 for the broker, 10 for this machine. In a pipe: state, check, finding, remedy,
+    separated by tabs.
     """
     findings = list(_all(settings))
     out.listing(
@@ -53,7 +54,7 @@ def doctor(out: Output, settings: Settings) -> int:
     failed = [finding for finding in findings if finding.state is State.FAIL]
     warned = sum(finding.state is State.WARN for finding in findings)
     if not failed:
-        out.note("nothing fails" + (f", {warned} to look at" if warned else ""))
+        out.note("no check failed" + (f", {counted(warned, 'warning')}" if warned else ""))
         return 0
     return failed[0].exit_code
 

@@ -1,24 +1,19 @@
-"""TODO: say what this module is for."""
+"""What a check of `vidan doctor` finds, and how to fix it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from vidan.errors import VidanError
 
-if TYPE_CHECKING:
-    pass
-
-
 PATIENCE = timedelta(seconds=30)
-"""A scenario that is due for longer and that nobody has taken is worth a word."""
+"""A scenario that has been due for longer than this without being taken is reported."""
 
 
 class State(StrEnum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
     WARN = "warn"
@@ -27,7 +22,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found, and how to mend it."""
+    """What a check found, and how to fix it; a failure carries the exit code of the command."""
 
     check: str
     state: State
@@ -37,5 +32,5 @@ class Finding:
 
 
 def failure(check: str, error: VidanError) -> Finding:
-    """An error as a finding."""
+    """Return an error as a finding."""
     return Finding(check, State.FAIL, str(error), error.hint, error.exit_code)

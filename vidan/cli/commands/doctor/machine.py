@@ -1,4 +1,4 @@
-"""What `vidan doctor` asks of this machine: extras, devices, decoders, weights. Loads no torch."""
+"""Checks of this machine: extras, devices, decoders, weights. This process loads no torch."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ _ASK_TORCH = (
     "print(torch.__version__, *names, sep='\\n')"
 )
 ASK_SECONDS = 60
+"""Longest time, in seconds, that loading torch may take."""
 
 
 def extras() -> Iterator[Finding]:
-    """Which optional parts are installed."""
+    """Find which optional parts of the package are installed."""
     for extra, packages in EXTRAS.items():
         missing = [package for package in packages if find_spec(package) is None]
         if missing:
             found = f"not installed: {', '.join(missing)}"
-            remedy = f"pip install 'vidan[{extra}]', if this machine is to do that"
+            remedy = f"pip install 'vidan[{extra}]', if this machine needs it"
             yield Finding(f"extra {extra}", State.WARN, found, remedy)
         else:
             yield Finding(f"extra {extra}", State.OK, "installed")
 
 
 def devices() -> Iterator[Finding]:
-    """What torch can compute on, asked of a short-lived child: torch is slow to load, and large."""
+    """Find the devices of torch, in a child process, so that this one need not load torch."""
     if find_spec("torch") is None:
         return
     try:
@@ -53,7 +54,9 @@ def devices() -> Iterator[Finding]:
         )
     except subprocess.TimeoutExpired:
         found = f"torch did not load in {ASK_SECONDS} s"
-        yield Finding("devices", State.FAIL, found, "is the machine very busy?", 10)
+        yield Finding(
+            "devices", State.FAIL, found, "run it again when the machine is less busy", 10
+        )
         return
     if answer.returncode != 0:
         last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
@@ -68,7 +71,7 @@ def devices() -> Iterator[Finding]:
 
 
 def decoders() -> Iterator[Finding]:
-    """Which of the decoders are installed."""
+    """Find which decoders are installed."""
     packages = {"pyav": "av", "decord": "decord"}
     there = [name for name in DECODERS if find_spec(packages[name]) is not None]
     if not there:
@@ -81,7 +84,7 @@ def decoders() -> Iterator[Finding]:
 
 
 def weights() -> Iterator[Finding]:
-    """Whether the built-in weights are the ones that were released."""
+    """Check that the built-in weights are those of the release."""
     file = catalogue.NANODET_WEIGHTS
     remedy = "install vidan again"
     try:

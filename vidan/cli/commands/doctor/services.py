@@ -1,4 +1,4 @@
-"""What `vidan doctor` asks of database and broker; each check gives findings and raises nothing."""
+"""Checks of database and broker; each of them yields findings and raises no error."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from vidan.broker import Broker
     from vidan.config import Settings
 
-
 MUCH_LAG = 1000
+"""Unread messages of a topic above which `vidan doctor` warns."""
 
 
 def settings_origin(settings: Settings) -> Iterator[Finding]:
-    """Where the settings come from."""
+    """Find where the settings come from."""
     from vidan.config import shown_url
     from vidan.stack_state import running_stack
 
@@ -39,7 +39,7 @@ def settings_origin(settings: Settings) -> Iterator[Finding]:
 
 
 def _origin(value: str, variable: str, option: str) -> str:
-    """Where a value came from; the first hit has won."""
+    """Return where a value comes from: the environment, .env or the option."""
     from vidan import config
 
     def settled(environ: Mapping[str, str], cwd: Path | None) -> list[str | None]:
@@ -52,9 +52,9 @@ def _origin(value: str, variable: str, option: str) -> str:
 
 
 def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterator[Finding]:
-    """Reachable, of the expected schema, and what is stuck in it.
+    """Check that the database is reachable and has the expected schema, and find stuck rows.
 
-    `readers` gets how many there are to read for each consumer group.
+    Fills `readers`: consumer group → number of workers or orchestrators that read for it.
     """
     from vidan.cli.commands.doctor import stuck
     from vidan.db import schema
@@ -84,29 +84,29 @@ def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterat
 
 
 def _no_database() -> Finding:
-    """No database is set; that is no failure where an embedded one can be started."""
+    """No database is configured: only a warning if an embedded one can be started."""
     from vidan.stack.postgres import installation
 
     try:
         installation()
     except VidanError as error:
-        return Finding("database", State.FAIL, f"none is set, and {error}", error.hint, 8)
-    remedy = "`vidan up` starts one, `vidan run` brings its own; or set DATABASE_URL"
-    return Finding("database", State.WARN, "none is set, and no embedded stack runs", remedy)
+        return Finding("database", State.FAIL, f"none is configured, and {error}", error.hint, 8)
+    remedy = "`vidan up` starts one, `vidan run` uses its own; or set DATABASE_URL"
+    return Finding("database", State.WARN, "none is configured, and no embedded stack runs", remedy)
 
 
 def of_broker(settings: Settings, readers: Mapping[str, int]) -> Iterator[Finding]:
-    """Reachable, with the topics in it, and what lies in them unread.
+    """Check that the broker is reachable and has the topics, and count unread messages.
 
-    `readers`: how many there are to read for each consumer group, as far as that is known.
+    `readers`: consumer group → number of workers or orchestrators that read for it, where known.
     """
     from vidan import broker
     from vidan.broker import messages
 
     servers = settings.bootstrap_servers()
     if servers is None:
-        remedy = "`vidan up` brings one, or set KAFKA_BOOTSTRAP_SERVERS"
-        found = "none is set: workers find scenarios by looking, a little later"
+        remedy = "`vidan up` starts one, or set KAFKA_BOOTSTRAP_SERVERS"
+        found = "no broker configured: workers poll the database (up to 0.25 s slower)"
         yield Finding("broker", State.WARN, found, remedy)
         return
     try:
@@ -118,7 +118,7 @@ def of_broker(settings: Settings, readers: Mapping[str, int]) -> Iterator[Findin
     yield Finding("broker", State.OK, f"reachable at {servers}")
     missing = [topic for topic in messages.TOPICS if topic not in topics]
     if settings.embedded():
-        yield Finding("topics", State.OK, "the embedded broker makes them when they are used")
+        yield Finding("topics", State.OK, "the embedded broker creates them when they are used")
     elif missing:
         found = f"missing: {', '.join(missing)}"
         yield Finding("topics", State.WARN, found, "`vidan topics create`")
@@ -133,17 +133,18 @@ def of_broker(settings: Settings, readers: Mapping[str, int]) -> Iterator[Findin
 
 
 def _of_lag(cluster: Broker, group: str, topic: str, readers: Mapping[str, int]) -> Finding:
-    """How many messages a group has not read; those are hints, so that it costs latency only."""
+    """Count the messages that a group has not read. Messages are hints: lag only costs time."""
     lag = cluster.lag(group, topic)
-    found = f"{lag} messages of {topic} not read yet by {group}"
+    reader = "worker" if topic == "scenarios" else "orchestrator"
+    found = f"{lag} messages of topic {topic} not read yet by group {group}"
     if lag and readers.get(group) == 0:
-        start = "`vidan worker`" if topic == "scenarios" else "`vidan orchestrator`"
-        return Finding("lag", State.WARN, f"{found}: nobody is there to read", f"{start} reads")
+        found = f"{found}, and no {reader} is running"
+        return Finding("lag", State.WARN, found, f"`vidan {reader}` starts one")
     if lag > MUCH_LAG:
         remedy = (
-            "busy workers leave them, and look for scenarios by themselves: `vidan workers list`"
-            if topic == "scenarios"
-            else "does an orchestrator hang? look at its log"
+            "busy workers don't read them and poll the database instead: see `vidan workers list`"
+            if reader == "worker"
+            else "an orchestrator may hang: see its log"
         )
         return Finding("lag", State.WARN, found, remedy)
     return Finding("lag", State.OK, found)

@@ -1,38 +1,46 @@
-"""What `vidan doctor` says of the rows: what waits, hangs or was left behind, and the mend."""
+"""Checks of the database's rows: what waits, hangs or was left behind, and how to fix it."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from vidan.cli.commands.doctor import finding
 from vidan.cli.commands.doctor.finding import Finding, State
 from vidan.cli.terminal.text import counted
+from vidan.protocol import partitions
+from vidan.services import diagnosis, workers
+from vidan.services.diagnosis import Reason
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
+    from vidan.db.session import Connection
     from vidan.services.diagnosis import Some, Waiting
     from vidan.services.workers import WorkerRow
 
 HEARTBEAT_PATIENCE = timedelta(seconds=8)
-"""A heartbeat comes every 5 s."""
+"""A worker that was not seen for longer than this is reported. Heartbeats come every 5 s."""
+
 RELEASE_PATIENCE = timedelta(seconds=5)
-"""An orchestrator releases what was left behind within a second."""
+"""A lease that ended longer ago is reported. An orchestrator releases leases within a second."""
+
 ANNOUNCE_PATIENCE = timedelta(seconds=15)
-"""An orchestrator announces within a second; while the broker is away it tries every 2 s."""
+"""An announcement that is overdue for longer is reported. An orchestrator announces within a
+second; while the broker is unavailable it tries again every 2 s."""
+
 LATELY = timedelta(days=1)
+"""Dead letters and failed scenarios of this last time span are reported."""
+
 MOST_REASONS = 8
+"""Most reasons for waiting that are listed, each on a line of its own."""
 
 _ORCHESTRATOR = "`vidan orchestrator` starts one (`vidan up` brings its own)"
 
 
 def of_rows(connection: Connection, readers: MutableMapping[str, int]) -> Iterator[Finding]:
-    """All of it; `readers` gets how many there are to read for each consumer group."""
+    """Yield all findings; fills `readers` (consumer group → number of readers)."""
     from vidan.broker import messages
-    from vidan.services import diagnosis, workers
 
     alive = workers.find(connection)
     orchestrators = diagnosis.orchestrators(connection)
@@ -48,8 +56,6 @@ def of_rows(connection: Connection, readers: MutableMapping[str, int]) -> Iterat
 
 
 def _of_workers(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[Finding]:
-    from vidan.services import diagnosis
-
     if not alive:
         remedy = "`vidan worker` or `vidan up` starts one"
         yield Finding("workers", State.WARN, "none is alive", remedy)
@@ -62,12 +68,12 @@ def _of_workers(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[
     if late:
         first = late[0]
         found = (
-            f"{counted(len(late), 'worker')} late, first {first.name} ({first.worker_id}):"
-            f" not seen for {span(first.silent_for)}"
+            f"{counted(len(late), 'worker')} with late heartbeats; {first.name} ({first.worker_id})"
+            f" was not seen for {span(first.silent_for)}"
         )
         remedy = (
-            f"is its host overloaded, or cut off from the database? `vidan workers show "
-            f"{first.worker_id}`; others take over when its lease ends"
+            "its host may be overloaded or cut off from the database: `vidan workers show"
+            f" {first.worker_id}`; other workers take its scenarios over when its lease ends"
         )
         yield Finding("heartbeats", State.WARN, found, remedy)
 
@@ -75,79 +81,90 @@ def _of_workers(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[
 def _of_orchestrators(count: int) -> Finding:
     if count:
         return Finding("orchestrator", State.OK, f"{count} connected")
-    found = "none is connected: nothing is announced, no lease that ended is released"
+    found = "none is connected: no scenario is announced, scenarios of dead workers stay held"
     return Finding("orchestrator", State.WARN, found, _ORCHESTRATOR)
 
 
 def _of_waiting(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[Finding]:
-    from vidan.services import diagnosis
-
     stuck = diagnosis.waiting(connection, alive, patience=finding.PATIENCE)
     if not stuck:
         waiting = diagnosis.waiting_count(connection)
-        yield Finding("waiting", State.OK, f"{_most(waiting)} wait, none for long")
+        yield Finding("waiting", State.OK, f"{_most(waiting)} waiting, none for long")
     for one in stuck[:MOST_REASONS]:
         why, remedy = _reason(one)
         others = f" and {one.count - 1} more, the longest" if one.count > 1 else ","
         found = f"scenario {one.first_id}{others} for {span(one.waited)}: {why}"
         yield Finding("waiting", State.WARN, found, remedy)
     if len(stuck) > MOST_REASONS:
-        found = f"{len(stuck) - MOST_REASONS} reasons more"
-        yield Finding("waiting", State.WARN, found, "`vidan scenario list --status init_startup`")
+        found = f"{len(stuck) - MOST_REASONS} more reasons"
+        yield Finding(
+            "waiting", State.WARN, found, "see `vidan scenario list --status init_startup`"
+        )
+
+
+_REASONS: Mapping[Reason, tuple[str, str]] = {
+    Reason.NO_QUEUE: ("no worker has queue {queue}", "{start}"),
+    Reason.NO_TASK: (
+        "no worker in queue {queue} has task {task}",
+        "`vidan worker --queues {q} --app MODULE:APP`, with the app that defines the task",
+    ),
+    Reason.NO_SOURCE: ("all workers in queue {queue} were started for other sources", "{start}"),
+    Reason.SUSPECT: (
+        "it has crashed its worker process repeatedly, and only a worker with one slot takes it",
+        "`vidan worker --slots 1 --queues {q}{app}`; `vidan scenario history {id}` shows what"
+        " happened",
+    ),
+    Reason.DRAINING: ("all workers that could take it are draining: {workers}", "{start}"),
+    Reason.CAPPED: (
+        "no more of task {task} may run or start now in the whole cluster",
+        "`vidan tasks show {task_q}` shows its concurrency and rate limits",
+    ),
+    Reason.BUSY: (
+        "all workers that could take it are busy: {workers}",
+        "start more workers: {start}; see `vidan workers list`",
+    ),
+    Reason.FREE: (
+        "a worker that could take it is free: {workers}",
+        "see `vidan scenario history {id}` and that worker's log",
+    ),
+}
+"""For each reason why scenarios wait: what is found, and how to fix it."""
+
+_UNSOURCED = (
+    "no worker in queue {queue} accepts scenarios without a source",
+    "`vidan worker --queues {q}{app} --source FILE`",
+)
+_BOUND = (
+    "it runs only on a worker started with source {source}, and there is none",
+    "`vidan worker --queues {q}{app} --source {source_q}`",
+)
 
 
 def _reason(one: Waiting) -> tuple[str, str]:
-    """Why they wait, and what mends it."""
-    from vidan.services.diagnosis import Reason
-
-    app = "" if one.task == "detect" else " --app MODULE:APP"
-    queue = shlex.quote(one.queue)
-    start = f"`vidan worker --queues {queue}{app}`"
-    who = _names(one.workers)
-    match one.reason:
-        case Reason.NO_QUEUE:
-            return f"no worker has queue {one.queue!r}", start
-        case Reason.NO_TASK:
-            return (
-                f"no worker of queue {one.queue!r} has task {one.task!r}",
-                f"`vidan worker --queues {queue} --app MODULE:APP`, with the app that has it",
-            )
-        case Reason.NO_SOURCE if one.source is not None:
-            start = f"`vidan worker --queues {queue}{app} --source {shlex.quote(one.source)}`"
-            return f"bound to source {one.source}, and no worker was started with it", start
-        case Reason.NO_SOURCE:
-            return (
-                f"no worker of queue {one.queue!r} was started for such sources",
-                f"without a source: a worker with --source FILE takes it; with one: {start}",
-            )
-        case Reason.SUSPECT:
-            return (
-                "it has killed its process more than once, and only one of one slot takes it",
-                f"`vidan worker --slots 1 --queues {queue}{app}`; what happened: "
-                f"`vidan scenario history {one.first_id}`",
-            )
-        case Reason.DRAINING:
-            return f"all workers that could take it are draining: {who}", start
-        case Reason.CAPPED:
-            return (
-                f"no more of task {one.task!r} may run or start at once in the whole cluster",
-                f"its concurrency and rate: `vidan tasks show {shlex.quote(one.task)}`",
-            )
-        case Reason.BUSY:
-            return (
-                f"all workers that could take it are busy: {who}",
-                f"more workers take more: {start}; see `vidan workers list`",
-            )
-        case Reason.FREE:
-            return (
-                f"a worker that could take it is free: {who}",
-                f"`vidan scenario history {one.first_id}`, and that worker's log",
-            )
+    """Return why scenarios wait, and how to fix it."""
+    why, remedy = _REASONS[one.reason]
+    if one.reason is Reason.NO_SOURCE:
+        if one.source is not None:
+            why, remedy = _BOUND
+        elif one.unsourced:
+            why, remedy = _UNSOURCED
+    queue, app = shlex.quote(one.queue), "" if one.task == "detect" else " --app MODULE:APP"
+    words = {
+        "id": one.first_id,
+        "queue": repr(one.queue),
+        "q": queue,
+        "task": repr(one.task),
+        "task_q": shlex.quote(one.task),
+        "source": one.source,
+        "source_q": shlex.quote(one.source or ""),
+        "app": app,
+        "start": f"`vidan worker --queues {queue}{app}`",
+        "workers": _names(one.workers),
+    }
+    return why.format_map(words), remedy.format_map(words)
 
 
 def _of_held(connection: Connection) -> Finding:
-    from vidan.services import diagnosis
-
     lost = diagnosis.left_behind(connection, patience=RELEASE_PATIENCE)
     if lost.count:
         found = (
@@ -155,38 +172,35 @@ def _of_held(connection: Connection) -> Finding:
             " no orchestrator has released it"
         )
         return Finding("running", State.WARN, found, _ORCHESTRATOR)
-    return Finding("running", State.OK, f"{_most(diagnosis.held_count(connection))} run")
+    return Finding("running", State.OK, f"{_most(diagnosis.held_count(connection))} running")
 
 
 def _of_announcements(connection: Connection) -> Finding:
-    from vidan.services import diagnosis
-
     oldest = diagnosis.oldest_announcement(connection)
     if oldest is None or oldest.age <= ANNOUNCE_PATIENCE:
         return Finding("announcements", State.OK, "none is overdue")
     found = f"overdue for {span(oldest.age)}, first: scenario {oldest.scenario_id}"
-    remedy = f"no orchestrator runs, or the broker is away: {_ORCHESTRATOR}"
+    remedy = f"no orchestrator runs, or the broker is unavailable: {_ORCHESTRATOR}"
     return Finding("announcements", State.WARN, found, remedy)
 
 
 def _of_partitions(connection: Connection) -> Finding:
-    from vidan.protocol import partitions
-
     missing = partitions.missing(connection, weeks=1)
     if not missing:
-        return Finding("partitions", State.OK, "predictions of this week and the next have theirs")
+        return Finding("partitions", State.OK, "those of this week and the next exist")
     weeks = ", ".join(map(str, missing))
     found = f"predictions have none for the week of {weeks}"
-    return Finding("partitions", State.WARN, found, f"an orchestrator makes them: {_ORCHESTRATOR}")
+    return Finding("partitions", State.WARN, found, f"an orchestrator adds them: {_ORCHESTRATOR}")
 
 
 def _of_dead(connection: Connection) -> Iterator[Finding]:
-    from vidan.services import diagnosis
-
     dead = diagnosis.dead_letters_since(connection, LATELY)
     if dead.count:
         found = f"{_most(dead)} since yesterday, the last is {dead.first_id}"
-        remedy = f"`vidan dead show {dead.first_id}`; `vidan dead replay` or `vidan dead purge`"
+        remedy = (
+            f"`vidan dead show {dead.first_id}` shows it; `vidan dead replay` sends it again,"
+            " `vidan dead purge` deletes it"
+        )
         yield Finding("dead letters", State.WARN, found, remedy)
     else:
         yield Finding("dead letters", State.OK, "none since yesterday")
@@ -194,7 +208,8 @@ def _of_dead(connection: Connection) -> Iterator[Finding]:
     if failed.count:
         found = f"{_most(failed)} since yesterday, the last is scenario {failed.first_id}"
         remedy = (
-            f"`vidan scenario history {failed.first_id}`; `vidan scenario retry {failed.first_id}`"
+            f"`vidan scenario history {failed.first_id}` shows why; `vidan scenario retry"
+            f" {failed.first_id}` resumes it"
         )
         yield Finding("failed", State.WARN, found, remedy)
     else:
@@ -202,7 +217,7 @@ def _of_dead(connection: Connection) -> Iterator[Finding]:
 
 
 def span(time: timedelta) -> str:
-    """A time span as a person says it: 45 s, 12 min, 3 h, 2 days."""
+    """Return a time span in words: 45 s, 12 min, 3 h, 2 days."""
     seconds = int(time.total_seconds())
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
@@ -211,9 +226,7 @@ def span(time: timedelta) -> str:
 
 
 def _most(some: Some) -> str:
-    from vidan.services.diagnosis import COUNTED
-
-    return f"{some.count} or more" if some.count >= COUNTED else str(some.count)
+    return f"{some.count} or more" if some.count >= diagnosis.COUNTED else str(some.count)
 
 
 def _names(workers: Sequence[str], most: int = 3) -> str:

@@ -1,0 +1,1 @@
+"""`vidan run`: one video, analysed on this machine."""

@@ -1,4 +1,4 @@
-"""`vidan run`: one video, analysed on this machine, from nothing to a summary."""
+"""`vidan run`: analyse one video on this machine and print a summary."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from vidan.cli.options.devices import CpusOption, GpusOption
 from vidan.cli.options.params import names
 from vidan.cli.own_workers import OwnWorkers
 from vidan.cli.terminal.output import Output
+from vidan.detection import catalogue
+from vidan.domain.bounds import DECODERS
 from vidan.domain.status import ENDED
 from vidan.errors import UsageError, VidanError
 from vidan.protocol import creation
@@ -31,8 +33,16 @@ if TYPE_CHECKING:
     from vidan.stack import Membership
 
 STOP_SECONDS = 30.0
+"""Longest wait, in seconds, for the scenario to stop after Ctrl-C."""
+
 CHECK_SECONDS = 1.0
-TELL_SECONDS = 10.0
+"""Pause between two checks of the stack and the workers, in seconds."""
+
+REPORT_SECONDS = 10.0
+"""Pause between two lines about the progress where there is no progress bar, in seconds."""
+
+ACTOR = "vidan run"
+"""Who created and stopped the scenario, in its history."""
 
 commands = Commands("run")
 
@@ -41,7 +51,7 @@ commands = Commands("run")
     "run",
     database=False,
     examples="""
-        vidan run --sample                     the video in the package
+        vidan run --sample                     analyse the video in the package
         vidan run street.mp4 --out results     results/predictions.jsonl, results/annotated.mp4
         vidan run street.mp4 --labels person,car --min-score 0.5 --every 5
         vidan run street.mp4 --json | jq .frames_with
@@ -54,34 +64,53 @@ def run(
         str | None, typer.Argument(metavar="SOURCE", help="A video file, or a URL.")
     ] = None,
     folder: Annotated[
-        str | None, typer.Option("--out", metavar="DIR", help="Write the results there.")
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Write the results to this folder."),
     ] = None,
-    sample: Annotated[
-        bool, typer.Option("--sample", help="Take the video in the package.")
-    ] = False,
-    model: Annotated[str | None, typer.Option(metavar="M", help="See `vidan models list`.")] = None,
-    weights: Annotated[str | None, typer.Option(metavar="FILE", help="Of the model.")] = None,
+    sample: Annotated[bool, typer.Option("--sample", help="Use the video in the package.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M",
+            help=f"Detection model, see `vidan models list` [{catalogue.DEFAULT_MODEL}].",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Weights file [the model's own].")
+    ] = None,
     min_score: Annotated[
-        float | None, typer.Option(metavar="X", help="Leave out what is less sure.")
+        float | None,
+        typer.Option(
+            metavar="X", help=f"Drop detections scoring below X [{catalogue.DEFAULT_MIN_SCORE}]."
+        ),
     ] = None,
     labels: Annotated[
-        Any, typer.Option(metavar="A,B", parser=names, help="Look for these only.")
+        Any,
+        typer.Option(metavar="A,B", parser=names, help="Keep detections of these labels [all]."),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="The model's input, in pixels.")
+        str | None,
+        typer.Option(metavar="HxW", help="Input of the model, in pixels [the model's own]."),
     ] = None,
-    every: Annotated[int | None, typer.Option(metavar="N", help="Every Nth frame.")] = None,
-    fps: Annotated[float | None, typer.Option(metavar="F", help="Frames a second.")] = None,
-    decoder: Annotated[str | None, typer.Option(metavar="D", help="pyav or decord.")] = None,
+    every: Annotated[
+        int | None, typer.Option(metavar="N", help="Analyse every Nth frame [1].")
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(metavar="F", help="Analyse F frames per second of video [all]."),
+    ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(metavar="D", help=f"{' or '.join(DECODERS)} [{DECODERS[0]}]."),
+    ] = None,
     gpus: GpusOption = None,
     cpus: CpusOption = None,
 ) -> int:
-    """Analyse a video with nothing but this machine, and print a summary.
+    """Analyse a video on this machine, without any other service, and print a summary.
 
-    Through the same database, broker, orchestrator and workers that a cluster uses, started for it
-    and stopped afterwards. Exit code 0: completed; 5: failed; 6: stopped by somebody; 130: by you.
+    It starts the database, broker, orchestrator and workers that a cluster uses too, and stops them
+    afterwards. Exit code 0: completed; 5: failed; 6: stopped by another command; 130: by Ctrl-C.
     """
-    from vidan.detection.catalogue import detect_params
     from vidan.video.sources import source_for
 
     given = {
@@ -89,7 +118,9 @@ def run(
         "size": size, "every": every, "fps": fps, "decoder": decoder,
     }  # fmt: skip
     place = source_for(_place(source, sample), check=True)
-    params = detect_params({k: v for k, v in given.items() if v is not None}, check=True)
+    params = catalogue.detect_params(
+        {name: value for name, value in given.items() if value is not None}, check=True
+    )
     _validate(params, place)
     results = None if folder is None else run_results.prepare(Path(folder), place)
     queue = f"run-{uuid.uuid4().hex[:8]}"
@@ -111,14 +142,12 @@ def _place(source: str | None, sample: bool) -> str:
     if not sample and source is None:
         raise UsageError("a source is needed, or --sample", hint="vidan run VIDEO")
     if sample:
-        from vidan.detection import catalogue
-
         return str(catalogue.sample_video())
     return str(source)
 
 
 def _validate(params: dict[str, Any], source: str) -> None:
-    """Refuse what the service would refuse before a stack is started for it."""
+    """Refuse invalid parameters before a stack is started for them."""
     from vidan.protocol import tasks
 
     tasks.validate(tasks.DETECT, params, source)
@@ -126,7 +155,7 @@ def _validate(params: dict[str, Any], source: str) -> None:
 
 @dataclass
 class _Run:
-    """One call of the command, once the stack is there."""
+    """One call of the command, once the stack runs."""
 
     out: Output
     member: Membership
@@ -137,32 +166,31 @@ class _Run:
     posts: Sequence[WorkerOptions]
     results: Path | None
     checked: float = 0.0
-    told: float = 0.0
+    reported: float = 0.0
 
     def run(self) -> int:
-        """Queue the scenario for workers of its own, see it through, print what came of it."""
-        self._name_left_overs()
+        """Queue the scenario for workers of its own, wait for its end, print the summary."""
         scenario_id = self._create()
         log = None if self.out.debug else self.member.settings.home / "logs" / "workers.log"
         try:
             with OwnWorkers(self.member.settings, self.posts, log) as workers:
                 scenario = self._follow(scenario_id, workers)
         except KeyboardInterrupt:
-            run_results.tell_how_to_go_on(self.database, self.out, scenario_id, self.queue)
+            run_results.say_how_to_resume(self.database, self.out, scenario_id, self.queue)
             return failures.INTERRUPTED
         written = run_results.write(self.database, self.out, scenario, self.results)
         run_results.summarise(self.database, self.out, scenario, self.results, written)
+        run_results.name_unfinished(self.database, self.out, apart_from=scenario_id)
         return following.code_of(scenario.status)
 
     def _create(self) -> int:
-
         new = creation.NewScenario(source=self.source, params=self.params, queue=self.queue)
-        created = self.database.retrying(lambda c: creation.create(c, new, actor="vidan run"))
+        created = self.database.retrying(creation.create, new, actor=ACTOR)
         self.out.note(f"scenario {created.id}: {self.source}")
         return created.id
 
     def _follow(self, scenario_id: int, workers: OwnWorkers) -> Scenario:
-        """Until it has ended; an interruption stops it first, and waits for that."""
+        """Wait until the scenario has ended; an interruption stops it, and waits for that."""
 
         def tick() -> None:
             now = time.monotonic()
@@ -182,7 +210,7 @@ class _Run:
                     None,
                     progress=progress,
                     tick=tick,
-                    each=self._tell if progress is None else None,
+                    each=self._report if progress is None else None,
                 )[0]
         except (KeyboardInterrupt, SystemExit):
             self.out.warn(f"stopping scenario {scenario_id}; Ctrl-C again ends at once")
@@ -190,19 +218,19 @@ class _Run:
             raise
 
     def _check_ended(self, scenario_id: int) -> None:
-        """Raise VidanError unless the scenario has ended: nobody is left to go on with it."""
+        """Raise VidanError unless the scenario has ended: no worker is left that takes it."""
         (scenario,) = following.read_all(self.database, [scenario_id])
         if scenario.status not in ENDED:
             raise VidanError(
-                "the workers of this run were told to leave",
-                hint=f"`vidan up --queues default,{self.queue}` goes on with {scenario_id}",
+                "the workers of this run were drained or stopped",
+                hint=f"`vidan up --queues default,{self.queue}` resumes scenario {scenario_id}",
             )
 
-    def _tell(self, scenario: Scenario) -> None:
-        """A line now and then, where there is no terminal for a bar."""
+    def _report(self, scenario: Scenario) -> None:
+        """Print a line about the progress now and then, where there is no progress bar."""
         now = time.monotonic()
-        if now - self.told > TELL_SECONDS and scenario.frames_done:
-            self.told = now
+        if now - self.reported > REPORT_SECONDS and scenario.frames_done:
+            self.reported = now
             total = "" if scenario.frames_total is None else f" of {scenario.frames_total}"
             self.out.note(f"{scenario.frames_done}{total} frames")
 
@@ -211,11 +239,7 @@ class _Run:
         from vidan.services import steering
 
         try:
-            self.database.retrying(lambda c: steering.stop(c, scenario_id, actor="vidan run"))
+            self.database.retrying(steering.stop, scenario_id, actor=ACTOR)
         except NotAllowedError:
             return  # it has just ended
         following.wait_for(self.database, self.out, [scenario_id], STOP_SECONDS)
-
-    def _name_left_overs(self) -> None:
-        with self.database.begin() as connection:
-            run_results.name_left_overs(connection, self.out)

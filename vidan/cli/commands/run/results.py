@@ -1,4 +1,4 @@
-"""What `vidan run` leaves: files, a summary, and the names of what earlier runs left over."""
+"""What `vidan run` writes: files, a summary, and the names of unfinished scenarios."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from vidan.export import formats, render_scenario, targets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection
-
     from vidan.db.session import Database
     from vidan.services.predictions import StoredFrame
     from vidan.services.scenarios import Scenario
 
 PREDICTIONS, VIDEO = "predictions.jsonl", "annotated.mp4"
+
 NAMED = 5
+"""Most unfinished scenarios that are named."""
 
 
 def prepare(folder: Path, source: str) -> Path:
-    """Make the folder, and see that it can be written to, and that the source is none of what is
-    written. Raises InputRejected.
+    """Make the folder for the results; return its absolute path.
+
+    Raises InputRejected if it can't be written to, or if a result would overwrite the source.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +35,8 @@ def prepare(folder: Path, source: str) -> Path:
         probe.unlink()
     except OSError as error:
         raise InputRejected(
-            f"can't write to {folder}: {error.strerror}", hint="--out names a folder"
+            f"can't write to {folder}: {error.strerror}",
+            hint="--out names a folder",
         ) from None
     for name in (PREDICTIONS, VIDEO):
         targets.spare(folder / name, source)
@@ -42,9 +44,9 @@ def prepare(folder: Path, source: str) -> Path:
 
 
 def write(database: Database, out: Output, scenario: Scenario, folder: Path | None) -> list[Path]:
-    """Write what was stored to the folder, as lines and drawn; what can't be drawn is only said.
+    """Write predictions and annotated video to the folder; return the files that were written.
 
-    Returns the files that were written.
+    If the video can't be drawn, that is only a warning.
     """
     if folder is None or scenario.frames_done == 0:
         return []
@@ -74,7 +76,7 @@ def _pages(database: Database, scenario_id: int) -> Iterator[list[StoredFrame]]:
 def summarise(
     database: Database, out: Output, scenario: Scenario, folder: Path | None, written: list[Path]
 ) -> None:
-    """Print what was found, how long it took, and where it is: the files `written` in `folder`."""
+    """Print how the scenario ended, its detections, its time, and the files that were written."""
     from vidan.services import predictions
 
     with database.begin() as connection:
@@ -96,6 +98,7 @@ def summarise(
         "error": scenario.error,
     }
     if not out.json:
+        record["status"] = scenario.status
         record["detections_of"] = _counts(found.by_label)
         record["frames_with"] = _counts(found.frames_with)
         if folder is None and found.frames:
@@ -119,45 +122,50 @@ def _seconds(scenario: Scenario) -> float | None:
     return (scenario.ended_at - scenario.started_at).total_seconds() or None
 
 
-def name_left_overs(connection: Connection, out: Output) -> None:
-    """Name what earlier runs did not finish, and what goes on with it."""
+def name_unfinished(database: Database, out: Output, *, apart_from: int) -> None:
+    """Name other scenarios that no worker will finish, and the commands that resume or delete them.
+
+    These are queued or stopped scenarios in queues that no running worker takes.
+    """
     from vidan.services import scenarios, workers
 
-    served = {queue for worker in workers.find(connection) for queue in worker.queues}
-    open_ones = scenarios.find(
-        connection, status=[Status.INIT_STARTUP, Status.INACTIVE], limit=1000
-    )
-    left = [s for s in open_ones if s.queue not in served and s.frames_done != s.frames_total]
+    with database.begin() as connection:
+        served = {queue for worker in workers.find(connection) for queue in worker.queues}
+        found = scenarios.find(
+            connection, status=[Status.INIT_STARTUP, Status.INACTIVE], limit=1000
+        )
+    left = [s for s in found if s.queue not in served and s.frames_done != s.frames_total]
+    left = [scenario for scenario in left if scenario.id != apart_from]
     for scenario in left[:NAMED]:
         what = scenario.source or f"task {scenario.task}"
-        out.note(f"left over: scenario {scenario.id}, {scenario.status}, {what}")
-        out.note(f"  {how_to_go_on(scenario)}")
+        out.note(f"also unfinished: scenario {scenario.id}, {out.said(scenario.status)}, {what}")
+        out.note(f"  {how_to_resume(scenario)}")
     if len(left) > NAMED:
         out.note(f"and {len(left) - NAMED} more: `vidan scenario list`")
 
 
-def how_to_go_on(scenario: Scenario) -> str:
-    """The commands that go on with a scenario that was left over."""
+def how_to_resume(scenario: Scenario) -> str:
+    """Return the commands that resume an unfinished scenario, and those that delete it."""
     up, one = _up(scenario.queue), scenario.id
     if scenario.status is Status.INACTIVE:
         start, stop = f", then `vidan scenario start {one}`", ""
     else:
         start, stop = "", f"`vidan scenario stop {one}`, "
-    return f"to go on: {up}{start}; to drop it: {stop}`vidan scenario delete {one}`"
+    return f"to resume it: {up}{start}; to delete it: {stop}`vidan scenario delete {one}`"
 
 
-def tell_how_to_go_on(database: Database, out: Output, scenario_id: int, queue: str) -> None:
-    """Say after Ctrl-C what there is, and how to go on with it."""
+def say_how_to_resume(database: Database, out: Output, scenario_id: int, queue: str) -> None:
+    """Say after Ctrl-C what is stored, and how to resume the scenario."""
     from vidan.services import scenarios
 
     with database.begin() as connection:
         status = scenarios.get(connection, scenario_id).status
-    out.warn(f"scenario {scenario_id} is {status}; what it found is stored")
-    out.warn(f"to look: `vidan predictions show {scenario_id}`")
+    out.warn(f"scenario {scenario_id} is {out.said(status)}; its detections so far are stored")
+    out.warn(f"to show them: `vidan predictions show {scenario_id}`")
     if status is Status.INACTIVE:
-        out.warn(f"to go on: {_up(queue)}, then `vidan scenario start {scenario_id}`")
-    elif status not in ENDED:  # it had no time to stop
-        out.warn(f"it goes on with {_up(queue)}")
+        out.warn(f"to resume it: {_up(queue)}, then `vidan scenario start {scenario_id}`")
+    elif status not in ENDED:  # there was no time to stop it
+        out.warn(f"it resumes with {_up(queue)}")
 
 
 def _up(queue: str) -> str:

@@ -1,0 +1,1 @@
+"""`vidan scenario`: create, follow, start and stop scenarios."""

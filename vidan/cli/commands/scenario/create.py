@@ -1,4 +1,4 @@
-"""`vidan scenario create`: queue sources, checked before anything is queued."""
+"""`vidan scenario create`: check sources, then queue a scenario for each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,34 +17,33 @@ from vidan.cli.command import Commands
 from vidan.cli.options.param_types import typed
 from vidan.cli.options.params import TimeoutOption, duration, label, moment, param, status, unique
 from vidan.cli.terminal.output import Output
+from vidan.domain.status import Status
 from vidan.errors import InputRejected, UsageError
 from vidan.protocol import creation
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from vidan.config import Settings
+    from vidan.db.session import Connection, Database
     from vidan.protocol.creation import NewScenario
     from vidan.protocol.tasks import TaskSpec
 
 
-def register(commands: Commands) -> None:
-    """Add the command to the group."""
-    commands.command(
-        "create",
-        examples="""
-            vidan scenario create street.mp4
-            vidan scenario create *.mp4 --label batch=7 --param labels=person,car
-            vidan scenario create rtsp://camera/stream --name north --param fps=5
-            find /videos -name '*.mkv' | vidan scenario create --from - --quiet
-            id=$(vidan scenario create street.mp4 --key street-1 --json | jq .id)
-            vidan scenario create street.mp4 --wait --timeout 10m
-            vidan scenario create street.mp4 --after 2h --retries 5 --time-limit 30m
-            vidan scenario create street.mp4 --at 2030-11-01T06:00+00:00
-        """,
-    )(create)
+commands = Commands("scenario")
 
 
+@commands.command(
+    "create",
+    examples="""
+        vidan scenario create street.mp4
+        vidan scenario create *.mp4 --label batch=7 --param labels=person,car
+        vidan scenario create rtsp://camera/stream --name north --param fps=5
+        find /videos -name '*.mkv' | vidan scenario create --from - --quiet
+        id=$(vidan scenario create street.mp4 --key street-1 --json | jq .id)
+        vidan scenario create street.mp4 --wait --timeout 10m
+        vidan scenario create street.mp4 --after 2h --retries 5 --time-limit 30m
+        vidan scenario create street.mp4 --at 2030-11-01T06:00+00:00
+    """,
+)
 def create(
     out: Output,
     settings: Settings,
@@ -53,41 +53,60 @@ def create(
     ] = None,
     file: Annotated[
         str | None,
-        typer.Option("--from", metavar="FILE", help="Sources, one a line; - reads stdin."),
+        typer.Option(
+            "--from", metavar="FILE", help="Read sources from FILE, one per line; - is stdin."
+        ),
     ] = None,
-    task: Annotated[str, typer.Option("--task", metavar="T", help="What to run.")] = "detect",
+    task: Annotated[str, typer.Option("--task", metavar="T", help="Task to run.")] = "detect",
     params: Annotated[
         list[Any] | None,
         typer.Option(
-            "--param", metavar="K=V", parser=param, help="One of the task's; may be repeated."
+            "--param",
+            metavar="K=V",
+            parser=param,
+            help="Set a parameter of the task, e.g. every=5. Repeatable.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="N", help="For people.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="N", help="Display name, shown in listings."),
+    ] = None,
     labels: Annotated[
         list[Any] | None,
-        typer.Option("--label", metavar="K=V", parser=label, help="A tag; may be repeated."),
+        typer.Option(
+            "--label", metavar="K=V", parser=label, help="Add a label, e.g. batch=7. Repeatable."
+        ),
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option("--key", metavar="K", help="Repeated, it returns the scenario that has it."),
+        typer.Option(
+            "--key", metavar="K", help="If a scenario has this key already, return it, create none."
+        ),
     ] = None,
     queue: Annotated[
-        str, typer.Option("--queue", metavar="Q", help="For its workers.")
+        str,
+        typer.Option(
+            "--queue", metavar="Q", help="Queue; only workers started with `--queues Q` take it."
+        ),
     ] = "default",
     priority: Annotated[
         int,
         typer.Option(
-            "--priority", metavar="P", min=-(2**31), max=2**31 - 1, help="Higher ones go first."
+            "--priority", metavar="P", min=-(2**31), max=2**31 - 1, help="Higher numbers run first."
         ),
     ] = 0,
     wanted: Annotated[
         Any,
         typer.Option(
-            "--status", metavar="S", parser=status, help="init_startup, or inactive: held back."
+            "--status",
+            metavar="S",
+            parser=status,
+            help="init_startup queues it; inactive creates it without starting it.",
         ),
     ] = "init_startup",
     no_check: Annotated[
-        bool, typer.Option("--no-check", help="Don't open the files: the workers see others.")
+        bool,
+        typer.Option("--no-check", help="Don't open the files: only the workers can see them."),
     ] = False,
     at: Annotated[
         Any,
@@ -95,25 +114,36 @@ def create(
             "--at",
             metavar="TIME",
             parser=moment,
-            help="Not before, such as 2027-01-31T06:00, of this machine's zone, or …+01:00.",
+            help="Start no earlier than this, e.g. 2027-01-31T06:00 (in this machine's time zone)"
+            " or 2027-01-31T06:00+01:00.",
         ),
     ] = None,
     after: Annotated[
         Any,
         typer.Option(
-            "--after", metavar="D", parser=duration, help="Not before this time has passed: 10m."
+            "--after",
+            metavar="D",
+            parser=duration,
+            help="Start no earlier than this from now, e.g. 2h.",
         ),
     ] = None,
     retries: Annotated[
         int | None,
         typer.Option(
-            "--retries", metavar="N", min=0, max=2**31 - 1, help="After errors; or the task's own."
+            "--retries",
+            metavar="N",
+            min=0,
+            max=2**31 - 1,
+            help="Retry at most N times after errors [the task's own number].",
         ),
     ] = None,
     time_limit: Annotated[
         Any,
         typer.Option(
-            "--time-limit", metavar="D", parser=duration, help="A run that takes longer is ended."
+            "--time-limit",
+            metavar="D",
+            parser=duration,
+            help="End a run that takes longer than this [the task's own limit].",
         ),
     ] = None,
     soft_time_limit: Annotated[
@@ -122,32 +152,33 @@ def create(
             "--soft-time-limit",
             metavar="D",
             parser=duration,
-            help="The task is told after so long, at its next frame.",
+            help="After this long raise TimeLimitExceeded in the task, at its next frame [the"
+            " task's own limit].",
         ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until they have ended.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the scenarios have ended.")
+    ] = False,
     timeout: TimeoutOption = None,
 ) -> int:
-    """Queue scenarios, one a source, and print their ids.
+    """Queue scenarios, one per source, and print their ids.
 
-    Several sources are one transaction: all are queued or none. Files are made absolute and opened
-    first, unless --no-check is given. With --wait the exit code says how they ended: 0 completed,
-    5 failed, 6 stopped, 7 timed out. With --json, a line of JSON each.
+    Several sources are one transaction: all are queued or none. Paths are made absolute, and the
+    files are opened first, unless --no-check is given. With --wait the exit code says how the
+    scenarios ended: 0 completed, 5 failed, 6 stopped, 7 timed out. With --json one line of JSON is
+    printed for each.
     """
     from vidan.cli import following
-    from vidan.domain.status import Status
+    from vidan.protocol import tasks
     from vidan.video.sources import source_for
 
-    _check_usage(sources or [], file, key=key, wait=wait, timeout=timeout, status=Status(wanted))
-    places = [*(sources or []), *(_read_sources(file) if file is not None else [])]
-    if at is not None and after is not None:
-        raise UsageError("--at and --after exclude each other", hint="give one of them")
-    given = unique(params or [], "--param")
-    tags = unique(labels or [], "--label")
-    checked = [source_for(place, check=not no_check) for place in places]
+    named = sources or []
+    held, check = Status(wanted) is Status.INACTIVE, not no_check
+    _check_usage(named, file, key=key, wait=wait, timeout=timeout, status=Status(wanted))
+    _check_times(at, after)
+    given, tags = unique(params or [], "--param"), unique(labels or [], "--label")
+    checked = [source_for(place, check=check) for place in _places(named, file)]
     with connect.database(settings, out) as database:
-        from vidan.protocol import tasks
-        from vidan.services import scenarios
 
         def work(connection: Connection) -> list[creation.Created]:
             spec = tasks.get(connection, task)
@@ -166,18 +197,13 @@ def create(
                 time_limit=time_limit,
                 soft_time_limit=soft_time_limit,
             )
-            return creation.create_many(connection, _each(new, spec, checked, check=not no_check))
+            return creation.create_many(connection, _each(new, spec, checked, check=check))
 
         created = database.retrying(work)
+        _confirm(out, created, queue, held=held, unsourced=not checked and task == "detect")
         ids = [one.id for one in created]
-        _confirm(out, created, queue, held=Status(wanted) is Status.INACTIVE)
-        if not checked and task == "detect":
-            out.note("without a source it waits for a worker started with --source")
         if out.json and not wait:
-            with database.begin() as connection:
-                found = {s.id: s for s in scenarios.find(connection, ids=ids, limit=len(ids))}
-            for one in ids:
-                out.line(found[one].as_json(), str(one), id=one)
+            _print_records(database, out, ids)
     if not wait:
         return 0
     with closing(connect.open_database(settings, guarded=True)) as database:
@@ -193,18 +219,43 @@ def _check_usage(
     timeout: float | None,
     status: str,
 ) -> None:
-    if "-" in sources:
-        raise UsageError("- is no source", hint="--from - reads sources from stdin, one a line")
-    if key is not None and (len(sources) > 1 or file is not None):
-        raise UsageError("--key is for one source alone", hint="create them one by one")
-    if timeout is not None and not wait:
-        raise UsageError("--timeout goes with --wait", hint="add --wait, or leave it out")
-    if status not in ("init_startup", "inactive"):
-        raise UsageError(
-            f"a scenario can't be created as {status}", hint="--status init_startup or inactive"
-        )
-    if wait and status == "inactive":
-        raise UsageError("one that is held back never ends", hint="leave out --wait or --status")
+    """Raise UsageError for options that contradict each other."""
+    rules = (
+        ("-" in sources, "- is no source", "--from - reads sources from stdin, one per line"),
+        (
+            key is not None and (len(sources) > 1 or file is not None),
+            "--key is for one source alone",
+            "create them one by one",
+        ),
+        (
+            timeout is not None and not wait,
+            "--timeout goes with --wait",
+            "add --wait, or leave out --timeout",
+        ),
+        (
+            status not in ("init_startup", "inactive"),
+            f"a scenario can't be created as {status}",
+            "--status init_startup or inactive",
+        ),
+        (
+            wait and status == "inactive",
+            "--wait would never end: an inactive scenario is not started",
+            "leave out --wait or --status",
+        ),
+    )
+    for broken, problem, hint in rules:
+        if broken:
+            raise UsageError(problem, hint=hint)
+
+
+def _check_times(at: datetime | None, after: float | None) -> None:
+    if at is not None and after is not None:
+        raise UsageError("--at and --after exclude each other", hint="give one of them")
+
+
+def _places(sources: Sequence[str], file: str | None) -> list[str]:
+    """All sources: those named as arguments, then those in the file."""
+    return [*sources, *(_read_sources(file) if file is not None else [])]
 
 
 def _read_sources(file: str) -> list[str]:
@@ -214,12 +265,12 @@ def _read_sources(file: str) -> list[str]:
         raise InputRejected(f"can't read {file}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise InputRejected(
-            f"{file} is not a text file", hint="--from takes sources, one a line"
+            f"{file} is not a text file", hint="--from reads sources, one per line"
         ) from None
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         where = "stdin" if file == "-" else file
-        raise InputRejected(f"no sources in {where}", hint="one a line is expected")
+        raise InputRejected(f"no sources in {where}", hint="write one source per line")
     return found
 
 
@@ -233,17 +284,37 @@ def _each(
     return [replace(new, source=source) for source in sources] or [new]
 
 
-def _confirm(out: Output, created: Sequence[Any], queue: str, *, held: bool) -> None:
+def _confirm(
+    out: Output,
+    created: Sequence[creation.Created],
+    queue: str,
+    *,
+    held: bool,
+    unsourced: bool,
+) -> None:
+    """Print the ids, and say on stderr what was created."""
     if not out.json:
         for one in created:
             out.line({}, str(one.id), id=one.id)
         out.flush()
     old = [one.id for one in created if not one.new]
     count = len(created) - len(old)
-    for one in old:
-        out.note(f"scenario {one} has this key already")
+    for scenario_id in old:
+        out.note(f"scenario {scenario_id} has this key already")
     if count:
         what = "scenario" if count == 1 else f"{count} scenarios"
         which = f" {created[0].id}" if count == 1 else ""
         done = "created, not started" if held else f"queued in {queue}"
         out.note(f"{what}{which} {done}")
+    if unsourced:
+        out.note("without a source it waits for a worker started with --source")
+
+
+def _print_records(database: Database, out: Output, ids: Sequence[int]) -> None:
+    """Print a line of JSON for each scenario, in the order in which they were created."""
+    from vidan.services import scenarios
+
+    with database.begin() as connection:
+        found = {s.id: s for s in scenarios.find(connection, ids=ids, limit=len(ids))}
+    for one in ids:
+        out.line(found[one].as_json(), str(one), id=one)

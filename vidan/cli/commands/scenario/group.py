@@ -1,4 +1,4 @@
-"""`vidan scenario`: the group, and the commands that look at one scenario or many."""
+"""`vidan scenario`: the group, and the commands that show scenarios."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "scenario",
-    "Create, follow and steer scenarios: durable runs of a task, mostly over a video.",
+    "Create, follow, start and stop scenarios. A scenario is one durable run of a task, mostly"
+    " over one video.",
     examples="""
         vidan scenario create street.mp4
         vidan scenario list --status active
         vidan scenario stop 42
     """,
 )
-create.register(commands)
+commands.include(create.commands)
 
 
 def frames(scenario: Scenario) -> str:
-    """How far it is: `120/795`, or `120` while the total is unknown."""
+    """Return the progress: `120/795`, or `120` while the total is unknown."""
     total = scenario.frames_total
     return str(scenario.frames_done) + (f"/{total}" if total is not None else "")
 
@@ -54,7 +55,10 @@ def list_scenarios(
 ) -> None:
     """List scenarios, the newest first.
 
-    In a pipe: id, status, frames, task, worker, source, name, creation, separated by tabs.
+    In a pipe: id, status, frames, task, worker, source, name and time of creation, separated by
+    tabs. A terminal shows the status init_startup as queued, init_startup_processing as starting,
+    active as running, init_shutdown and in_shutdown_processing as stopping, inactive as stopped;
+    completed and failed keep their names. --status takes the names.
     """
     labels = unique(label or [], "--label")
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
@@ -100,10 +104,11 @@ def show(out: Output, settings: Settings, scenario_id: Id) -> None:
         for gap in gaps
     ]
     if not out.json:
+        record["status"] = scenario.status
         record["gaps"] = [f"{gap.from_frame}-{gap.to_frame} ({gap.reason})" for gap in gaps]
         for name in ("time_limit", "soft_time_limit"):
             limit = record.pop(name)
-            if limit is not None:  # else it is the task's, if that has one
+            if limit is not None:  # None: the task's own limit applies, if it has one
                 record[name] = in_words(limit)
     out.details(record, id=scenario.id)
 
@@ -122,10 +127,10 @@ def history(
     settings: Settings,
     scenario_id: Id,
     last: Annotated[
-        int | None, typer.Option("--last", metavar="N", min=1, help="Only the last N changes.")
+        int | None, typer.Option("--last", metavar="N", min=1, help="Show only the last N changes.")
     ] = None,
 ) -> None:
-    """Show when a scenario changed its status, why, and who did it.
+    """Show when and why a scenario changed its status, and what changed it.
 
     In a pipe: time, from, to, actor, reason, separated by tabs.
     """
@@ -152,8 +157,8 @@ def history(
 @commands.command(
     "transition",
     examples="""
-        vidan scenario transition 42 active      as `vidan scenario start 42`
-        vidan scenario transition 42 inactive    as `vidan scenario stop 42`
+        vidan scenario transition 42 active      same as `vidan scenario start 42`
+        vidan scenario transition 42 inactive    same as `vidan scenario stop 42`
     """,
 )
 def transition(
@@ -162,10 +167,10 @@ def transition(
     scenario_id: Id,
     status: Annotated[str, typer.Argument(metavar="STATUS", help="active or inactive.")],
 ) -> None:
-    """Ask that a scenario be in a status.
+    """Alias of start and stop, kept for scripts of the first system.
 
-    `active` (or `init_startup`) and `inactive` (or `init_shutdown`) can be asked for; the other
-    statuses are set by workers.
+    `active` and `init_startup` start the scenario, `inactive` and `init_shutdown` stop it. Only
+    workers set the other statuses.
     """
     from vidan.domain.status import Status
     from vidan.errors import UsageError
@@ -184,4 +189,4 @@ def transition(
         steer.steer_one(database, out, scenario_id, ask)
 
 
-steer.register(commands)
+commands.include(steer.commands)

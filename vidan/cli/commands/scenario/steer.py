@@ -1,4 +1,4 @@
-"""`vidan scenario wait|start|stop|retry|delete`: of ids, or of all that filters match."""
+"""`vidan scenario wait|start|stop|retry|delete`, by ids or by filters."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ from vidan.cli.terminal.output import Output
 from vidan.errors import NotAllowedError, NotFoundError, UsageError, VidanError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from vidan.config import Settings
-    from vidan.db.session import Database
+    from vidan.db.session import Connection, Database
     from vidan.domain.status import Status
 
     Action = Callable[[Connection, int], bool]
 
 PAGE = 1000
+"""Scenarios read in one transaction."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which scenarios a command is about: ids, or filters, never both and never neither."""
+    """The scenarios that a command is about: either ids or filters."""
 
     ids: Sequence[int]
     status: Sequence[Status] | None
@@ -50,7 +49,7 @@ class Choice:
         label: list[Any] | None,
         task: str | None,
     ) -> Choice:
-        """Read the words of a command line; raises UsageError."""
+        """Make a choice from the command line. Raises UsageError."""
         filtered = bool(status or label or task)
         if ids and filtered:
             raise UsageError(
@@ -64,11 +63,11 @@ class Choice:
 
     @property
     def by_filter(self) -> bool:
-        """Whether filters chose, so that one that doesn't fit is passed over."""
+        """Whether filters chose the scenarios; then one that can't be changed is skipped."""
         return not self.ids
 
     def find(self, database: Database) -> list[int]:
-        """The ids, the oldest first; those given as they are. Short transactions, keyset pages."""
+        """Return the given ids in their order, or the matching ids, the oldest first."""
         return list(self.ids) if self.ids else list(self._pages(database))
 
     def _pages(self, database: Database) -> Iterator[int]:
@@ -92,47 +91,17 @@ class Choice:
             last = page[-1].id
 
 
-def register(commands: Commands) -> None:
-    """Add the commands to the group."""
-    commands.command(
-        "wait",
-        examples="""
-            vidan scenario wait 42 --timeout 10m
-            vidan scenario wait --label batch=7 && echo all completed
-            vidan scenario wait 42 --json | jq .error
-        """,
-    )(wait)
-    commands.command(
-        "start",
-        examples="""
-            vidan scenario start 42                      go on at the checkpoint
-            vidan scenario start 42 --from-beginning     drop what was stored, begin again
-            vidan scenario start --status inactive --label camera=north
-        """,
-    )(start)
-    commands.command(
-        "stop",
-        examples="""
-            vidan scenario stop 42
-            vidan scenario stop --status active --label batch=7
-        """,
-    )(stop)
-    commands.command(
-        "retry",
-        examples="""
-            vidan scenario retry 42
-            vidan scenario retry --status failed --task detect
-        """,
-    )(retry)
-    commands.command(
-        "delete",
-        examples="""
-            vidan scenario delete 42
-            vidan scenario delete --status completed --label batch=7
-        """,
-    )(delete)
+commands = Commands("scenario")
 
 
+@commands.command(
+    "wait",
+    examples="""
+        vidan scenario wait 42 --timeout 10m
+        vidan scenario wait --label batch=7 && echo all completed
+        vidan scenario wait 42 --json | jq .error
+    """,
+)
 def wait(
     out: Output,
     settings: Settings,
@@ -144,8 +113,8 @@ def wait(
 ) -> int:
     """Wait until scenarios have ended.
 
-    Exit code 0: all completed; 5: one failed; 6: one was stopped; 7: timed out. The worst counts.
-    Ctrl-C ends the waiting, not the scenarios.
+    Exit code 0: all completed; 5: one failed; 6: one was stopped; 7: timed out. If several apply,
+    5 comes before 6, and 6 before 7. Ctrl-C ends the waiting, not the scenarios.
     """
     from vidan.cli import following
 
@@ -157,6 +126,14 @@ def wait(
         return following.wait_and_tell(database, out, chosen, timeout)
 
 
+@commands.command(
+    "start",
+    examples="""
+        vidan scenario start 42                      resume at the checkpoint
+        vidan scenario start 42 --from-beginning     delete what was stored, begin again
+        vidan scenario start --status inactive --label camera=north
+    """,
+)
 def start(
     out: Output,
     settings: Settings,
@@ -166,10 +143,13 @@ def start(
     task: TaskOption = None,
     from_beginning: Annotated[
         bool,
-        typer.Option("--from-beginning", help="Drop what was stored and begin again."),
+        typer.Option("--from-beginning", help="Delete what was stored and begin again."),
     ] = False,
 ) -> int:
-    """Start scenarios that were stopped or have failed; they go on at their checkpoint."""
+    """Start stopped or failed scenarios; they resume at their checkpoint.
+
+    A completed scenario starts only with --from-beginning.
+    """
     from vidan.services import steering
 
     return _steer(
@@ -180,6 +160,13 @@ def start(
     )
 
 
+@commands.command(
+    "stop",
+    examples="""
+        vidan scenario stop 42
+        vidan scenario stop --status active --label batch=7
+    """,
+)
 def stop(
     out: Output,
     settings: Settings,
@@ -188,12 +175,19 @@ def stop(
     label: LabelOption = None,
     task: TaskOption = None,
 ) -> int:
-    """Stop scenarios; they keep what was stored and their checkpoint."""
+    """Stop scenarios; they keep their checkpoint and what they stored."""
     from vidan.services import steering
 
     return _steer(out, settings, Choice.of(ids, status, label, task), steering.stop)
 
 
+@commands.command(
+    "retry",
+    examples="""
+        vidan scenario retry 42
+        vidan scenario retry --status failed --task detect
+    """,
+)
 def retry(
     out: Output,
     settings: Settings,
@@ -202,12 +196,19 @@ def retry(
     label: LabelOption = None,
     task: TaskOption = None,
 ) -> int:
-    """Let failed scenarios go on at their checkpoint, with fresh budgets."""
+    """Resume failed scenarios at their checkpoint; retries and crashes count from 0 again."""
     from vidan.services import steering
 
     return _steer(out, settings, Choice.of(ids, status, label, task), steering.retry)
 
 
+@commands.command(
+    "delete",
+    examples="""
+        vidan scenario delete 42
+        vidan scenario delete --status completed --label batch=7
+    """,
+)
 def delete(
     out: Output,
     settings: Settings,
@@ -230,9 +231,9 @@ def delete(
 def _steer(
     out: Output, settings: Settings, choice: Choice, action: Action, *, deletes: bool = False
 ) -> int:
-    """Do it to each, a transaction each; what is refused is said, and the others still done."""
+    """Do the action to each scenario, in a transaction each; a refusal does not stop the others."""
     code = 0
-    # deleting needs no worker: an embedded database that doesn't run is started for it
+    # deleting needs no worker, so an embedded database that does not run is started for it
     with connect.database(settings, out, reads=deletes) as database:
         chosen = choice.find(database)
         if not chosen:
@@ -241,8 +242,8 @@ def _steer(
             try:
                 steer_one(database, out, one, action, deletes=deletes)
             except (NotAllowedError, NotFoundError) as error:
-                if choice.by_filter:  # it has moved on since it was found, or never fitted
-                    out.note(f"passed over: {error}")
+                if choice.by_filter:  # its status has changed since, or never allowed the action
+                    out.note(f"skipped: {error}")
                     continue
                 refused = _refused(out, error, alone=len(chosen) == 1)
                 code = code or refused
@@ -258,7 +259,7 @@ def _refused(out: Output, error: VidanError, *, alone: bool) -> int:
 def steer_one(
     database: Database, out: Output, one: int, action: Action, *, deletes: bool = False
 ) -> None:
-    """Do it to one scenario, print how it stands then, and say what was done."""
+    """Do the action to one scenario, print its status afterwards, and say what was done."""
     from vidan.services import scenarios
 
     def work(connection: Connection) -> tuple[bool, scenarios.Scenario | None]:
@@ -270,6 +271,6 @@ def steer_one(
         out.line({"id": one, "deleted": True}, str(one), id=one)
         out.note(f"scenario {one} is deleted")
         return
-    out.line(after.as_json(), f"{one}\t{after.status}", id=one)
+    out.line(after.as_json(), f"{one}\t{out.shown(after.status)}", id=one)
     if out.terminal or not changed:
-        out.note(f"scenario {one} is {after.status}" + ("" if changed else " already"))
+        out.note(f"scenario {one} is {out.said(after.status)}" + ("" if changed else " already"))

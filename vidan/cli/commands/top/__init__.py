@@ -1,0 +1,1 @@
+"""`vidan top`: workers, queues and running scenarios, live."""

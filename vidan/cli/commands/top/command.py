@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vidan.services.overview import Overview
 
 MIN_INTERVAL = 0.2
+"""Shortest time between two updates, in seconds."""
 
 commands = Commands("top")
 
@@ -42,17 +43,17 @@ def top(
     interval: Annotated[
         Any,
         typer.Option(
-            "--interval", metavar="D", parser=duration, help="How often it looks: 2, 0.5s, 1m."
+            "--interval", metavar="D", parser=duration, help="Time between updates: 2, 0.5s, 1m."
         ),
     ] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Print how things stand, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print the state once and end.")] = False,
 ) -> None:
-    """Show live which workers there are, what waits in the queues, and what runs how fast.
+    """Show workers, queues and running scenarios with their speed, live.
 
-    A worker's fps is what it measured itself; a scenario's is counted over the last ten seconds of
-    looking, so the first look shows it only for one that has its worker alone. FAILED are those of
-    the last hour. Counts end at 10000. In a pipe, as with --once: how things stand, once; with
-    --json an object for each look. q ends it, and Ctrl-C with 130.
+    A worker measures its fps itself. A scenario's fps is counted over the last ten seconds; the
+    first update shows it only for a scenario that is alone on its worker. FAILED counts the last
+    hour. Counts end at 10000. In a pipe the current state is printed once, as with --once; with
+    --json one object per update. q ends the display; Ctrl-C ends it with exit code 130.
     """
     if interval < MIN_INTERVAL:
         raise UsageError(f"--interval {interval} is below {MIN_INTERVAL} s")
@@ -61,26 +62,26 @@ def top(
         if out.json:
             _print_json(database, out, rates, interval, once=once)
         elif once or not out.terminal:
-            _print_plain(_look(database, out), rates)
+            _print_plain(_read(database, out), rates)
         else:
             _show_live(database, out, rates, interval)
 
 
-def _look(database: Database, out: Output) -> Overview:
+def _read(database: Database, out: Output) -> Overview:
     from vidan.services import overview
 
-    def look() -> Overview:
+    def read() -> Overview:
         with database.begin() as connection:
             return overview.read(connection)
 
-    return following.patiently(look, out)
+    return following.patiently(read, out)
 
 
 def _print_json(
     database: Database, out: Output, rates: view.Rates, interval: float, *, once: bool
 ) -> None:
     while True:
-        found = _look(database, out)
+        found = _read(database, out)
         rates.note(found)
         sys.stdout.write(to_json(view.as_json(found, rates)) + "\n")
         out.flush()
@@ -92,7 +93,8 @@ def _print_json(
 def _print_plain(found: Overview, rates: view.Rates) -> None:
     rates.note(found)
     console = view.console()
-    console.print(view.view(found, rates, console.width, height=None))
+    words = console.is_terminal
+    console.print(view.view(found, rates, console.width, height=None, words=words))
 
 
 def _show_live(database: Database, out: Output, rates: view.Rates, interval: float) -> None:
@@ -101,7 +103,7 @@ def _show_live(database: Database, out: Output, rates: view.Rates, interval: flo
     from vidan.cli.terminal.keys import Keys
 
     console = view.console()
-    found = _look(database, out)
+    found = _read(database, out)
     rates.note(found)
 
     def shown() -> Any:
@@ -109,6 +111,6 @@ def _show_live(database: Database, out: Output, rates: view.Rates, interval: flo
 
     with Keys() as keys, Live(shown(), console=console, screen=True, auto_refresh=False) as live:
         while not keys.pressed("q", within=interval):
-            found = _look(database, out)
+            found = _read(database, out)
             rates.note(found)
             live.update(shown(), refresh=True)

@@ -1,4 +1,4 @@
-"""How `vidan top` looks: three tables that fit the terminal, and the same as JSON."""
+"""How `vidan top` looks: three tables that fit the terminal, and the same state as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from vidan.cli.terminal.text import counted, moment, plain
+from vidan.cli.terminal.text import counted, moment, plain, status_word
 from vidan.services import overview
 
 if TYPE_CHECKING:
@@ -21,46 +21,46 @@ if TYPE_CHECKING:
     from vidan.services.workers import WorkerRow
 
 RATE_SECONDS = 10.0
-"""A scenario's speed is that of its last looks, so long ago at most: frames come in batches."""
+"""Time over which a scenario's speed is measured, in seconds; frames are stored in batches."""
 
 WIDE = 110
-"""From so many columns on all is shown."""
+"""Narrowest terminal in which all columns are shown, in characters."""
 _FRAME_LINES = 10
-"""Lines that are no rows: the first, and of each table an empty line, the heading and a rule."""
+"""Lines that are not rows: the headline, and for each table an empty line, headings and a rule."""
 _MAY_SHRINK = ("SOURCE", "NAME", "WORKER", "HOST", "QUEUES")
 
 Column = tuple[str, bool, Callable[[Any], object]]
-"""Heading, whether numbers stand in it, what stands there for a thing."""
+"""Heading, whether it is right-aligned as numbers are, function from an item to its value."""
 
 
 class Rates:
-    """Frames a second of the scenarios that run, counted from look to look."""
+    """Frames per second of running scenarios, counted from one update to the next."""
 
     def __init__(self) -> None:
-        self._looks: dict[int, deque[tuple[float, int]]] = {}
+        self._counts: dict[int, deque[tuple[float, int]]] = {}
         self._alone: dict[int, float] = {}
 
     def note(self, found: Overview, at: float | None = None) -> None:
-        """Take note of a look, at this time (monotonic)."""
+        """Record an update, read at the monotonic time `at`."""
         now = time.monotonic() if at is None else at
-        before, self._looks = self._looks, {}
+        before, self._counts = self._counts, {}
         for one in found.running:
-            looks = before.get(one.id, deque())
-            if looks and looks[-1][1] > one.frames_done:
-                looks.clear()  # it was started from the beginning
-            looks.append((now, one.frames_done))
-            while len(looks) > 2 and looks[0][0] < now - RATE_SECONDS:
-                looks.popleft()
-            self._looks[one.id] = looks
+            counts = before.get(one.id, deque())
+            if counts and counts[-1][1] > one.frames_done:
+                counts.clear()  # it was started from the beginning
+            counts.append((now, one.frames_done))
+            while len(counts) > 2 and counts[0][0] < now - RATE_SECONDS:
+                counts.popleft()
+            self._counts[one.id] = counts
         lone = [w for w in found.workers if len(w.scenarios) == 1]
         self._alone = {worker.scenarios[0]: worker.fps for worker in lone}
 
     def of(self, scenario_id: int) -> float | None:
-        """Return a scenario's frames a second, None while nothing is known."""
-        looks = self._looks.get(scenario_id, deque())
-        if len(looks) < 2:
+        """Return a scenario's frames per second; None while unknown."""
+        counts = self._counts.get(scenario_id, deque())
+        if len(counts) < 2:
             return self._alone.get(scenario_id)
-        (began, first), (ended, last) = looks[0], looks[-1]
+        (began, first), (ended, last) = counts[0], counts[-1]
         return (last - first) / max(ended - began, 1e-6)
 
 
@@ -89,17 +89,22 @@ def as_json(found: Overview, rates: Rates) -> dict[str, Any]:
 
 
 def console() -> Console:
-    """Return where it is shown: stdout."""
+    """Return a console that writes to stdout."""
     return Console(file=sys.stdout, highlight=False)
 
 
-def view(found: Overview, rates: Rates, width: int, *, height: int | None) -> Group:
-    """Return all of it, cut to `height` lines if there is one."""
+def view(
+    found: Overview, rates: Rates, width: int, *, height: int | None, words: bool = True
+) -> Group:
+    """Return headline and tables, cut to `height` lines if it is given.
+
+    `words`: whether a status reads as a word for people, or as its name.
+    """
     rooms = _rooms(height, len(found.workers), len(found.queues), len(found.running))
     parts: list[tuple[str, Sequence[Any], list[Column]]] = [
         ("WORKERS", found.workers, _worker_columns(width)),
         ("QUEUES", found.queues, _queue_columns()),
-        ("SCENARIOS", found.running, _scenario_columns(rates, width)),
+        ("SCENARIOS", found.running, _scenario_columns(rates, width, words=words)),
     ]
     shown: list[Any] = [_headline(found, width)]
     for (title, things, columns), room in zip(parts, rooms, strict=True):
@@ -124,7 +129,7 @@ def _headline(found: Overview, width: int | None) -> Text:
 
 
 def _rooms(height: int | None, *wanted: int) -> list[int | None]:
-    """Share the lines of the screen out: a third each, and what one leaves goes to the next."""
+    """Share the lines of the screen: a third for each table, unused lines go to the next table."""
     if height is None:
         return [None for _ in wanted]
     left = max(len(wanted), height - _FRAME_LINES)
@@ -137,7 +142,7 @@ def _rooms(height: int | None, *wanted: int) -> list[int | None]:
 
 
 def _used(worker: WorkerRow) -> int:
-    """How many of its slots are used; more may be held, which wait for one."""
+    """Return how many slots are used. A worker may hold more scenarios, which wait for a slot."""
     return min(worker.slots, len(worker.scenarios))
 
 
@@ -171,7 +176,7 @@ def _queue_columns() -> list[Column]:
     ]
 
 
-def _scenario_columns(rates: Rates, width: int) -> list[Column]:
+def _scenario_columns(rates: Rates, width: int, *, words: bool) -> list[Column]:
     def speed(one: Running) -> str:
         rate = rates.of(one.id)
         return "-" if rate is None else f"{rate:.1f}"
@@ -181,7 +186,7 @@ def _scenario_columns(rates: Rates, width: int) -> list[Column]:
         return f"{one.frames_done}{total}"
 
     def source(one: Running) -> str:
-        """The source's name, not the way to it: the end of a path or an address."""
+        """Return the last part of the source's path or address."""
         return (one.source or "-").rstrip("/").rpartition("/")[2] or "-"
 
     columns: list[Column] = [
@@ -194,7 +199,7 @@ def _scenario_columns(rates: Rates, width: int) -> list[Column]:
     ]
     if width >= WIDE:
         columns.insert(3, ("NAME", False, lambda s: s.name))
-        columns.append(("STATUS", False, lambda s: s.status))
+        columns.append(("STATUS", False, lambda s: status_word(s.status) if words else s.status))
     return columns
 
 
@@ -202,7 +207,11 @@ def _table(
     title: str, things: Sequence[Any], columns: list[Column], room: int | None, width: int
 ) -> Any:
     if not things:
-        nothing = {"WORKERS": "no workers", "QUEUES": "no queues", "SCENARIOS": "nothing runs"}
+        nothing = {
+            "WORKERS": "no workers",
+            "QUEUES": "no queues",
+            "SCENARIOS": "nothing runs",
+        }
         return Text(nothing[title], style="dim")
     shown = things if room is None or len(things) <= room else things[: max(0, room - 1)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
@@ -214,14 +223,14 @@ def _table(
             heading, justify=justify, no_wrap=True, overflow="ellipsis", width=columns_wide
         )
     for row in rows:
-        # Text, not markup: a source may be called `[red].mp4`
+        # Text, so that `[red]` in the name of a source is not taken for markup
         table.add_row(*map(Text, row))
     left = len(things) - len(shown)
     return table if not left else Group(table, Text(f"… and {left} more", style="dim"))
 
 
 def _widths(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """How wide each column is: as it needs, names less if it has to be, numbers never."""
+    """Return the width of each column: columns of names shrink if they must, others never."""
     needed = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     names = [place for place, heading in enumerate(headings) if heading in _MAY_SHRINK]
     while names and sum(needed) + 2 * (len(needed) - 1) + 1 > width:

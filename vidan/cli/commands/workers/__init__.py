@@ -1,0 +1,1 @@
+"""`vidan workers`: show workers, change their slots, drain or stop them."""

@@ -1,4 +1,4 @@
-"""`vidan workers`: who works, on what."""
+"""`vidan workers`: the group, and the commands that show workers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "workers",
-    "Show the workers (processes that run scenarios, each on one device); scale them, end them.",
+    "Show workers, change their slots, drain or stop them. A worker is a process that runs"
+    " scenarios on one device.",
     examples="""
         vidan workers list
         vidan workers show cpu-0@host
@@ -37,12 +38,12 @@ commands = Commands(
 def list_workers(
     out: Output,
     settings: Settings,
-    all: Annotated[bool, typer.Option("--all", help="Those that are gone, too.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="Include workers that are gone.")] = False,
 ) -> None:
-    """List the workers that hold a lease.
+    """List the running workers.
 
     In a pipe: name, state, device, slots, scenarios, fps, queues, last seen, separated by tabs.
-    Slots are shown as `2 → 4` while a worker has 2 and is to have 4.
+    `2 → 4` slots means that the worker has 2 now and will have 4.
     """
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import workers
@@ -77,7 +78,7 @@ def list_workers(
 def show(
     out: Output,
     settings: Settings,
-    worker: Annotated[str, typer.Argument(metavar="WORKER", help="Its name or id.")],
+    worker: Annotated[str, typer.Argument(metavar="WORKER", help="Name or id of the worker.")],
 ) -> None:
     """Show one worker with all its fields."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
@@ -87,5 +88,5 @@ def show(
     out.details(found.as_json(), id=found.id)
 
 
-scale.register(commands)
-retire.register(commands)
+commands.include(scale.commands)
+commands.include(retire.commands)

@@ -1,4 +1,4 @@
-"""`vidan workers drain|stop`: let workers leave for good."""
+"""`vidan workers drain|stop`: end workers, from any machine."""
 
 from __future__ import annotations
 
@@ -22,39 +22,32 @@ if TYPE_CHECKING:
     from vidan.services.workers import Retired
 
 POLL_SECONDS = 0.5
+"""Pause between two checks whether the workers have ended, in seconds."""
 
 Workers = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[WORKER]...", help="Names or ids; of a name all that are there."),
+    typer.Argument(metavar="[WORKER]...", help="Names or ids; a name means all workers with it."),
 ]
-AllOption = Annotated[bool, typer.Option("--all", help="All workers that are there.")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Return when they have left.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All running workers.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until the workers have ended.")]
 
 _SAYS = {
-    DesiredState.DRAINED: "takes nothing new and leaves when what runs has ended",
-    DesiredState.STOPPED: "puts back what runs and leaves",
+    DesiredState.DRAINED: "takes no new scenarios and ends when its running ones have ended",
+    DesiredState.STOPPED: "requeues its running scenarios and ends",
 }
 
 
-def register(commands: Commands) -> None:
-    """Add the commands to the group."""
-    commands.command(
-        "drain",
-        examples="""
-            vidan workers drain gpu-0@host                 before the machine is serviced
-            vidan workers drain gpu-0@host gpu-1@host --wait --timeout 2h
-            vidan workers list -q | xargs -r vidan workers drain
-        """,
-    )(drain)
-    commands.command(
-        "stop",
-        examples="""
-            vidan workers stop gpu-0@host
-            vidan workers stop --all --wait --timeout 1m
-        """,
-    )(stop)
+commands = Commands("workers")
 
 
+@commands.command(
+    "drain",
+    examples="""
+        vidan workers drain gpu-0@host                 before the machine is serviced
+        vidan workers drain gpu-0@host gpu-1@host --wait --timeout 2h
+        vidan workers list -q | xargs -r vidan workers drain
+    """,
+)
 def drain(
     out: Output,
     settings: Settings,
@@ -63,14 +56,21 @@ def drain(
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
 ) -> int:
-    """Let workers take nothing new, finish what they run, and leave.
+    """Drain workers: they take no new scenarios, finish the running ones, and end.
 
-    They learn of it within 5 s, and are not started again; a supervisor without a worker ends, too.
-    Exit code 4: one is gone already; 7: timed out waiting, the workers go on draining.
+    They begin within 5 s and are not restarted; a supervisor whose workers have all ended ends too.
+    Exit code 4: a worker is gone already; 7: timed out waiting, and the workers continue to drain.
     """
     return _retire(out, settings, DesiredState.DRAINED, workers, all, wait, timeout)
 
 
+@commands.command(
+    "stop",
+    examples="""
+        vidan workers stop gpu-0@host
+        vidan workers stop --all --wait --timeout 1m
+    """,
+)
 def stop(
     out: Output,
     settings: Settings,
@@ -79,11 +79,11 @@ def stop(
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
 ) -> int:
-    """Let workers put back what they run, at its checkpoint, and leave.
+    """Stop workers: they requeue their running scenarios at the checkpoint, and end.
 
-    As SIGTERM does, from any machine: others go on with it, and no budget is spent. They learn of
-    it within 5 s, and are not started again. One that is draining may be stopped. Exit code 4: a
-    worker is gone already, 7: timed out.
+    Other workers resume the scenarios; no retry is used up. It does what SIGTERM does, from any
+    machine. The workers begin within 5 s and are not restarted. A draining worker can be stopped
+    too. Exit code 4: a worker is gone already; 7: timed out waiting.
     """
     return _retire(out, settings, DesiredState.STOPPED, workers, all, wait, timeout)
 
@@ -101,16 +101,16 @@ def _retire(
         problem = "names and --all exclude each other" if named else "no worker is named"
         raise UsageError(problem, hint="give names or ids (`vidan workers list`), or --all")
     if timeout is not None and not wait:
-        raise UsageError("--timeout is for waiting", hint="add --wait")
+        raise UsageError("--timeout goes with --wait", hint="add --wait")
     with connect.database(settings, out, follows=wait) as database:
         code, retired = _ask(database, out, named, to)
         for one in retired:
             worker = one.worker
             out.line(worker.as_json(), f"{worker.name}\t{worker.state}", id=worker.id)
-            already = "" if one.changed else " (asked for already)"
+            already = "" if one.changed else " (already requested)"
             out.note(f"worker {worker.name} {_SAYS[worker.desired_state]}{already}")
         if not retired and code == 0:
-            out.note("there is no worker")
+            out.note("no worker is running")
         out.flush()
         if wait and not _wait(database, out, [one.worker.id for one in retired], timeout):
             return following.TIMED_OUT
@@ -120,15 +120,15 @@ def _retire(
 def _ask(
     database: Database, out: Output, named: list[str] | None, to: DesiredState
 ) -> tuple[int, list[Retired]]:
-    """Ask each; what is refused is said, and the others are still asked."""
+    """Ask each worker; a refusal is reported and does not stop the others."""
     from vidan.services import workers
 
     if named is None or len(named) <= 1:
-        return 0, database.retrying(lambda c: workers.retire(c, named or None, to))
+        return 0, database.retrying(workers.retire, named or None, to)
     code, asked = 0, []
     for name in dict.fromkeys(named):
         try:
-            asked += database.retrying(lambda c, n=name: workers.retire(c, [n], to))  # type: ignore[misc]
+            asked += database.retrying(workers.retire, [name], to)
         except (NotAllowedError, NotFoundError) as error:
             refused = failures.report(error, json=out.json, debug=out.debug)
             code = code or refused
@@ -136,21 +136,21 @@ def _ask(
 
 
 def _wait(database: Database, out: Output, ids: Sequence[UUID], timeout: float | None) -> bool:
-    """Wait until their processes have left; whether they have."""
+    """Wait until the processes of the workers have ended; return whether they have."""
     from vidan.services import workers
 
     until = None if timeout is None else time.monotonic() + timeout
 
-    def look() -> list[workers.WorkerRow]:
+    def remaining() -> list[workers.WorkerRow]:
         with database.begin() as connection:
             return workers.still_there(connection, ids)
 
-    while there := following.patiently(look, out):
+    while there := following.patiently(remaining, out):
         if until is not None and time.monotonic() > until:
             names = ", ".join(one.name for one in there)
-            out.warn(f"timed out: still there: {names}; they leave later all the same")
+            out.warn(f"timed out: {names} still running; they will end later")
             return False
         time.sleep(POLL_SECONDS)
     if ids:
-        out.note("all have left")
+        out.note("all have ended")
     return True

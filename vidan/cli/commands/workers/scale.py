@@ -18,35 +18,34 @@ if TYPE_CHECKING:
     from vidan.services.workers import Scaled, WorkerRow
 
 
-def register(commands: Commands) -> None:
-    """Add the command to the group."""
-    commands.command(
-        "scale",
-        examples="""
-            vidan workers scale gpu-0@host 8
-            vidan workers scale gpu-0@host gpu-1@host 2
-            vidan workers list -q | xargs -I ID vidan workers scale ID 4
-        """,
-    )(scale)
+commands = Commands("workers")
 
 
+@commands.command(
+    "scale",
+    examples="""
+        vidan workers scale gpu-0@host 8
+        vidan workers scale gpu-0@host gpu-1@host 2
+        vidan workers list -q | xargs -I ID vidan workers scale ID 4
+    """,
+)
 def scale(
     out: Output,
     settings: Settings,
     workers: Annotated[
         list[str],
-        typer.Argument(metavar="WORKER...", help="Names or ids; of a name all that are there."),
+        typer.Argument(metavar="WORKER...", help="Names or ids; a name means all workers with it."),
     ],
     slots: Annotated[
         int,
-        typer.Argument(metavar="N", min=1, max=MAX_SLOTS, help="How many slots each is to have."),
+        typer.Argument(metavar="N", min=1, max=MAX_SLOTS, help="Number of slots for each worker."),
     ],
 ) -> int:
-    """Let running workers have N slots: run up to N scenarios at once, each.
+    """Set how many scenarios each of these running workers runs at once, N.
 
-    They learn of it within 5 s. With fewer, what runs comes to its end first. A process that is
-    started again by its supervisor keeps the number; a new `vidan worker` has its own. Exit code 4:
-    a worker is leaving, or is gone.
+    The change takes effect within 5 s. With fewer slots, running scenarios end first. A process
+    restarted by its supervisor keeps the number; a new `vidan worker` starts with its own. Exit
+    code 4: a worker is leaving or is gone.
     """
     code = 0
     with connect.database(settings, out) as database:
@@ -64,12 +63,12 @@ def scale(
     for one in asked:
         worker = one.worker
         out.line(worker.as_json(), f"{worker.name}\t{shown(worker)}", id=worker.id)
-        already = "" if one.changed else " (asked for already)"
-        out.note(f"worker {worker.name} is to have {counted(slots, 'slot')}{already}")
+        already = "" if one.changed else " (already requested)"
+        out.note(f"worker {worker.name} will have {counted(slots, 'slot')}{already}")
     return code
 
 
 def shown(worker: WorkerRow) -> str:
-    """Return how many slots it has and, while they differ, how many it is to have."""
+    """Return how many slots a worker has and, while they differ, how many it will have."""
     wanted = worker.desired_slots
     return str(worker.slots) if wanted in (None, worker.slots) else f"{worker.slots} → {wanted}"
