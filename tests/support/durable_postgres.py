@@ -1,4 +1,4 @@
-"""A PostgreSQL that keeps what was committed, and that a test may stop, restart and freeze."""
+"""A PostgreSQL that keeps committed data, and that a test may stop, restart and freeze."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.support.folders import new_folder
 from vidan.config import plain_url
 from vidan.stack.postgres import PORT, PostgresServer
 
-# fsync is for power cuts alone: a server that is killed keeps what it has given to the kernel
+# Only a power cut needs fsync: what a killed server has written, the kernel still writes out
 DURABLE = {"synchronous_commit": "on", "fsync": "off", "autovacuum_naptime": "1h"}
 
 SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-"""How it may be told to go: sessions are ended in order, or dropped, and recovery follows."""
+"""The ways to stop it: `fast` ends its sessions in order, `immediate` needs recovery later."""
 
 
 class DurablePostgres(PostgresServer):
-    """A server whose address stays the same over restarts; `options` over those of the stack's."""
+    """A server that keeps its address over restarts. `options` override those of the stack."""
 
     def __init__(self, folder: Path, options: Mapping[str, str] = DURABLE) -> None:
         super().__init__(folder / "postgres", folder / "postgres.log", options)
@@ -39,7 +39,7 @@ class DurablePostgres(PostgresServer):
         return f"{folder}/.s.PGSQL.{PORT}"
 
     def create_database(self, name: str, template: str = "template1") -> str:
-        """Make a database, and return its URL."""
+        """Create a database, and return its URL."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
@@ -49,14 +49,17 @@ class DurablePostgres(PostgresServer):
         return plain_url(self.url).replace("@/vidan?", f"@/{name}?")
 
     def go(self, how: str = "fast") -> None:
-        """Stop it in this way, and wait for its end."""
+        """Stop the server in this way, and wait for its end."""
         assert self._process is not None
         self._process.send_signal(SIGNALS[how])
         self._process.wait(30)
         self._process = None
 
     def restart(self, how: str = "fast", away: float = 0.0) -> float:
-        """Stop it, start it after a while; returns when (monotonic) it accepted connections."""
+        """Stop the server and start it `away` seconds later.
+
+        Returns the time (monotonic) at which it accepted connections.
+        """
         self.go(how)
         time.sleep(away)
         self.start()
@@ -80,7 +83,7 @@ class DurablePostgres(PostgresServer):
 
 @contextmanager
 def durable_postgres(options: Mapping[str, str] = DURABLE) -> Iterator[DurablePostgres]:
-    """A server in a temporary folder, for the block."""
+    """Run a server in a temporary folder, for the block."""
     folder = new_folder()
     server = DurablePostgres(folder, options)
     try:

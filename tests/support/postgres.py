@@ -1,4 +1,4 @@
-"""A PostgreSQL for the tests: one server a session, a fresh migrated database a test."""
+"""A PostgreSQL for the tests: one server per session, a fresh migrated database per test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vidan.db import schema
 from vidan.db.session import Database
 from vidan.stack.postgres import PostgresServer
 
-# Speed over durability: nothing here has to survive a power cut.
+# Speed over durability: no data of a test has to survive a power cut
 QUICK = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A server of this test session's own, in a temporary folder, stopped at its end."""
+    """A server in a temporary folder, which runs until the session ends."""
     folder = new_folder()
     server = PostgresServer(folder / "postgres", folder / "postgres.log", QUICK)
     try:
@@ -42,7 +42,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def template_database(postgres: PostgresServer) -> str:
-    """Name of a database with the newest schema, to be cloned."""
+    """The name of a database with the newest schema, from which others are cloned."""
     url = _create(postgres, "migrated", "template1")
     schema.upgrade(url)
     return "migrated"
@@ -50,7 +50,7 @@ def template_database(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 def database_url(postgres: PostgresServer, template_database: str) -> Iterator[str]:
-    """URL of a fresh database with the newest schema."""
+    """The URL of a fresh database with the newest schema."""
     name = f"test_{next(_numbers)}"
     yield _create(postgres, name, template_database)
     _drop(postgres, name)
@@ -58,7 +58,7 @@ def database_url(postgres: PostgresServer, template_database: str) -> Iterator[s
 
 @pytest.fixture
 def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
-    """URL of a fresh database without any schema."""
+    """The URL of a fresh database without a schema."""
     name = f"test_{next(_numbers)}"
     yield _create(postgres, name, "template1")
     _drop(postgres, name)
@@ -84,5 +84,5 @@ def _create(postgres: PostgresServer, name: str, template: str) -> str:
 
 def _drop(postgres: PostgresServer, name: str) -> None:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
-        # FORCE: a test may have left sessions, in a process that it killed for example
+        # FORCE ends sessions that a test has left, for example in a process that it killed
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
