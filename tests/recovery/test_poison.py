@@ -1,4 +1,4 @@
-"""One scenario that the database refuses, whatever for, holds nobody else up."""
+"""A scenario whose rows the database refuses, for whatever reason, does not delay others."""
 
 from __future__ import annotations
 
@@ -38,15 +38,8 @@ def echo(run: Run, value: int) -> int:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """No broker is there."""
+    """Settings with an address at which there is no broker."""
     return Settings(
         home=tmp_path, database_url=database_url, kafka={"bootstrap.servers": "127.0.0.1:1"}
     )
@@ -73,7 +66,7 @@ def get(database: Database, scenario_id: int) -> scenarios.Scenario:
 
 @contextmanager
 def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
-    """Refuse updates to rows of a table, as a constraint does."""
+    """Let the database refuse updates of the rows that meet a condition, as a constraint would."""
     with database.begin() as connection:
         connection.execute(
             text(
@@ -90,11 +83,11 @@ def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
     try:
         yield
     finally:
-        database.retrying(lambda c: c.execute(text(f"DROP TRIGGER refuse ON {table}")))
+        database.retrying(Connection.execute, text(f"DROP TRIGGER refuse ON {table}"))
 
 
 def run_until_all_wait_to_be_concluded(worker: Worker, count: int) -> Lease:
-    """In the thread of its own each might be written for itself."""
+    """Claim, and let the outcomes gather, without the thread that would write each by itself."""
     lease = worker._current_lease()
     assert lease is not None
     worker._stop_concluding()
@@ -116,7 +109,7 @@ def test_an_end_that_is_refused_is_its_own_runs_error(worker: Worker, database: 
     assert worker._slots.free == 3
 
 
-def test_not_even_one_that_can_not_fail_holds_the_others_up(
+def test_a_scenario_that_can_not_even_fail_delays_no_other(
     worker: Worker, database: Database
 ) -> None:
     worker.run_once()
@@ -128,7 +121,7 @@ def test_not_even_one_that_can_not_fail_holds_the_others_up(
         assert get(database, first).status is Status.COMPLETED
         assert worker._slots.free == 3
     lease._beat()
-    lease._beat()  # a row without a run, in two heartbeats
+    lease._beat()  # the second heartbeat that finds the row without a run
     assert get(database, poisoned).status is Status.INIT_STARTUP
     assert get(database, poisoned).attempts == 0
 
@@ -151,7 +144,7 @@ def test_a_round_that_fails_ends_no_worker(worker: Worker, database: Database) -
 
 
 def test_a_worker_that_leaves_can_leave(worker: Worker, database: Database) -> None:
-    """What can't be put back is put back by whoever finds it without a worker."""
+    """A scenario that it can not hand over is released later, when its worker is gone."""
     worker.run_once()
     create(database)
     with refusing(database, "scenarios", "OLD.status = 'active'"):
@@ -159,7 +152,7 @@ def test_a_worker_that_leaves_can_leave(worker: Worker, database: Database) -> N
         worker._conclusions.write = broken  # type: ignore[method-assign,assignment]
         started = time.monotonic()
         worker._leave()
-        assert time.monotonic() - started < 25  # less than it has for a run that hangs
+        assert time.monotonic() - started < 25  # less than it waits for a run that hangs
     with database.begin() as connection:
         assert connection.execute(text("SELECT state FROM workers")).scalar() == "gone"
 
@@ -182,7 +175,7 @@ def test_a_release_that_is_refused_ends_no_supervisor(
     ]
     with refusing(database, "workers", "true"):
         supervisor._release()
-    assert len(supervisor._releases) == 1  # the other one was done
+    assert len(supervisor._releases) == 1  # the other release was done
 
     def released() -> bool:
         supervisor._release()
@@ -199,10 +192,10 @@ def create_sourced(database: Database, count: int = 1) -> list[int]:
         return [one.id for one in creation.create_many(connection, news)]
 
 
-def test_what_another_is_about_to_announce_makes_nobody_spin(
+def test_rows_that_another_orchestrator_has_locked_cause_no_busy_loop(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is due, and locked: asked for again and again, for as long as the other stands still."""
+    """The rows are due and locked: the orchestrator asks for them only after pauses."""
     create_sourced(database)
     rounds: list[float] = []
     take_due = announcements.take_due
@@ -224,10 +217,10 @@ def test_what_another_is_about_to_announce_makes_nobody_spin(
     assert len(rounds) <= (rounds[-1] - rounds[0]) / 0.05 + 5
 
 
-def test_no_lease_waits_behind_an_announcement(
+def test_expiry_does_not_wait_for_an_announcement(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a broker a try to announce takes seconds, here for ever; leases end all the while."""
+    """Without a broker an attempt to announce takes seconds, here for ever, and leases end."""
     create_sourced(database, 12)
     dead = [PlayedWorker(database, f"w-{number}") for number in range(10)]
     for number, worker in enumerate(dead):

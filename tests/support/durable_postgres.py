@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
-import psycopg
-from psycopg import sql
 
-from tests.support.folders import new_folder
-from vidan.config import plain_url
+from tests.support.databases import create_database, temporary_server
 from vidan.stack.postgres import PORT, PostgresServer
 
 # Only a power cut needs fsync: what a killed server has written, the kernel still writes out
@@ -40,13 +36,7 @@ class DurablePostgres(PostgresServer):
 
     def create_database(self, name: str, template: str = "template1") -> str:
         """Create a database, and return its URL."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                    sql.Identifier(name), sql.Identifier(template)
-                )
-            )
-        return plain_url(self.url).replace("@/vidan?", f"@/{name}?")
+        return create_database(self, name, template)
 
     def go(self, how: str = "fast") -> None:
         """Stop the server in this way, and wait for its end."""
@@ -81,14 +71,8 @@ class DurablePostgres(PostgresServer):
                     os.kill(pid, signal.SIGCONT)
 
 
-@contextmanager
-def durable_postgres(options: Mapping[str, str] = DURABLE) -> Iterator[DurablePostgres]:
+def durable_postgres(
+    options: Mapping[str, str] = DURABLE,
+) -> AbstractContextManager[DurablePostgres]:
     """Run a server in a temporary folder, for the block."""
-    folder = new_folder()
-    server = DurablePostgres(folder, options)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder)
+    return temporary_server(lambda folder: DurablePostgres(folder, options))

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,14 +123,6 @@ def vidan(bare: Shell, database_url: str) -> Shell:
     """The command with a fresh database of the newest schema."""
     bare.environment["DATABASE_URL"] = database_url
     return bare
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """The database of the command, to which the test writes what workers write."""
-    opened = Database(database_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
