@@ -1,4 +1,4 @@
-"""Fuzzed videos with damage, or with timestamps that go astray."""
+"""Fuzzed videos with damage, or with wrong timestamps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def flipped_header(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def flipped_index(random: Random, stock: Stock, stem: Path) -> Path:
-    """MP4, AVI and Matroska have theirs at the end."""
+    """Damage at the end of the file, where MP4, AVI and Matroska have their index."""
     base = stock.one(random, "mp4", "mov", "avi", "mkv", "webm")
     low = max(0.0, 1 - 2500 / base.stat().st_size)
     return _flipped(random, base, stem, low, 1, random.choice([1, 8, 50]))
@@ -61,7 +61,7 @@ def flipped_anywhere(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def shifted(random: Random, stock: Stock, stem: Path) -> Path:
-    """Bytes are missing or too many in the middle."""
+    """Bytes are missing in the middle, or were added there."""
     base = stock.one(random)
     content = base.read_bytes()
     at, size = random.randrange(len(content)), random.choice([1, 3, 188, 4096])
@@ -71,7 +71,7 @@ def shifted(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def zeroed(random: Random, stock: Stock, stem: Path) -> Path:
-    """A hole, as a copy that was broken off and gone on with leaves."""
+    """A hole of zeros, as an interrupted and resumed copy leaves it."""
     base = stock.one(random)
     content = bytearray(base.read_bytes())
     at = random.randrange(len(content))
@@ -81,7 +81,7 @@ def zeroed(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def surrounded(random: Random, stock: Stock, stem: Path) -> Path:
-    """Garbage before or behind it."""
+    """Garbage before or after the video."""
     base = stock.one(random)
     garbage = random.choice([bytes(4096), random.randbytes(4096), b"\n" * 100])
     parts = [garbage, base.read_bytes()]
@@ -89,7 +89,7 @@ def surrounded(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def spliced(random: Random, stock: Stock, stem: Path) -> Path:
-    """A TS behind a TS: the timestamps jump back."""
+    """MPEG-TS files end to end: the timestamps jump back."""
     bases = [stock.one(random, "ts", codec="libx264") for _ in range(random.randint(2, 3))]
     return videos.spliced(bases, stem.with_suffix(".ts"))
 
@@ -114,7 +114,7 @@ def two_sizes(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def concatenated(random: Random, stock: Stock, stem: Path) -> Path:
-    """Two whole files of any kinds, one behind the other."""
+    """Two whole files of any kinds, end to end."""
     pair = [stock.one(random), stock.one(random)]
     return videos.spliced(pair, stem.with_suffix(pair[0].suffix))
 

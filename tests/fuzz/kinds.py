@@ -1,4 +1,4 @@
-"""What every kind of fuzzed video is made with."""
+"""Helpers with which every kind of fuzzed video is made."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import av
 from tests.fuzz.stock import Stock
 
 Kind = Callable[[Random, Stock, Path], Path]
-"""Makes a file; the path that it is given lacks the suffix."""
+"""Makes a file and returns its path. The path that it gets has no suffix yet."""
 
 
 def write(stem: Path, suffix: str, content: bytes) -> Path:
-    """Write the file, with this suffix."""
+    """Write a file with this suffix."""
     path = stem.with_suffix(f".{suffix}")
     path.write_bytes(content)
     return path
@@ -29,6 +29,6 @@ def suffix_of(path: Path) -> str:
 
 
 def mux(output: av.container.OutputContainer, packet: av.Packet[Any]) -> None:
-    """Write a packet; what the muxer won't have is left out."""
+    """Write a packet, unless the muxer refuses it."""
     with contextlib.suppress(av.FFmpegError):
         output.mux(packet)

@@ -1,4 +1,4 @@
-"""The sound videos that the fuzzer begins with: many codecs, many containers."""
+"""The undamaged videos from which the fuzzer begins, in many codecs and containers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from random import Random
 from tests.support import videos
 
 EXACT = {"fflags": "+bitexact"}
-"""No random number and no version goes into the file: the same seed gives the same bytes."""
+"""The file gets no random number and no version, so that the same seed gives the same bytes."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a sound video is made."""
+    """How an undamaged video is made."""
 
     codec: str
     suffix: str
@@ -27,7 +27,7 @@ class Recipe:
 
 
 X264 = {"x264-params": videos.X264["x264-params"] + ":qp=25:weightp=0"}
-"""What x264 decides by its rate control and weights differs from run to run."""
+"""Without rate control and weights, whose results differ from run to run."""
 X265 = {"x265-params": "log-level=none:pools=none:frame-threads=1:keyint=20"}
 VPX = {"deadline": "good", "cpu-used": "4", "g": "20", "threads": "1"}
 AV1 = {"preset": "12", "svtav1-params": "lp=1:keyint=20"}
@@ -63,14 +63,14 @@ RECIPES: Sequence[Recipe] = (
 
 
 class Stock:
-    """Sound videos of a seed, each made when it is asked for first."""
+    """The undamaged videos of a seed, each made when it is first needed."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder = folder
         self._seed = seed
 
     def one(self, random: Random, *suffixes: str, codec: str | None = None) -> Path:
-        """Return some sound video, of one of these suffixes and of this codec if they are given."""
+        """Return a video, with one of these suffixes and with this codec if they are given."""
         fit = [
             recipe
             for recipe in RECIPES
@@ -79,10 +79,10 @@ class Stock:
         return self.made(random.choice(fit))
 
     def made(self, recipe: Recipe) -> Path:
-        """Return the video of a recipe; how long it is depends on the seed."""
+        """Return the video of a recipe; its length depends on the seed."""
         frames = Random(f"{self._seed} {recipe.codec} {recipe.suffix}").randint(24, 60)
 
-        os.environ.setdefault("SVT_LOG", "1")  # errors alone
+        os.environ.setdefault("SVT_LOG", "1")  # only errors
 
         def encode(path: Path) -> Path:
             return videos.encode(
@@ -100,7 +100,7 @@ class Stock:
         return self.kept(f"{recipe.codec}.{recipe.suffix}", encode)
 
     def kept(self, name: str, make: Callable[[Path], Path]) -> Path:
-        """Return a file of this name, made if it is not there yet."""
+        """Return the file of this name, which is made if it does not exist."""
         path = self._folder / name
         if not path.exists():
             make(path)
