@@ -147,7 +147,7 @@ class Surgeon:
 
     def _stop_worker(self, injury: Injury) -> None:
         pid, hits = self._busy(injury)
-        if pid is None or len(self._world.fleet.workers()) < 3:  # somebody has to go on
+        if pid is None or len(self._world.fleet.workers()) < 3:  # others must remain to continue the work
             self._missed(injury)
             return
         done = self._note(injury, hits, hits[0]["name"])

@@ -87,7 +87,7 @@ def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
 
 
 def run_until_all_wait_to_be_concluded(worker: Worker, count: int) -> Lease:
-    """Claim, and let the outcomes gather, without the thread that would write each by itself."""
+    """In the thread of its own each might be written for itself."""
     lease = worker._current_lease()
     assert lease is not None
     worker._stop_concluding()
@@ -121,7 +121,7 @@ def test_a_scenario_that_can_not_even_fail_delays_no_other(
         assert get(database, first).status is Status.COMPLETED
         assert worker._slots.free == 3
     lease._beat()
-    lease._beat()  # the second heartbeat that finds the row without a run
+    lease._beat()  # a row without a run, in two heartbeats
     assert get(database, poisoned).status is Status.INIT_STARTUP
     assert get(database, poisoned).attempts == 0
 
@@ -144,7 +144,7 @@ def test_a_round_that_fails_ends_no_worker(worker: Worker, database: Database) -
 
 
 def test_a_worker_that_leaves_can_leave(worker: Worker, database: Database) -> None:
-    """A scenario that it can not hand over is released later, when its worker is gone."""
+    """What can't be put back is put back by whoever finds it without a worker."""
     worker.run_once()
     create(database)
     with refusing(database, "scenarios", "OLD.status = 'active'"):
