@@ -152,7 +152,7 @@ def test_a_worker_that_leaves_can_leave(worker: Worker, database: Database) -> N
         worker._conclusions.write = broken  # type: ignore[method-assign,assignment]
         started = time.monotonic()
         worker._leave()
-        assert time.monotonic() - started < 25  # less than it waits for a run that hangs
+        assert time.monotonic() - started < 25  # less than it has for a run that hangs
     with database.begin() as connection:
         assert connection.execute(text("SELECT state FROM workers")).scalar() == "gone"
 
