@@ -147,7 +147,7 @@ class Surgeon:
 
     def _stop_worker(self, injury: Injury) -> None:
         pid, hits = self._busy(injury)
-        if pid is None or len(self._world.fleet.workers()) < 3:  # others must remain to continue the work
+        if pid is None or len(self._world.fleet.workers()) < 3:  # others must continue
             self._missed(injury)
             return
         done = self._note(injury, hits, hits[0]["name"])
