@@ -7,7 +7,7 @@ TESTS_AT_ONCE ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test model chaos fuzz bench bench-short format clean
+.PHONY: help install demo check test unit model chaos fuzz bench bench-short format clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ bench: $(INSTALLED)  ## all benchmarks, about an hour: make bench BENCHMARKS="ov
 bench-short: $(INSTALLED)  ## a short form of two benchmarks: they print, and fail on no time
 	$(BIN)/python benchmarks/overhead.py --short
 	$(BIN)/python benchmarks/tasks.py --short
+
+unit: $(INSTALLED)  ## run the tests that need no database, broker or process: seconds
+	$(BIN)/python -m pytest -m unit
 
 format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff check --fix .
