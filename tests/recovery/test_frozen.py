@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection, text
 
 from tests.support import recovery
@@ -19,6 +20,8 @@ from tests.support.cluster import SAMPLE_FRAMES, Cluster
 from tests.support.processes import eventually
 from vidan.domain.status import Status
 from vidan.services import scenarios, steering
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 GONE = 3

@@ -11,6 +11,8 @@ from tests.support import recovery
 from tests.support.cluster import Cluster
 from vidan.domain.status import Status
 
+pytestmark = pytest.mark.slow
+
 BUSY = 5.0
 """Longest time, in seconds, on a busy machine; waiting for the end of a lease would take 10."""
 

@@ -63,6 +63,7 @@ def until(database: Database) -> tuple[datetime, datetime]:
         return row.lease_until, row.now
 
 
+@pytest.mark.slow
 def test_a_heartbeat_that_hangs_in_the_network_keeps_no_run_past_the_lease(
     lease: Lease, proxy: SilentProxy, database_url: str, ended: list[list[str]]
 ) -> None:

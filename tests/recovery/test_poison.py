@@ -217,6 +217,7 @@ def test_rows_that_another_orchestrator_has_locked_cause_no_busy_loop(
     assert len(rounds) <= (rounds[-1] - rounds[0]) / 0.05 + 5
 
 
+@pytest.mark.slow
 def test_expiry_does_not_wait_for_an_announcement(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

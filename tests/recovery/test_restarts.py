@@ -31,6 +31,8 @@ from vidan.db.session import Database
 from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable
 
+pytestmark = pytest.mark.slow
+
 PROMISE = 5.0
 """Longest time, in seconds, from the restart until work resumes."""
 BUSY = 7.0

@@ -44,6 +44,7 @@ def seconds_until_unavailable(work: Callable[[], None]) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_each_wait_has_an_end(
     database_url: str, proxy: SilentProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +100,7 @@ def test_each_wait_has_an_end(
     assert ping < SILENCE_SECONDS + HEADROOM
 
 
+@pytest.mark.slow
 def test_a_lost_answer_ends_the_wait_too(proxy: SilentProxy) -> None:
     through = Database(proxy.url, guarded=True)
 
@@ -134,6 +136,7 @@ def test_options_in_the_url_are_kept(database_url: str) -> None:
             assert idle == ("5s" if guarded else "1min")
 
 
+@pytest.mark.slow
 def test_a_commit_that_falls_silent_in_its_copy_is_tried_again(
     proxy: SilentProxy, database_url: str
 ) -> None:
