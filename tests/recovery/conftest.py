@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.databases import drop_database
 from tests.support.durable_postgres import DurablePostgres, durable_postgres
+from tests.support.silent_proxy import SilentProxy
 from vidan.db import schema
 
 _numbers = itertools.count(1)
@@ -36,3 +37,11 @@ def database_url(postgres: DurablePostgres, migrated: str) -> Iterator[str]:
     name = f"recovery_{next(_numbers)}"
     yield postgres.create_database(name, migrated)
     drop_database(postgres, name)
+
+
+@pytest.fixture
+def proxy(postgres: DurablePostgres, database_url: str) -> Iterator[SilentProxy]:
+    """A proxy on a TCP port that leads to the database of the test."""
+    name = database_url.partition("@/")[2].partition("?")[0]
+    with SilentProxy(postgres.socket, name) as opened:
+        yield opened

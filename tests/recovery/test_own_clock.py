@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.recovery.test_time_limits import proxy
 from tests.support.durable_postgres import DurablePostgres
 from tests.support.processes import eventually
 from tests.support.silent_proxy import SilentProxy
@@ -20,8 +19,6 @@ from vidan.domain.worker import WorkerOptions
 from vidan.protocol import heartbeats
 from vidan.worker import lease as lease_module
 from vidan.worker.lease import Lease, Measured
-
-__all__ = ["proxy"]
 
 LEASE_SECONDS = 10.0
 MARGIN_SECONDS = 6.0

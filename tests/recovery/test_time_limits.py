@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from tests.support.durable_postgres import DurablePostgres
 from tests.support.played_worker import PlayedWorker
 from tests.support.silent_proxy import SilentProxy
 from vidan.db import session
@@ -27,14 +26,6 @@ from vidan.services import scenarios
 
 HEADROOM = 15.0
 """Seconds by which a busy machine may be late. Waits without a limit would take at least 30."""
-
-
-@pytest.fixture
-def proxy(postgres: DurablePostgres, database_url: str) -> Iterator[SilentProxy]:
-    """A proxy on a TCP port that leads to the database of the test."""
-    name = database_url.partition("@/")[2].partition("?")[0]
-    with SilentProxy(postgres.socket, name) as opened:
-        yield opened
 
 
 def seconds_until_unavailable(work: Callable[[], None]) -> float:
