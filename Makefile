@@ -7,7 +7,7 @@ TESTS_AT_ONCE ?= 3
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test model chaos fuzz bench bench-short format clean
+.PHONY: help install demo check test unit model chaos fuzz bench bench-short format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ bench: $(INSTALLED)  ## run all benchmarks, about an hour: make bench BENCHMARKS
 bench-short: $(INSTALLED)  ## run a short form of two benchmarks, which print figures and fail on none
 	$(BIN)/python benchmarks/overhead.py --short
 	$(BIN)/python benchmarks/tasks.py --short
+
+unit: $(INSTALLED)  ## run the tests that need no database, broker or process: seconds
+	$(BIN)/python -m pytest -m unit
 
 format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff check --fix .

@@ -1,3 +1,5 @@
+"""The fixtures for all tests, and the markers that say of which kind a test is."""
+
 from __future__ import annotations
 
 pytest_plugins = [
@@ -6,4 +8,5 @@ pytest_plugins = [
     "tests.support.home",
     "tests.support.kafka",
     "tests.support.cluster",
+    "tests.support.kinds",
 ]

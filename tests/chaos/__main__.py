@@ -1,8 +1,8 @@
-"""Kill everything, and see that nothing is lost: `python -m tests.chaos --help`.
+"""Kill everything, and check that nothing is lost: `python -m tests.chaos --help`.
 
-A PostgreSQL, a Kafka and an embedded broker of its own, orchestrators, supervisors and workers over
-real videos, while a seeded schedule injures them. Exit code 0 only if every scenario ended as it
-should, with the rows of an undisturbed run.
+The run starts a PostgreSQL, a Kafka and an embedded broker, and orchestrators, supervisors and
+workers that analyse real videos, while a schedule made from a seed injures them. The exit code is 0
+only if every scenario ended as it should, with the rows of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -28,26 +28,33 @@ BROKERS = ("embedded", "kafka")
 EXAMPLES = """examples:
   python -m tests.chaos --seed 1 --kills 200
   python -m tests.chaos --seed 7 --kills 50 --broker kafka --videos ~/videos --json report.json
-  python -m tests.chaos --seed 7 --kills 50 --plan        what would be done, and nothing else
+  python -m tests.chaos --seed 7 --kills 50 --plan        print the schedule, and end
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; the exit code."""
+    """Run it, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seed", type=int, default=1, help="of schedule and work")
     parser.add_argument(
-        "--kills", type=_positive, default=200, help="injuries in all, shared by the brokers"
+        "--seed", type=int, default=1, help="seed of the schedule and of the work [1]"
+    )
+    parser.add_argument(
+        "--kills",
+        type=_positive,
+        default=200,
+        help="number of injuries, shared by the brokers [200]",
     )
     parser.add_argument("--broker", choices=(*BROKERS, "both"), default="both")
-    parser.add_argument("--videos", type=Path, help="a folder with videos, instead of the own ones")
-    parser.add_argument("--json", type=Path, help="a file for figures, injuries and violations")
-    parser.add_argument("--keep", action="store_true", help="keep the logs though nothing is wrong")
+    parser.add_argument("--videos", type=Path, help="folder with videos of your own")
+    parser.add_argument("--json", type=Path, help="file for figures, injuries and violations")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the logs even if nothing is wrong"
+    )
     parser.add_argument("--plan", action="store_true", help="print the schedule and end")
     options = parser.parse_args(arguments)
     brokers = BROKERS if options.broker == "both" else (options.broker,)
@@ -58,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
                 sys.stdout.write(f"{broker} {injury}\n")
         return 0
     if "kafka" in brokers and (lacking := kafka.fetch()):
-        say(f"Error: {lacking}; mend it with: {kafka.INSTALL}, or take --broker embedded")
+        say(f"Error: {lacking}; fix it with: {kafka.INSTALL}, or use --broker embedded")
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
     folder = Path(tempfile.mkdtemp(prefix="vidan-chaos-"))
@@ -121,7 +128,7 @@ def _tell(options: argparse.Namespace, reports: list[Report], folder: Path) -> N
             else:
                 say(
                     f"VIOLATION (seed {options.seed}, {report.broker}): scenario {one.scenario_id}:"
-                    f" {one.text}; look at {where}/scenario-{one.scenario_id}.txt and the logs"
+                    f" {one.text}; see {where}/scenario-{one.scenario_id}.txt and the logs"
                     " beside it"
                 )
     if options.json:

@@ -1,4 +1,4 @@
-"""Whether two runs have stored the same: row for row, but for what batching may change."""
+"""Compares what two runs have stored, row for row, except for what batching may change."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from tests.chaos.workload import Expected
 from vidan.domain.detection import Detection
 
 SCORE = 1e-3
+"""Largest difference of two scores that count as equal."""
 EDGE = 0.5
-"""Pixels."""
+"""Largest difference, in pixels, of two edges that count as equal."""
 
 
 def differences(
     found: Expected, expected: Expected, threshold: float, *, upto: int | None = None
 ) -> Iterator[str]:
-    """Yield what differs, a line each. `upto`: only what comes before this frame is expected."""
+    """Yield a line for each difference. Only frames before `upto` are expected."""
     wanted = {n: row for n, row in expected.frames.items() if upto is None or n < upto}
     if lost := sorted(wanted.keys() - found.frames.keys()):
         yield f"{len(lost)} frames lost: {_some(lost)}"
@@ -35,7 +36,7 @@ def differences(
 def detections_differ(
     mine: Sequence[Detection], other: Sequence[Detection], threshold: float
 ) -> str | None:
-    """Say what differs, if anything. One that close to the threshold may come or go."""
+    """Return what differs, or None. A detection close to the threshold may be there or not."""
     left = list(other)
     for one in mine:
         twin = next((two for two in left if _same(one, two)), None)

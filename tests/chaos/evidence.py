@@ -1,4 +1,4 @@
-"""What a chaos run has left behind: rows, transitions, commits, and the tasks' own marks."""
+"""What a chaos run has left: rows, transitions, commits, and the marks of the tasks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit as the database saw it."""
+    """A commit, as the database recorded it."""
 
     epoch: int
     came: int
@@ -38,7 +38,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A batch that a task was given."""
+    """A batch that a task got."""
 
     at: float
     pid: int
@@ -47,7 +47,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All there is to judge by."""
+    """Everything by which the run is judged."""
 
     works: Mapping[int, Work]
     rows: Mapping[int, Mapping[str, Any]]
@@ -63,7 +63,7 @@ class Evidence:
 def gather(
     world: World, works: Mapping[int, Work], done: Sequence[Done], stopped: set[int]
 ) -> Evidence:
-    """Read everything, once all is over."""
+    """Read everything, after the run has ended."""
     steps: dict[int, list[Step]] = defaultdict(list)
     for row in world.rows("SELECT * FROM transitions ORDER BY scenario_id, id"):
         steps[row["scenario_id"]].append(
@@ -108,9 +108,9 @@ def _marks(path: Path) -> list[Mark]:
 
 
 def redone(marks: Sequence[Mark]) -> list[list[Mark]]:
-    """Return, of each run that was cut off, the batches whose frames a later run was given too.
+    """Return, for each interrupted run, the batches whose frames a later run got as well.
 
-    A run is what one process was given in rising order.
+    A run is a sequence of rising frames that one process got.
     """
     runs: list[list[Mark]] = []
     open_runs: dict[int, list[Mark]] = {}

@@ -1,4 +1,4 @@
-"""The table of a chaos run: injuries by kind, recovery times, what was done twice."""
+"""The table of a chaos run: injuries by kind, recovery times, frames that were done twice."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ AIMS: dict[str, float] = {
     **dict.fromkeys(OUTAGES, 5.0),
     CLAIMED: 5.0,
 }
-"""Seconds within which work is to go on, on a machine that has time."""
+"""Seconds within which work should resume, on a machine that is not busy."""
 
 
 @dataclass
 class Figures:
-    """What is counted and measured."""
+    """The figures of a run."""
 
     injuries: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     missed: int = 0
     recoveries: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     each: list[tuple[int, int, float]] = field(default_factory=list)
-    """Injury, scenario, seconds: what `recoveries` is made of."""
+    """(injury, scenario, seconds) of each recovery."""
     scenarios: int = 0
     statuses: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     frames: int = 0
@@ -71,7 +71,7 @@ _COUNTS = (
 def measure(
     evidence: Evidence, heard: Sequence[Heard], expected: Mapping[int, set[int]]
 ) -> Figures:
-    """Count and measure. `expected`: the frames that each scenario should have stored."""
+    """Count and measure. `expected` are the frames that each scenario should have stored."""
     figures = Figures()
     for done in evidence.done:
         if done.missed:
@@ -109,14 +109,16 @@ def _hear(evidence: Evidence, figures: Figures, one: Heard) -> None:
         for step in evidence.steps.get(one.fed or 0, ())
         if step.went == Status.INIT_STARTUP_PROCESSING
     ]
-    if claims and not _away(evidence, one.returned, claims[0]):
+    if claims and not _unavailable(evidence, one.returned, claims[0]):
         figures.recoveries[CLAIMED].append(claims[0] - one.returned)
-    if one.seconds is not None and not _away(evidence, one.returned, one.returned + one.seconds):
+    if one.seconds is not None and not _unavailable(
+        evidence, one.returned, one.returned + one.seconds
+    ):
         figures.recoveries[HEARD].append(one.seconds)
 
 
-def _away(evidence: Evidence, since: float, until: float) -> bool:
-    """Whether the database was away in that time."""
+def _unavailable(evidence: Evidence, since: float, until: float) -> bool:
+    """Whether the database was unavailable within that time."""
     return any(
         done.injury.kind in DATABASE and done.at < until and (done.returned or done.at) > since
         for done in evidence.done
@@ -130,8 +132,8 @@ def _name(done: Done) -> str:
 
 
 def _recoveries(evidence: Evidence, done: Done) -> Iterator[tuple[int, float]]:
-    """Yield each scenario that was hit, and the seconds until it went on, unless more came
-    between.
+    """Yield each scenario that was hit, and the seconds until it resumed, unless another injury
+    disturbed that.
     """
     kind = done.injury.kind
     if kind in (Kind.ENDING_ANSWER, Kind.ORCHESTRATOR_KILLED):
@@ -157,7 +159,7 @@ def _recoveries(evidence: Evidence, done: Done) -> Iterator[tuple[int, float]]:
             times += [one.at for one in evidence.commits.get(scenario_id, ()) if one.at > since]
             times += finishes
         elif finishes and kind is not Kind.USER_STOP and (not times or finishes[0] < min(times)):
-            continue  # it had ended when it was hit
+            continue  # the scenario had already ended
         if times and not _disturbed(evidence, done, scenario_id, since, min(times)):
             yield scenario_id, min(times) - since
 
@@ -165,7 +167,7 @@ def _recoveries(evidence: Evidence, done: Done) -> Iterator[tuple[int, float]]:
 def _disturbed(
     evidence: Evidence, done: Done, scenario_id: int, since: float, until: float
 ) -> bool:
-    """Whether something else came between: then the time tells nothing."""
+    """Whether another injury fell into that time, which is then meaningless."""
     others = [one for one in evidence.done if one is not done and not one.missed]
     for other in others:
         end = other.returned or other.at
@@ -180,7 +182,7 @@ def _disturbed(
 
 
 def percentile(times: Sequence[float], share: float) -> float:
-    """Return the smallest time that is not exceeded in `share` of the cases."""
+    """Return the smallest time that at least a `share` of the cases do not exceed."""
     ordered = sorted(times)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
@@ -203,10 +205,10 @@ def table(figures: Figures) -> str:
         )
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(figures.statuses.items()))
     counts = {
-        "injuries": f"{sum(figures.injuries.values())} ({figures.missed} more found nobody to hit)",
+        "injuries": f"{sum(figures.injuries.values())} ({figures.missed} more found no target)",
         "scenarios": f"{figures.scenarios} ({statuses})",
         "frames": figures.frames,
-        "frames done twice": f"{figures.redone} in {figures.interruptions} runs that were cut off,"
+        "frames done twice": f"{figures.redone} in {figures.interruptions} interrupted runs,"
         f" {figures.most_redone} at most in one (largest commit: {figures.largest_commit})",
         "frames lost": figures.lost,
         "frames stored twice": figures.twice,

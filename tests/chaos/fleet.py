@@ -1,4 +1,4 @@
-"""vidan's processes under an init system: orchestrators and supervisors, started again at once."""
+"""Orchestrators and supervisors under an init system, which restarts those that end."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ POSTS = (
 )
 ORCHESTRATORS = 2
 RESTART_SECONDS = 0.3
-"""An init system does not start a service again within the same instant."""
+"""Seconds after which the init system restarts a service that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unasked:
-    """An end that nobody had asked for."""
+    """An end of a service that the chaos run did not cause."""
 
     at: float
     name: str
@@ -44,19 +44,19 @@ class Unasked:
 
 @dataclass(slots=True)
 class Service:
-    """A process that is kept running."""
+    """A process that the fleet keeps running."""
 
     name: str
     module: str
     arguments: list[str]
     child: Child | None = None
-    expected: bool = False  # its end, since it was asked for
+    expected: bool = False  # the chaos run is ending it
     not_before: float = 0.0
     ended: list[Unasked] = field(default_factory=list)
 
 
 class Fleet:
-    """Starts the services and restarts whichever has ended; `unasked` are ends of their own."""
+    """Starts the services, and restarts each that has ended."""
 
     def __init__(self, environment: Mapping[str, str], logs: Path) -> None:
         self._environment = dict(environment)
@@ -77,7 +77,7 @@ class Fleet:
         ]
 
     def tend(self) -> None:
-        """Start what does not run: at first, and whenever one has ended."""
+        """Start each service that does not run."""
         with self._lock:
             for service in self.services:
                 child = service.child
@@ -91,7 +91,7 @@ class Fleet:
                     self._start(service)
 
     def signal_service(self, prefix: str, victim: int, number: int) -> str:
-        """Send a signal that ends one of the services of this kind; returns its name."""
+        """Send a signal that ends a service with this prefix; returns the name of the service."""
         with self._lock:
             running = [
                 one
@@ -105,7 +105,7 @@ class Fleet:
             return service.name
 
     def workers(self) -> dict[int, str]:
-        """Return the worker processes that run and are not stopped, pid → supervisor's name."""
+        """Return the running workers that are not stopped: pid → name of the supervisor."""
         found = {}
         with self._lock:
             for service in self.services:
@@ -117,13 +117,13 @@ class Fleet:
         return found
 
     def stop_worker(self, pid: int, name: str) -> None:
-        """Stop a worker in its tracks."""
+        """Stop a worker with SIGSTOP."""
         with self._lock:
             self._stopped[pid] = name
             os.kill(pid, signal.SIGSTOP)
 
     def wake_worker(self, pid: int) -> None:
-        """Let a stopped worker go on; it may have been killed meanwhile."""
+        """Wake a stopped worker, which may have been killed meanwhile."""
         with self._lock:
             self._stopped.pop(pid, None)
             try:
@@ -132,19 +132,19 @@ class Fleet:
                 return
 
     def unasked(self) -> list[Unasked]:
-        """Return which services have ended though nobody had asked for it."""
+        """Return the ends of services that the chaos run did not cause."""
         return [one for service in self.services for one in service.ended]
 
     @contextmanager
     def tended(self) -> Iterator[None]:
-        """Tend in a thread while the block lasts."""
+        """Keep the services running, in a thread, for the block."""
         over = threading.Event()
 
         def tend() -> None:
             while not over.wait(0.05):
                 self.tend()
 
-        # the children's lifelines are pipes, not bound to the thread that starts them
+        # the lifelines of the children are pipes, and do not depend on the thread that opens them
         thread = threading.Thread(target=tend, name="init", daemon=True)
         thread.start()
         try:
@@ -154,7 +154,7 @@ class Fleet:
             thread.join()
 
     def leave(self, seconds: float = 30) -> list[str]:
-        """Ask all to end, as a host that is shut down does; returns who did not do so in time."""
+        """Ask all services to end, as when a host shuts down; returns what did not end in time."""
         with self._lock:
             self._closed = True
             for pid in list(self._stopped):
@@ -179,7 +179,7 @@ class Fleet:
         return late
 
     def close(self) -> None:
-        """End everything that is left, whatever state it is in, orphans too."""
+        """Kill everything that still runs, stopped processes and orphans included."""
         with self._lock:
             self._closed = True
             for service in self.services:
@@ -212,7 +212,7 @@ def _below(pid: int) -> list[int]:
 
 
 def _marked(folder: str) -> Iterator[psutil.Process]:
-    """Find the processes that inherited this run's folder of marks."""
+    """Find the processes whose environment names the folder of marks of this run."""
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get(MARKS) == folder:

@@ -1,4 +1,4 @@
-"""Carries the injuries out, and writes down what each hit and when it was over."""
+"""Carries the injuries out, and notes what each one hit and when it was over."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from vidan.errors import NotAllowedError, VidanError
 from vidan.services import scenarios, steering
 
 ANSWER_PATIENCE = 8.0
-"""Seconds that a COMMIT whose answer is to be cut may let wait for it."""
+"""Longest time, in seconds, to wait for a COMMIT whose answer is to be cut off."""
 STOP_PATIENCE = 30.0
+"""Longest time, in seconds, to try to start a scenario that was stopped."""
 
 ANSWERS = {
     Kind.COMMIT_ANSWER: Transaction.COMMIT,
@@ -34,15 +35,15 @@ ANSWERS = {
 
 @dataclass
 class Done:
-    """An injury that was carried out. Times are time.time(), which the database's clock is too."""
+    """An injury that was carried out. Times are time.time(), the clock of the database as well."""
 
     injury: Injury
     at: float
-    victim: str = ""  # whom it hit, by name
-    returned: float | None = None  # when it was over, of what lasts
+    victim: str = ""  # the name of what it hit
+    returned: float | None = None  # when a lasting injury was over
     hits: list[int] = field(default_factory=list)  # the scenarios that it hit
-    free: bool = False  # another worker had room for all of them
-    missed: bool = False  # there was nobody to hit
+    free: bool = False  # other workers had free slots for all of them
+    missed: bool = False  # it found no target
 
     def as_json(self) -> dict[str, Any]:
         """Return what --json writes."""
@@ -58,19 +59,19 @@ class Done:
 
 
 class Surgeon:
-    """Hits a world. What lasts long goes on in the background: the zombies, what users asked."""
+    """Injures a world. Stopped workers and the requests of users last on in the background."""
 
     def __init__(self, world: World, database: Database) -> None:
         self.done: list[Done] = []
         self.stopped: set[int] = set()
-        """Scenarios that were stopped on purpose and not started again."""
+        """Scenarios that a user has stopped and not started again."""
         self._world = world
         self._database = database
         self._lasting: list[threading.Thread] = []
         self._over = threading.Event()
 
     def injure(self, injury: Injury) -> None:
-        """Carry one injury out; returns when it is over, or goes on in the background."""
+        """Carry out an injury; returns when it is over, or lasts on in the background."""
         match injury.kind:
             case Kind.WORKER_KILLED:
                 self._kill_worker(injury)
@@ -100,12 +101,12 @@ class Surgeon:
                 self._stop_scenario(injury)
 
     def settle(self) -> None:
-        """Wait until what goes on in the background is over."""
+        """Wait until the injuries in the background are over."""
         for thread in self._lasting:
             thread.join()
 
     def hurry(self) -> None:
-        """End what goes on in the background now."""
+        """End the injuries in the background now."""
         self._over.set()
         self.settle()
 
@@ -117,13 +118,15 @@ class Surgeon:
             self._missed(injury)
             return
         done = self._note(injury, hits, hits[0]["name"])
-        suspect = any(row["crashes"] for row in hits)  # it has to wait, or for a process of its own
+        suspect = any(
+            row["crashes"] for row in hits
+        )  # it may have to wait for a process of its own
         done.free = self._room(pid) >= len(hits) and not suspect
         done.at = time.time()
         _kill(pid)
 
     def _busy(self, injury: Injury) -> tuple[int | None, list[Mapping[str, Any]]]:
-        """Choose a worker that holds something; returns its process and what it holds."""
+        """Choose a worker that holds scenarios; returns its process and these scenarios."""
         held, workers = self._world.held(), self._world.fleet.workers()
         busy = sorted({row["pid"] for row in held if row["pid"] in workers})
         if not busy:
@@ -144,7 +147,7 @@ class Surgeon:
 
     def _stop_worker(self, injury: Injury) -> None:
         pid, hits = self._busy(injury)
-        if pid is None or len(self._world.fleet.workers()) < 3:  # somebody has to go on
+        if pid is None or len(self._world.fleet.workers()) < 3:  # others must continue
             self._missed(injury)
             return
         done = self._note(injury, hits, hits[0]["name"])
@@ -190,7 +193,7 @@ class Surgeon:
         done.returned = time.time()
 
     def _fill_connections(self, injury: Injury) -> None:
-        """Take every connection there is, and those of others as soon as they are ended."""
+        """Take all free connections, then end the other sessions and take theirs."""
         url = self._world.postgres.url
         done = self._note(injury, self._world.held(), "postgres")
         taken: list[psycopg.Connection[Any]] = []
@@ -243,7 +246,7 @@ class Surgeon:
         try:
             with self._database.begin() as connection:
                 steering.stop(connection, scenario_id)
-        except NotAllowedError:  # it ended meanwhile
+        except NotAllowedError:  # the scenario ended meanwhile
             done.missed = True
             return
         self.stopped.add(scenario_id)
@@ -252,7 +255,7 @@ class Surgeon:
 
         def start() -> None:
             for _ in _every(0.2, STOP_PATIENCE):
-                # not yet: it is still stopping, or the database is away
+                # an error: it is still stopping, or the database is unavailable
                 with contextlib.suppress(VidanError), self._database.begin() as connection:
                     if scenarios.get(connection, scenario_id).status is not Status.COMPLETED:
                         steering.start(connection, scenario_id)
@@ -284,7 +287,7 @@ def _kill(pid: int) -> None:
 
 
 def _every(pause: float, seconds: float) -> Iterator[None]:
-    """Come round again and again for so long."""
+    """Yield again and again, with pauses, for this many seconds."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         yield

@@ -1,4 +1,4 @@
-"""A chaos run on one broker: the undisturbed run, the schedule, the wait for all, the judgement."""
+"""A chaos run on one broker: undisturbed run, injuries, wait for all scenarios, judgement."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from vidan.domain.status import ENDED, Status
 from vidan.errors import VidanError
 
 LIVE = 3
-"""Scenarios that are under way at any time: of the five slots some are left for those that are
-hit.
-"""
+"""Scenarios that run at any time; the rest of the five slots is for scenarios that were hit."""
 STANDSTILL = 120.0
-"""Seconds without any change after which the rest is taken as stuck."""
+"""Seconds without any change after which the remaining scenarios count as stuck."""
 UNDISTURBED_LIMIT = 900.0
+"""Longest time, in seconds, that the undisturbed run may take."""
 
 
 class UndisturbedFailed(Exception):
-    """It does not even work with nobody in the way."""
+    """The run failed though nothing was injured."""
 
 
 @dataclass
 class Report:
-    """What came of it."""
+    """The result of a chaos run on one broker."""
 
     broker: str
     figures: Figures
@@ -45,7 +44,7 @@ class Report:
 
 
 class Feeder:
-    """Creates scenarios, so that there is always work, until it is ended."""
+    """Creates scenarios until it is ended, so that there is always work."""
 
     def __init__(self, database: Database, choice: Choice) -> None:
         self.works: dict[int, Work] = {}
@@ -56,12 +55,12 @@ class Feeder:
         self._thread.start()
 
     def end(self) -> None:
-        """Create no more."""
+        """Stop creating scenarios."""
         self._over.set()
         self._thread.join()
 
     def quick(self) -> int | None:
-        """Create one that takes no time: only its announcement matters."""
+        """Create a scenario that takes no time, since only its announcement matters."""
         return self._create(Work("ponder", None, {"number": 12}), slowly=False)
 
     def _feed(self) -> None:
@@ -81,7 +80,7 @@ class Feeder:
         try:
             scenario_id = create(self._database, work, slowly=slowly)
         except VidanError:
-            return None  # the database is away, or was lost on the way: see _lost_answers
+            return None  # if the commit succeeded and its answer was lost, _lost_answers finds it
         self.works[scenario_id] = work
         return scenario_id
 
@@ -95,8 +94,10 @@ def operate(
     *,
     keep: bool = False,
 ) -> Report:
-    """Do everything on one broker. `expected` spares the undisturbed run; with `keep` the history
-    of every scenario is left beside the logs, else of those that are wrong.
+    """Do everything on one broker. With `expected` there is no undisturbed run.
+
+    The histories of scenarios with violations, or with `keep` those of all scenarios, are written
+    beside the logs.
     """
     with world(broker, logs) as made:
         database = Database(made.postgres.url)
@@ -175,7 +176,7 @@ def _wait_for_workers(made: World) -> None:
 
 
 def _undisturbed(made: World, database: Database, works: Sequence[Work]) -> dict[str, Expected]:
-    """Run every work once, with nobody in the way."""
+    """Run every work once, without injuries."""
     began = time.monotonic()
     ids = {create(database, work, slowly=False): work for work in works}
     say(f"{made.broker_kind}: {len(ids)} scenarios run undisturbed")
@@ -200,7 +201,7 @@ def _unended(made: World) -> list[int]:
 
 
 def _wait_for_all(made: World) -> list[Violation]:
-    """Wait until all have ended, as long as anything moves."""
+    """Wait until all scenarios have ended, as long as anything changes."""
     moved, last = time.monotonic(), None
     while left := _unended(made):
         (now,) = made.rows(
@@ -210,13 +211,13 @@ def _wait_for_all(made: World) -> list[Violation]:
         if now != last:
             moved, last = time.monotonic(), now
         if time.monotonic() - moved > STANDSTILL:
-            return [Violation(f"nothing moves for {STANDSTILL:.0f} s", one) for one in left]
+            return [Violation(f"nothing changed for {STANDSTILL:.0f} s", one) for one in left]
         time.sleep(0.2)
     return []
 
 
 def _lost_answers(made: World, known: Mapping[int, Work], works: Sequence[Work]) -> dict[int, Work]:
-    """Return scenarios whose creation was committed, though the feeder never got to know."""
+    """Return scenarios that were created though the answer to the feeder was lost."""
     by_key = {work.key: work for work in works}
     (first,) = made.rows(
         "SELECT coalesce(min(id), 0) AS id FROM scenarios WHERE id = ANY(%(ids)s)", ids=list(known)
@@ -229,7 +230,7 @@ def _lost_answers(made: World, known: Mapping[int, Work], works: Sequence[Work])
 
 
 def _write_down(made: World, ids: Iterable[int | None]) -> None:
-    """Leave the history of scenarios beside the logs: the database goes."""
+    """Write the histories of scenarios beside the logs, since the database is removed."""
     for scenario_id in ids:
         with (made.logs / f"scenario-{scenario_id}.txt").open("w", encoding="utf-8") as file:
             for sql in (

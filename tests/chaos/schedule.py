@@ -1,4 +1,4 @@
-"""What is done to whom and when: a pure function of the seed, so that a run can be repeated."""
+"""Which injury comes when and hits what: a pure function of the seed, so that runs repeat."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """A kind of injury, as the table names it."""
+    """The kinds of injuries, by their names in the table."""
 
     WORKER_KILLED = "worker killed"
     SUPERVISOR_KILLED = "supervisor killed"
@@ -19,8 +19,8 @@ class Kind(StrEnum):
     BROKER_KILLED = "broker killed"
     DATABASE_FAST = "database restarted, fast"
     DATABASE_IMMEDIATE = "database restarted, immediate"
-    DATABASE_LONG = "database away past the lease"
-    KILLED_WHILE_AWAY = "worker killed, database away"
+    DATABASE_LONG = "database unavailable past the lease"
+    KILLED_WHILE_AWAY = "worker killed, database unavailable"
     CONNECTIONS_FULL = "connection limit filled"
     COMMIT_ANSWER = "answer of a commit cut"
     CLAIM_ANSWER = "answer of a claim cut"
@@ -38,13 +38,13 @@ DATABASE = frozenset(
         Kind.CONNECTIONS_FULL,
     }
 )
-"""The database can't be reached meanwhile."""
+"""While these last, the database is unavailable."""
 
 KILLS = frozenset({Kind.WORKER_KILLED, Kind.KILLED_WHILE_AWAY})
-"""A worker dies, and what it executed is charged."""
+"""A worker dies, and the scenario that it executed is charged."""
 
 OUTAGES = DATABASE | {Kind.BROKER_RESTARTED, Kind.BROKER_KILLED}
-"""Recovery counts from the return."""
+"""The recovery from these is measured from the return of the server."""
 
 WEIGHTS = {
     Kind.WORKER_KILLED: 30,
@@ -76,19 +76,21 @@ SECONDS_AWAY = {
     Kind.CONNECTIONS_FULL: (2.0, 6.0),
     Kind.WORKER_STOPPED: (16.0, 20.0),
 }
-"""How long it lasts: the lease is 15 s."""
+"""Shortest and longest duration, in seconds; a lease lasts 15."""
 
 PAUSES = (0.2, 3.0)
+"""Shortest and longest pause, in seconds, before an injury."""
 CALM = (4.0, 6.0)
-"""After an outage: its end has to be told from what comes next."""
+"""The pause after an outage, so that its recovery is not disturbed by the next injury."""
 SHORT_PAUSES = (0.1, 1.2)
+"""The pauses of a short run."""
 SHORT_OUTAGE = 0.4
-"""How much of an outage a short run has time for."""
+"""The share of an outage's duration that a short run has time for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Injury:
-    """The `number`th injury: `victim` counts through whoever can be hit, from any place."""
+    """The injury of this number. `victim`, modulo the number of possible targets, chooses one."""
 
     number: int
     kind: Kind
@@ -103,10 +105,10 @@ class Injury:
 
 
 def plan(seed: int, kills: int, *, short: bool = False) -> list[Injury]:
-    """Return so many injuries: one of each kind first, in some order, then by their weights.
+    """Return `kills` injuries: first one of each kind, in random order, then kinds by weight.
 
-    `short`: those that last longest come first, and the one that stops everything for longer than
-    a lease is left out.
+    A `short` schedule begins with the kind that lasts longest, and leaves out the outage that is
+    longer than a lease.
     """
     chance = random.Random(f"schedule {seed}")
     weights = {

@@ -1,4 +1,4 @@
-"""The chaos run's own instruments: what does not see an injury proves nothing."""
+"""The instruments of the chaos run: an instrument that misses a violation proves nothing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def moved(score: float = 0.0, edge: float = 0.0) -> Detection:
     return Detection((1.0 + edge, 2.0, 30.0, 40.0), "person", 0.8 + score)
 
 
-def test_the_schedule_is_the_seeds_alone() -> None:
+def test_the_schedule_depends_on_the_seed_alone() -> None:
     assert plan(7, 100) == plan(7, 100)
     assert plan(7, 100)[:30] == plan(7, 30)
     assert plan(7, 100) != plan(8, 100)
@@ -47,7 +47,7 @@ def test_the_schedule_is_the_seeds_alone() -> None:
 
 
 @pytest.mark.parametrize("other", [moved(score=9e-4), moved(edge=0.4)])
-def test_what_batching_may_change_is_the_same(other: Detection) -> None:
+def test_small_differences_that_batching_makes_are_none(other: Detection) -> None:
     assert detections_differ([SEEN], [other], 0.35) is None
 
 
@@ -55,17 +55,17 @@ def test_what_batching_may_change_is_the_same(other: Detection) -> None:
     "found", [[moved(score=2e-3)], [moved(edge=0.6)], [], [SEEN, SEEN],
               [Detection(SEEN.box, "car", 0.8)]]
 )  # fmt: skip
-def test_everything_else_differs(found: list[Detection]) -> None:
+def test_larger_differences_are_found(found: list[Detection]) -> None:
     assert detections_differ(found, [SEEN], 0.35) is not None
 
 
-def test_one_at_the_threshold_may_come_or_go() -> None:
+def test_a_detection_at_the_threshold_may_be_there_or_not() -> None:
     faint = Detection(SEEN.box, "person", 0.3505)
     assert detections_differ([SEEN, faint], [SEEN], 0.35) is None
     assert detections_differ([SEEN], [SEEN, faint], 0.35) is None
 
 
-def test_lost_frames_and_other_gaps_are_told() -> None:
+def test_lost_frames_and_different_gaps_are_found() -> None:
     whole = Expected(
         {n: StoredFrame(1, n, n * 40, (SEEN,)) for n in range(4)}, [Gap(4, 5, "broken")], None, {}
     )
@@ -78,7 +78,7 @@ def test_lost_frames_and_other_gaps_are_told() -> None:
     assert next(differences(whole, part, 0.35)) == "2 frames too many: 2, 3"
 
 
-def test_what_was_done_again_is_found_run_by_run() -> None:
+def test_frames_that_were_done_twice_are_found_for_each_run() -> None:
     marks = [
         Mark(1.0, 10, (0, 1)), Mark(1.1, 10, (2, 3)), Mark(1.2, 10, (4, 5)),  # killed: 0…1 stored
         Mark(2.0, 11, (2, 3)), Mark(2.1, 11, (4, 5)), Mark(2.2, 11, (6, 7)),  # all of it stored
@@ -87,7 +87,7 @@ def test_what_was_done_again_is_found_run_by_run() -> None:
     assert redone(marks[:3]) == []
 
 
-def test_a_death_that_nobody_caused_is_a_violation() -> None:
+def test_a_death_without_an_injury_is_a_violation() -> None:
     steps = [
         Step(None, "init_startup", "created", "user", 1.0),
         Step("init_startup", "init_startup_processing", "claimed", "one", 2.0),
@@ -131,7 +131,7 @@ def proxied(postgres: PostgresServer, database_url: str) -> Iterator[tuple[Proxy
     proxy.close()
 
 
-def test_the_proxy_passes_all_on(proxied: tuple[Proxy, str]) -> None:
+def test_the_proxy_passes_everything_on(proxied: tuple[Proxy, str]) -> None:
     large = "x" * 3_000_000
     with psycopg.connect(proxied[1]) as connection:
         assert connection.execute("SELECT %s::text", [large]).fetchall() == [(large,)]
@@ -150,7 +150,7 @@ def cancelled(connection: psycopg.Connection[Any]) -> None:
     connection.execute("SELECT pg_sleep(20)")
 
 
-def test_the_proxy_cuts_the_answer_of_a_commit_that_has_landed(
+def test_the_proxy_cuts_off_the_answer_to_a_commit_that_succeeded(
     proxied: tuple[Proxy, str], database: Database
 ) -> None:
     proxy, url = proxied
@@ -159,7 +159,7 @@ def test_the_proxy_cuts_the_answer_of_a_commit_that_has_landed(
         scenario_id = creation.create(connection, NewScenario(source="/v.mp4")).id
     worker = PlayedWorker(through)
     worker.claim()
-    for frame in range(8):  # the driver has prepared its statements by then: no SQL is sent again
+    for frame in range(8):  # by then the driver has prepared its statements, and sends no SQL
         worker.store([frame])
     cut: list[tuple[float, str] | None] = []
     arm = threading.Thread(target=lambda: cut.append(proxy.cut_next(Transaction.COMMIT, 10)))
@@ -173,7 +173,7 @@ def test_the_proxy_cuts_the_answer_of_a_commit_that_has_landed(
     assert cut[0] is not None
     with database.begin() as connection:
         assert scenarios.get(connection, scenario_id).checkpoint == 9
-    worker.store([8])  # the same batch again: it had landed
+    worker.store([8])  # the same batch again: it had been stored
     worker.store([9])
     assert worker.checkpoint == 10
     with database.begin() as connection:

@@ -1,4 +1,4 @@
-"""Judges what a chaos run has left behind: each violation is one clear line."""
+"""Judges what a chaos run has left: each violation is one clear line."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from vidan.domain.worker import LEASE_SECONDS
 from vidan.errors import DatabaseUnavailable
 from vidan.run.committer import COMMIT_SECONDS
 
-DIED = "the worker died"  # how, if it is known, stands behind it
+DIED = "the worker died"  # followed by how, if that is known
 STUMBLED = "ValueError: stumbled"
 UNCOUNTED = (
     "claimed", "created", "stop asked for", "started", "handed over", "the worker is leaving",
     "the lease ended", "the claim's answer was lost", "claimed ahead, not begun",
     "cleared of suspicion",
 )  # fmt: skip
-"""What a transition may be for without any budget charged."""
+"""The reasons of transitions that charge no budget."""
 OUTAGE = ("can't reach the database:", "the database ended a conflict:")
 
 SLACK = 3.0
-"""Seconds by which a busy machine may be late."""
+"""Longest delay, in seconds, that a busy machine may add."""
 WINDOW = 2 * COMMIT_SECONDS + SLACK
-"""The commit in flight and the one that gathers: what a kill may cost at most."""
+"""Longest time, in seconds, whose frames a kill may cost: two commits and a delay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What is wrong, and with which scenario."""
+    """A violation of a promise, and the scenario that it concerns."""
 
     text: str
     scenario_id: int | None = None
@@ -48,7 +48,7 @@ class Violation:
 def judge(
     evidence: Evidence, expected: Mapping[str, Expected], stored: Callable[[int], Expected]
 ) -> Iterator[Violation]:
-    """Yield everything that is wrong with the scenarios."""
+    """Yield all violations of the scenarios."""
     for scenario_id, work in evidence.works.items():
         row = evidence.rows.get(scenario_id)
         if row is None:
@@ -77,7 +77,9 @@ def judge(
     for scenario_id, frame in evidence.twice:
         yield Violation(f"frame {frame} is stored twice", scenario_id)
     if evidence.dead_letters:
-        yield Violation(f"{evidence.dead_letters} dead letters, where nobody sent any")
+        yield Violation(
+            f"{evidence.dead_letters} dead letters, though no unreadable message was sent"
+        )
 
 
 def _ending(evidence: Evidence, scenario_id: int) -> Iterator[str]:
@@ -95,7 +97,7 @@ def _ending(evidence: Evidence, scenario_id: int) -> Iterator[str]:
 
 
 def _chain(steps: Sequence[Step], status: str) -> Iterator[str]:
-    """Yield what is not allowed, or does not join what came before."""
+    """Yield transitions that are not allowed, or do not join the one before."""
     before: str | None = None
     for step in steps:
         if step.came != before:
@@ -108,7 +110,7 @@ def _chain(steps: Sequence[Step], status: str) -> Iterator[str]:
 
 
 def _commits(evidence: Evidence, scenario_id: int, rows: int) -> Iterator[str]:
-    """Yield where a checkpoint went back or jumped, and frames that were counted wrongly."""
+    """Yield checkpoints that went back or jumped, and wrong counts of frames."""
     at, epoch = 0, 0
     for commit in evidence.commits.get(scenario_id, ()):
         if commit.came != at or commit.went < commit.came or commit.epoch < epoch:
@@ -123,7 +125,7 @@ def _commits(evidence: Evidence, scenario_id: int, rows: int) -> Iterator[str]:
 
 
 def _budgets(evidence: Evidence, scenario_id: int) -> Iterator[str]:
-    """Yield what was charged without a reason for it."""
+    """Yield charges without a reason."""
     work, row = evidence.works[scenario_id], evidence.rows[scenario_id]
     reasons = [step.reason or "" for step in evidence.steps[scenario_id]]
     for budget, charge in (("crashes", DIED), ("attempts", STUMBLED)):
@@ -142,7 +144,7 @@ def _budgets(evidence: Evidence, scenario_id: int) -> Iterator[str]:
 
 
 def _killer(evidence: Evidence, scenario_id: int, died: Step) -> Done | None:
-    """Return the injury that ended the worker which held the scenario, or stopped it for long."""
+    """Return the injury that killed the scenario's worker, or stopped it past its lease."""
     claims = [
         step
         for step in evidence.steps[scenario_id]
@@ -163,7 +165,7 @@ def _killer(evidence: Evidence, scenario_id: int, died: Step) -> Done | None:
 
 
 def _window(evidence: Evidence, scenario_id: int) -> Iterator[str]:
-    """Yield the runs of which more has to be done again than what a commit or two gather."""
+    """Yield the runs after which more had to be done again than two commits contain."""
     for run in redone(evidence.marks[scenario_id]):
         lasted = run[-1].at - run[0].at
         allowed = WINDOW + _outage(evidence, run[0].at, run[-1].at) + _largest_pause(run)
@@ -175,12 +177,12 @@ def _window(evidence: Evidence, scenario_id: int) -> Iterator[str]:
 
 
 def _largest_pause(run: Sequence[Mark]) -> float:
-    """A run that was stopped has one long pause; nobody worked in it."""
+    """Return the longest pause of a run: a stopped worker does nothing in it."""
     return max((two.at - one.at for one, two in pairwise(run)), default=0.0)
 
 
 def _outage(evidence: Evidence, since: float, until: float) -> float:
-    """How long the database could not be reached in a time, and a while to find it again."""
+    """Return the seconds within a time in which the database was unavailable or just back."""
     seconds = 0.0
     for done in evidence.done:
         if done.injury.kind in DATABASE and done.returned is not None:
@@ -190,22 +192,24 @@ def _outage(evidence: Evidence, since: float, until: float) -> float:
 
 
 def judge_ends(evidence: Evidence, unasked: Sequence[Unasked]) -> Iterator[Violation]:
-    """Yield services that ended by themselves; one that is started while the database is away may
-    say so and end (an init system starts it again).
+    """Yield services that ended by themselves.
+
+    A service that is started while the database is unavailable may end with an error, since an
+    init system restarts it.
     """
     for one in unasked:
-        away = _outage(evidence, one.at - SLACK, one.at) > 0
-        if not (one.code == DatabaseUnavailable.exit_code and away):
+        unavailable = _outage(evidence, one.at - SLACK, one.at) > 0
+        if not (one.code == DatabaseUnavailable.exit_code and unavailable):
             yield Violation(f"{one.name} ended by itself with {one.code}")
 
 
 _ENDED = re.compile(r"worker (\S+) ended with (-?\d+)")
 _UNFORESEEN = re.compile(r"^Traceback| (ERROR|CRITICAL) ")
-_SAYS_AWAY = re.compile(r"ERROR +vidan\.supervisor: can't reach the database")
+_SAYS_UNAVAILABLE = re.compile(r"ERROR +vidan\.supervisor: can't reach the database")
 
 
 def judge_logs(logs: Path, kills: int) -> Iterator[Violation]:
-    """Yield what the processes' logs tell of errors that nobody foresaw."""
+    """Yield unexpected errors in the logs of the processes."""
     killed = 0
     for path in sorted(logs.glob("*or-*.log")):
         for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
@@ -214,7 +218,7 @@ def judge_logs(logs: Path, kills: int) -> Iterator[Violation]:
                 killed += 1
             elif ended:
                 yield Violation(f"{path}:{number}: a worker ended by itself with {ended[2]}")
-            elif _UNFORESEEN.search(line) and not _SAYS_AWAY.search(line):
+            elif _UNFORESEEN.search(line) and not _SAYS_UNAVAILABLE.search(line):
                 yield Violation(f"{path}:{number}: {line.strip()}")
     if killed > kills:
         yield Violation(f"{killed} workers died of SIGKILL, and {kills} were sent")

@@ -1,4 +1,4 @@
-"""Watches a broker that is back: when the first announcement has been received by a worker."""
+"""Measures how soon a worker receives an announcement after the broker has returned."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from vidan.broker.messages import RUNNERS_GROUP, SCENARIOS_TOPIC
 from vidan.config import Settings
 
 PATIENCE = 30.0
+"""Longest time, in seconds, that one measurement takes."""
 PARTITIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Some time after the return a worker had received, and committed, an announcement.
+    """When, after the return of the broker, a worker had received and committed an announcement.
 
-    `fed` is the first scenario that was created then. `seconds` is None if that did not come about
-    before the watch was ended.
+    `fed` is the first scenario that was created after the return. `seconds` is None if the watch
+    was ended before a worker received an announcement.
     """
 
     returned: float
@@ -31,7 +32,7 @@ class Heard:
 
 
 class Watch:
-    """Looks at the group's offsets, in a thread for each return."""
+    """Polls the offsets of the workers' group, in a thread for each return of the broker."""
 
     def __init__(self, settings: Settings, feed: Callable[[], int | None]) -> None:
         self.heard: list[Heard] = []
@@ -41,14 +42,14 @@ class Watch:
         self._over = threading.Event()
 
     def begin(self) -> None:
-        """Watch from now on: the broker has just come back."""
+        """Begin to watch: the broker has just returned."""
         self._over.clear()
         thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def end(self) -> None:
-        """Stop watching: the broker goes away again, or all is over."""
+        """Stop watching: the broker is stopped again, or the run has ended."""
         self._over.set()
         for thread in self._threads:
             thread.join()
@@ -56,7 +57,7 @@ class Watch:
 
     def _watch(self) -> None:
         returned, since = time.time(), time.monotonic()
-        # no member of the group: it only asks for its offsets
+        # the consumer never joins the group, it only reads its offsets
         consumer = Consumer(
             {
                 "bootstrap.servers": self._settings.bootstrap_servers(),

@@ -1,4 +1,4 @@
-"""What the scenarios of a chaos run do, over which videos, and what an undisturbed run gives."""
+"""The tasks and videos of a chaos run, and the results of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from vidan.services.predictions import StoredFrame
 from vidan.video.opening import open_source
 
 LONGEST = 300
-"""Packets of a longer video that are used: every scenario has to end in good time."""
+"""Largest number of packets used of a long video, so that every scenario ends soon."""
 DECODED_SECONDS = 4.0
-"""Of a large one not more than what is decoded in so long."""
+"""Longest time, in seconds, for which a video is decoded; a large one is cut there."""
 MOST = 8
-"""Videos that are used: each is analysed in several ways before anything is injured."""
+"""Largest number of videos: each is analysed in several ways before the first injury."""
 FRAMES_OF_DETECTOR = 24
-"""About so many frames go through the built-in detector in one scenario."""
+"""Number of frames, roughly, that one scenario sends through the built-in detector."""
 SECONDS = 5.0
-"""About so long the tasks that detect little take, so that there is somebody to hit."""
+"""Seconds, roughly, that the light tasks take, so that injuries find targets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A video and how many frames an undisturbed reader gets of it."""
+    """A video, and the number of frames that an undisturbed reader gets."""
 
     path: Path
     frames: int
@@ -46,7 +46,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Work:
-    """A task over a video: what the undisturbed run is asked for once. `pause` only slows it."""
+    """A task over a video, which the undisturbed run does once. `pause` only slows it down."""
 
     task: str
     video: Video | None
@@ -55,7 +55,7 @@ class Work:
 
     @property
     def key(self) -> str:
-        """What tells it from the others, for people too."""
+        """A readable name, different for each work."""
         source = self.video.path.name if self.video else "no source"
         shown = ", ".join(f"{name}={value}" for name, value in self.params.items())
         return f"{self.task}({shown}) of {source}"
@@ -73,7 +73,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What an undisturbed run stored."""
+    """What an undisturbed run has stored."""
 
     frames: Mapping[int, StoredFrame]
     gaps: Sequence[Gap]
@@ -82,7 +82,7 @@ class Expected:
 
 
 def made_videos(folder: Path) -> list[Path]:
-    """The sample, and small videos of many kinds: containers, damage, a splice, uneven times."""
+    """Make small videos (damaged, spliced, with uneven times …), and add the sample."""
     sound = videos.encode(folder / "groups.mp4", 120)
     uneven = [number * 40 + (number % 7) * 5 for number in range(90)]
     first = videos.encode(folder / "first.ts", 50)
@@ -103,9 +103,9 @@ def made_videos(folder: Path) -> list[Path]:
 
 
 def found_videos(given: Path, folder: Path, seed: int) -> list[Video]:
-    """Return the readable videos of a folder, long ones cut; of very many the seed chooses some.
+    """Return the readable videos of a folder, with long ones cut; the seed chooses among many.
 
-    Raises UsageError without any.
+    Raises UsageError if there is none.
     """
     if not given.is_dir():
         raise UsageError(f"there is no folder {given}", hint="--videos names a folder with videos")
@@ -121,17 +121,17 @@ def found_videos(given: Path, folder: Path, seed: int) -> list[Video]:
 
 
 def default_videos(folder: Path) -> list[Video]:
-    """Return the sample and those made here."""
+    """Return the sample video and the videos made here."""
     return [video for path in made_videos(folder) if (video := _usable(path)) is not None]
 
 
 def _usable(path: Path, cut_into: Path | None = None) -> Video | None:
-    """Look at a video by reading it. None, and a line on stderr, if that can't be.
+    """Read a video; returns None, with a line on stderr, if it can not be read.
 
-    A long one is cut, into a folder that is not its own.
+    The shortened copy of a long video is written into the folder `cut_into`.
     """
     try:
-        # how long it is, is seen by decoding it: a header may say anything
+        # only decoding shows the length, since a header may claim any
         numbers, whole = ([], False) if cut_into is None else _first_numbers(path)
         if cut_into is not None and not whole:
             path = _shortened(path, cut_into / path.name, len(numbers))
@@ -147,7 +147,7 @@ def _usable(path: Path, cut_into: Path | None = None) -> Video | None:
 
 
 def _first_numbers(path: Path) -> tuple[list[int], bool]:
-    """Return the first frames' numbers, and whether those are all."""
+    """Return the numbers of the first frames, and whether there are no more."""
     until = time.monotonic() + DECODED_SECONDS
     found: list[int] = []
     for number in _numbers(path):
@@ -167,7 +167,7 @@ def _numbers(path: Path) -> Iterator[int]:
 
 
 def _shortened(path: Path, short: Path, frames: int) -> Path:
-    """Copy the first packets of a video; where they can't be copied the video stays whole."""
+    """Copy the first packets of a video; returns the whole video if that is impossible."""
     try:
         videos.remux(path, short, limit=frames)
         readable = sum(1 for _ in _numbers(short)) > 0
@@ -181,7 +181,7 @@ def _shortened(path: Path, short: Path, frames: int) -> Path:
 
 
 def works(found: Sequence[Video]) -> list[Work]:
-    """Return every work there is over these videos; the built-in detector's are the first."""
+    """Return all works over these videos, those of the built-in detector first."""
     dear: list[Work] = []
     light: list[Work] = [Work("ponder", None, {"number": 12}, pause=2.0)]
     for place, video in enumerate(found):
@@ -200,7 +200,7 @@ def works(found: Sequence[Video]) -> list[Work]:
 
 @dataclass
 class Choice:
-    """Which work comes next: a pure function of the seed."""
+    """Chooses the next work: a pure function of the seed."""
 
     seed: int
     works: Sequence[Work]
@@ -211,7 +211,7 @@ class Choice:
         self._chance = random.Random(f"works {self.seed}")
 
     def next(self) -> Work:
-        """Return the next work: now and then one of the built-in detector's."""
+        """Return the next work, sometimes one of the built-in detector."""
         is_dear = self._chance.random() < self.dear
         kinds = [one for one in self.works if (one.task in ("nano", "detect")) == is_dear]
         task = self._chance.choice(sorted({one.task for one in kinds}))
@@ -219,7 +219,7 @@ class Choice:
 
 
 def create(database: Database, work: Work, *, slowly: bool) -> int:
-    """Create a scenario of a work."""
+    """Create a scenario for a work; returns its id."""
     with database.begin() as connection:
         return creation.create(connection, work.new(slowly=slowly)).id
 
@@ -234,6 +234,6 @@ def stored(database: Database, scenario_id: int) -> Expected:
 
 
 def say(line: str) -> None:
-    """Tell people how it goes."""
+    """Print a line of progress on stderr."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()

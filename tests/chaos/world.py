@@ -1,4 +1,4 @@
-"""The servers of a chaos run: PostgreSQL behind a proxy, a broker; and what is asked of them."""
+"""The servers of a chaos run, a broker and PostgreSQL behind a proxy, and queries to them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from vidan.db import schema
 from vidan.stack.postgres import PostgresServer
 
 DURABLE_BUT_FOR_POWER_CUTS = {
-    "fsync": "off",  # what was written is the kernel's: it survives every kill
+    "fsync": "off",  # the kernel writes out what a killed server has written
     "synchronous_commit": "on",
     "full_page_writes": "off",
     "max_connections": "70",
 }
 
-# every commit of a run, as the database sees it: a trigger misses none, however quick
+# Every commit of a run, as the database records it: a trigger misses none, however short
 COMMIT_LOG = """
 CREATE TABLE chaos_commits (
     scenario_id bigint NOT NULL, epoch bigint NOT NULL, from_frame bigint NOT NULL,
@@ -48,7 +48,7 @@ CREATE TRIGGER chaos_commit AFTER UPDATE ON scenarios FOR EACH ROW
 
 
 class World:
-    """One broker's world: servers, fleet, folders. Everything in it ends with the block."""
+    """Servers, fleet and folders of a run on one broker."""
 
     def __init__(self, broker_kind: str, folder: Path, logs: Path) -> None:
         self.broker_kind = broker_kind
@@ -70,7 +70,7 @@ class World:
             self.broker = HostedBroker(self._home / "broker.address")
 
     def start(self) -> None:
-        """Start the servers, with the newest schema and topics; not the fleet."""
+        """Start the servers with the newest schema and topics, but not the fleet."""
         self.postgres.start()
         schema.upgrade(self.postgres.url)
         self.rows(COMMIT_LOG)
@@ -82,7 +82,7 @@ class World:
         self.fleet = Fleet(self.settings.environment(own), self.logs)
 
     def close(self) -> None:
-        """End it all."""
+        """End the fleet and the servers."""
         if hasattr(self, "fleet"):
             self.fleet.close()
         self.broker.stop()
@@ -95,7 +95,7 @@ class World:
         return Path(str(conninfo_to_dict(self.postgres.url)["host"])) / ".s.PGSQL.5432"
 
     def rows(self, sql: str, **parameters: Any) -> list[Mapping[str, Any]]:
-        """Return the rows of a statement, asked past the proxy. Raises psycopg.OperationalError."""
+        """Return the rows of a statement, bypassing the proxy. Raises psycopg.OperationalError."""
         with psycopg.connect(
             self.postgres.url, autocommit=True, application_name="chaos", row_factory=dict_row
         ) as connection:
@@ -103,14 +103,14 @@ class World:
             return list(found) if found.description else []
 
     def held(self) -> list[Mapping[str, Any]]:
-        """Return the scenarios that a worker holds now, with the worker's process."""
+        """Return the scenarios that workers hold now, with the processes of the workers."""
         return self.rows(
             "SELECT s.id, s.status, s.crashes, w.pid, w.name FROM scenarios s JOIN workers w"
             " ON w.id = s.worker_id ORDER BY s.id"
         )
 
     def stop_database(self, number: int) -> None:
-        """End PostgreSQL: SIGINT is the fast way, SIGQUIT the immediate one."""
+        """Stop PostgreSQL by a signal: SIGINT stops it fast, SIGQUIT immediately."""
         pid = self.postgres.pid
         assert pid is not None
         os.kill(pid, number)
@@ -123,7 +123,7 @@ class World:
 
 @contextmanager
 def world(broker_kind: str, logs: Path) -> Iterator[World]:
-    """A world with its servers running, and nothing left of it afterwards but the logs."""
+    """Run the servers of a world for the block; only the logs remain afterwards."""
     folder = new_folder()
     made: World | None = None
     try:

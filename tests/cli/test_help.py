@@ -149,6 +149,7 @@ def test_version(bare: Shell) -> None:
     assert (shown.code, shown.out) == (0, f"vidan {__version__}\n")
 
 
+@pytest.mark.processes
 def test_completion_knows_commands_without_their_modules(bare: Shell) -> None:
     shown = bare.run(_VIDAN_COMPLETE="complete_bash", COMP_WORDS="vidan scen", COMP_CWORD="1")
     assert shown.out.split() == ["scenario"]

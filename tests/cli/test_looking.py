@@ -120,6 +120,7 @@ def test_db_up_and_down(bare: Shell, empty_database_url: str) -> None:
     assert bare("db", "downgrade", "nowhere").code == 2
 
 
+@pytest.mark.processes
 def test_sql_needs_no_database(bare: Shell) -> None:
     up = bare.run("db", "upgrade", "--sql")
     assert up.code == 0, up.err

@@ -13,6 +13,7 @@ from vidan.config import Settings
 from vidan.domain.worker import WorkerOptions
 
 
+@pytest.mark.processes
 def test_a_database_that_is_away_for_a_while_does_not_give_them_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,7 @@ def test_no_database_names_what_gives_one(bare: Shell) -> None:
     assert "DATABASE_URL" in ended.error()["hint"]
 
 
+@pytest.mark.processes
 def test_an_unreachable_database_is_8_and_hides_the_password(bare: Shell) -> None:
     url = "postgresql://user:geheim@127.0.0.1:1/vidan"
     ended = bare.run("scenario", "list", "--database-url", url)
@@ -130,6 +131,7 @@ def test_what_comes_after_two_dashes_is_no_option(bare: Shell) -> None:
     assert ended.err.startswith("Error: no such model: --json")
 
 
+@pytest.mark.processes
 def test_a_closed_pipe_ends_quietly(bare: Shell) -> None:
     process = bare.start("models", "list", "--json")
     assert process.stdout is not None and process.stderr is not None

@@ -28,7 +28,7 @@ def _patched(patch: Callable[[bytearray, Random], None], *suffixes: str) -> Kind
 
 
 def huge_h264(random: Random, stock: Stock, stem: Path) -> Path:
-    """The codec's own header claims the size, in a raw stream or a container."""
+    """A huge size in the header of the codec, in a raw stream or in a container."""
     content = headers.sps_size(stock.one(random, "264").read_bytes(), random)
     path = write(stem, "264", content)
     suffix = random.choice([".264", ".mp4", ".mkv", ".ts"])
@@ -47,7 +47,7 @@ def huge_h264(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def noted_frames(random: Random, stock: Stock, stem: Path) -> Path:
-    """A Matroska whose statistics claim frames that it does not have."""
+    """A Matroska whose statistics claim a wrong number of frames."""
     path = stem.with_suffix(".mkv")
     base = stock.one(random, "mp4", codec="libx264")
     with av.open(str(base)) as given, av.open(str(path), "w", options=EXACT) as out:

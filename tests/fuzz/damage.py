@@ -1,4 +1,4 @@
-"""Fuzzed videos with damage or wrong timestamps."""
+"""Fuzzed videos with damage, or with wrong timestamps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def flipped_header(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def flipped_index(random: Random, stock: Stock, stem: Path) -> Path:
-    """Cut off the end, where MP4, AVI and Matroska have their index."""
+    """Damage at the end of the file, where MP4, AVI and Matroska have their index."""
     base = stock.one(random, "mp4", "mov", "avi", "mkv", "webm")
     low = max(0.0, 1 - 2500 / base.stat().st_size)
     return _flipped(random, base, stem, low, 1, random.choice([1, 8, 50]))
@@ -61,7 +61,7 @@ def flipped_anywhere(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def shifted(random: Random, stock: Stock, stem: Path) -> Path:
-    """Bytes are missing or too many in the middle."""
+    """Bytes are missing in the middle, or were added there."""
     base = stock.one(random)
     content = base.read_bytes()
     at, size = random.randrange(len(content)), random.choice([1, 3, 188, 4096])
@@ -71,7 +71,7 @@ def shifted(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def zeroed(random: Random, stock: Stock, stem: Path) -> Path:
-    """A hole, as an interrupted and resumed copy leaves."""
+    """A hole of zeros, as an interrupted and resumed copy leaves it."""
     base = stock.one(random)
     content = bytearray(base.read_bytes())
     at = random.randrange(len(content))
@@ -89,7 +89,7 @@ def surrounded(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def spliced(random: Random, stock: Stock, stem: Path) -> Path:
-    """Two TS joined: the timestamps jump back."""
+    """MPEG-TS files end to end: the timestamps jump back."""
     bases = [stock.one(random, "ts", codec="libx264") for _ in range(random.randint(2, 3))]
     return videos.spliced(bases, stem.with_suffix(".ts"))
 
@@ -114,7 +114,7 @@ def two_sizes(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def concatenated(random: Random, stock: Stock, stem: Path) -> Path:
-    """Two whole files of any kinds joined."""
+    """Two whole files of any kinds, end to end."""
     pair = [stock.one(random), stock.one(random)]
     return videos.spliced(pair, stem.with_suffix(pair[0].suffix))
 

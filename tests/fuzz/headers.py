@@ -1,4 +1,4 @@
-"""Headers with absurd claims: pictures of gigapixels, durations of centuries or zero."""
+"""Makes headers claim the absurd: pictures of gigapixels, durations of centuries or of nothing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from random import Random
 
 HUGE_SIZES = ((65_535, 65_535), (16_000, 16_000), (65_535, 1), (1, 65_535), (30_000, 8_000))
-"""(width, height) of the claims. FFmpeg itself accepts at most 16,000 squared."""
+"""(width, height). 16,000 x 16,000 is the largest size that FFmpeg itself accepts."""
 
 
 def found(content: bytes | bytearray, mark: bytes) -> list[int]:
-    """Return the places of a mark in a file."""
+    """Return all positions of a mark in a file."""
     places, at = [], content.find(mark)
     while at >= 0:
         places.append(at)
@@ -25,7 +25,7 @@ def _put(content: bytearray, form: str, at: int, *values: int) -> None:
 
 
 def mp4_size(content: bytearray, random: Random) -> None:
-    """The track's or the sample description's size (ISO/IEC 14496-12, 8.3.2, 12.1.3)."""
+    """The size in the track header or the sample description (ISO/IEC 14496-12, 8.3.2, 12.1.3)."""
     width, height = random.choice(HUGE_SIZES)
     for at in found(content, b"tkhd"):
         end = at - 4 + int.from_bytes(content[at - 4 : at], "big")
@@ -37,7 +37,7 @@ def mp4_size(content: bytearray, random: Random) -> None:
 
 
 def mp4_time(content: bytearray, random: Random) -> None:
-    """Time scales of 0 or a thousand million, durations of centuries (8.2.2, 8.4.2)."""
+    """Time scales of 0 or 10⁹, durations of centuries (8.2.2, 8.4.2)."""
     scale = random.choice([0, 1, 10**9, 2**32 - 1, None])
     duration = random.choice([0, 2**32 - 1, 2**31, None])
     for mark in random.choice([(b"mdhd",), (b"mvhd",), (b"mdhd", b"mvhd")]):
@@ -71,7 +71,7 @@ def mp4_counts(content: bytearray, random: Random) -> None:
 
 
 def mp4_box(content: bytearray, random: Random) -> None:
-    """Boxes of size 0, 1, 7 or 2⁶³, or one that swallows all others."""
+    """Boxes of size 0, 1, 7 or 2⁶³, or a box that swallows all others."""
     marks = [b"ftyp", b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"mdat", b"udta"]
     places = [at for mark in marks for at in found(content, mark)[:1]]
     if places:
@@ -83,7 +83,7 @@ def mp4_box(content: bytearray, random: Random) -> None:
 
 
 def extradata(content: bytearray, random: Random) -> None:
-    """Random data in the codec's own header."""
+    """Random bytes in the configuration that the decoder gets before the first picture."""
     for mark in (b"avcC", b"hvcC", b"esds", b"av1C", b"vpcC"):
         for at in found(content, mark):
             size = int.from_bytes(content[at - 4 : at], "big")
@@ -93,7 +93,7 @@ def extradata(content: bytearray, random: Random) -> None:
 
 
 def avi_header(content: bytearray, random: Random) -> None:
-    """Rates of 0 and 10⁹, sizes and counts of an AVI (the main header and the stream's)."""
+    """Rates, sizes and counts of an AVI, in its main header and its stream header."""
     extreme = [0, 1, 10**9, 2**31 - 1, 2**32 - 1]
     for at in found(content, b"avih"):
         _put(content, "<I", at + 8, random.choice(extreme))  # microseconds a frame
@@ -106,11 +106,11 @@ def avi_header(content: bytearray, random: Random) -> None:
 
 
 def mkv_header(content: bytearray, random: Random) -> None:
-    """One of size, time scale, duration and frame duration of a Matroska, where it has them."""
+    """The size, time scale, duration or frame duration of a Matroska."""
     width, _ = random.choice(HUGE_SIZES)
     field = random.choice(["width", "height", "scale", "rate", "duration"])
-    for at in found(content, b"\xb0\x81")[:1]:  # PixelWidth: one byte of value, so what follows
-        if field == "width":  # is taken in
+    for at in found(content, b"\xb0\x81")[:1]:  # PixelWidth: its value is one byte, and the next
+        if field == "width":  # bytes become part of it
             content[at + 1 : at + 4] = b"\x82" + struct.pack(">H", width)
     for at in found(content, b"\xba\x81")[:1]:  # PixelHeight
         if field == "height":
@@ -121,7 +121,7 @@ def mkv_header(content: bytearray, random: Random) -> None:
     for at in found(content, b"\x23\xe3\x83\x84"):  # DefaultDuration
         if field == "rate":
             _put(content, ">I", at + 4, random.choice([0, 1, 2**32 - 1]))
-    for at in found(content, b"\x44\x89\x88"):  # Duration: 0, infinite, no number, below zero
+    for at in found(content, b"\x44\x89\x88"):  # Duration: 0, infinite, not a number, negative
         if field == "duration":
             _put(
                 content, ">Q", at + 3, random.choice([0, 0x7FF0 << 48, 0x7FF8 << 48, 0xFFEF << 48])
@@ -129,7 +129,7 @@ def mkv_header(content: bytearray, random: Random) -> None:
 
 
 def fragment_time(content: bytearray, random: Random) -> None:
-    """Decode times of fragments far beyond any calendar (ISO/IEC 14496-12, 8.8.12)."""
+    """Decode times of fragments beyond any calendar, in seconds (ISO/IEC 14496-12, 8.8.12)."""
     for at in found(content, b"mdhd"):
         _put(content, ">I", at + 16, 1)
     for at in found(content, b"tfdt")[1:]:
@@ -140,7 +140,7 @@ def fragment_time(content: bytearray, random: Random) -> None:
 
 
 def picture_sizes(content: bytearray, random: Random) -> None:
-    """Sizes in the pictures themselves: JPEG, VP8, MPEG-2, GIF, PNG."""
+    """Sizes inside the pictures: JPEG, VP8, MPEG-2, GIF, PNG."""
     width, height = random.choice(HUGE_SIZES)
     for mark in (b"\xff\xc0\x00\x11", b"\xff\xc2\x00\x11"):  # start of frame
         for at in found(content, mark):
@@ -156,7 +156,7 @@ def picture_sizes(content: bytearray, random: Random) -> None:
 
 
 def sps_size(annex_b: bytes, random: Random) -> bytes:
-    """A raw .264 whose sequence parameter sets claim another size (ITU-T H.264, 7.3.2.1.1)."""
+    """Change the size in a raw .264, in its sequence parameter sets (ITU-T H.264, 7.3.2.1.1)."""
     width, height = random.choice(HUGE_SIZES)
     units = []
     for unit in annex_b.replace(b"\0\0\0\1", b"\0\0\1").split(b"\0\0\1"):
@@ -184,8 +184,8 @@ def _sps(body: bytes, columns: int, rows: int) -> bytes:
         for _ in range(3):  # chroma format, bit depths
             golomb()
         at += 2
-    golomb()  # log2 of the most frame numbers
-    if golomb() == 0:  # how display order is coded: x264 uses 0 or 2
+    golomb()  # log2 of the largest frame number
+    if golomb() == 0:  # the type of the picture order count, 0 or 2 by x264
         golomb()
     golomb()  # reference frames
     at += 1

@@ -13,11 +13,11 @@ import av
 from tests.fuzz.stock import Stock
 
 Kind = Callable[[Random, Stock, Path], Path]
-"""Makes a file; the path that it is given lacks the suffix."""
+"""Makes a file and returns its path. The path that it gets has no suffix yet."""
 
 
 def write(stem: Path, suffix: str, content: bytes) -> Path:
-    """Write the file, with this suffix."""
+    """Write a file with this suffix."""
     path = stem.with_suffix(f".{suffix}")
     path.write_bytes(content)
     return path

@@ -1,4 +1,4 @@
-"""A seeded fuzzer of messages: what no producer should send, and some will."""
+"""A fuzzer of messages, which depends on a seed alone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from random import Random
 
 LARGEST = 900_000
-"""Size of a large message in bytes: a little below the default limit of brokers."""
+"""Size, in bytes, of the largest message; a little below the default limit of brokers."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message as a producer sends it. A `bad` one has to become a dead letter."""
+    """A message as a producer sends it. A `bad` one must become a dead letter."""
 
     key: bytes | None
     value: bytes | None
@@ -23,16 +23,16 @@ class Message:
 
 
 def make(seed: int, count: int, *, any_time: bool = True) -> Iterator[Message]:
-    """Yield `count` messages; the same seed gives the same ones.
+    """Yield `count` messages; the same seed gives the same messages.
 
-    `any_time`: with times of far-off centuries too, which Apache Kafka refuses.
+    With `any_time` some have times in remote centuries, which Apache Kafka refuses.
     """
     random = Random(f"messages {seed}")
     kinds = list(KINDS.values())
     times = [0, 1, 1_700_000_000_000, *([2**42, 253_402_300_800_000] if any_time else [])]
     for number in range(count):
         value, bad = kinds[number % len(kinds)](random)
-        if number % 997 == 0:  # few: they are megabytes
+        if number % 997 == 0:  # only a few, since they are large
             value, bad = random.randbytes(LARGEST), True
         yield Message(
             key=random.choice([None, b"", b"7", b"not a number", random.randbytes(50)]),
@@ -44,7 +44,7 @@ def make(seed: int, count: int, *, any_time: bool = True) -> Iterator[Message]:
 
 
 def _envelope(random: Random) -> dict[str, object]:
-    return {"v": 1, "scenario_id": random.randint(10**6, 10**9)}  # no scenario has that id
+    return {"v": 1, "scenario_id": random.randint(10**6, 10**9)}  # no scenario has such an id
 
 
 def noise(random: Random) -> tuple[bytes | None, bool]:
@@ -96,7 +96,7 @@ def odd_text(random: Random) -> tuple[bytes | None, bool]:
 
 
 def harmless(random: Random) -> tuple[bytes | None, bool]:
-    """A valid message for a scenario that does not exist: there is nothing to do."""
+    """A valid message of a scenario that does not exist."""
     return json.dumps({**_envelope(random), "more": random.random()}).encode(), False
 
 

@@ -1,4 +1,4 @@
-"""Fuzzed files that are no videos."""
+"""Fuzzed files that are not videos."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import videos
 
 
 def no_frames(random: Random, stock: Stock, stem: Path) -> Path:
-    """A header without pictures."""
+    """A header without any picture."""
     path = stem.with_suffix(random.choice([".mp4", ".mkv", ".avi", ".mov"]))
     with av.open(str(path), "w", options=EXACT) as output:
         stream = output.add_stream("mpeg4", rate=25)
@@ -69,7 +69,7 @@ def noise(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def noise_with_magic(random: Random, stock: Stock, stem: Path) -> Path:
-    """The first bytes of a container, followed by noise."""
+    """The bytes by which a container is recognised, and then noise."""
     magic, suffix = random.choice(
         [
             (struct.pack(">I", 24) + b"ftypisom\0\0\2\0isommp42", "mp4"),
@@ -89,7 +89,7 @@ def noise_with_magic(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def playlist(random: Random, stock: Stock, stem: Path) -> Path:
-    """Files that name other files, which must be neither opened nor waited for."""
+    """Lists of other files, which must neither be opened nor be waited for."""
     content, suffix = random.choice(
         [
             ("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n", "m3u8"),

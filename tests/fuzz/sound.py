@@ -1,4 +1,4 @@
-"""Fuzzed videos that a player shows whole: odd, but sound."""
+"""Fuzzed videos that are odd but undamaged: a player shows them whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def sound(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def tiny(random: Random, stock: Stock, stem: Path) -> Path:
-    """Pictures of one or two pixels, or an odd number."""
+    """Pictures of very few pixels, often an odd number."""
     codec, suffix, pix_fmt = random.choice(
         [
             ("mjpeg", "avi", "yuvj444p"),
@@ -44,7 +44,7 @@ def tiny(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def large(random: Random, stock: Stock, stem: Path) -> Path:
-    """8K, a few frames."""
+    """A few frames in 8K."""
     codec, options, pix_fmt, suffix = random.choice(
         [
             ("mjpeg", {}, "yuvj420p", "mov"),
@@ -96,7 +96,7 @@ def fragmented(random: Random, stock: Stock, stem: Path) -> Path:
 
 
 def raw(random: Random, stock: Stock, stem: Path) -> Path:
-    """A stream without a container: no timestamps."""
+    """A stream without a container, and so without timestamps."""
     base = stock.one(random, "264", "265")
     return write(stem, suffix_of(base), base.read_bytes())
 

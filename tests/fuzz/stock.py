@@ -1,4 +1,4 @@
-"""The undamaged videos that the fuzzer starts from: many codecs, many containers."""
+"""The undamaged videos from which the fuzzer begins, in many codecs and containers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from random import Random
 from tests.support import videos
 
 EXACT = {"fflags": "+bitexact"}
-"""Options that keep random numbers and versions out: the same seed gives the same bytes."""
+"""The file gets no random number and no version, so that the same seed gives the same bytes."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Recipe:
 
 
 X264 = {"x264-params": videos.X264["x264-params"] + ":qp=25:weightp=0"}
-"""Options without x264's rate control and weights, whose decisions differ between runs."""
+"""Without rate control and weights, whose results differ from run to run."""
 X265 = {"x265-params": "log-level=none:pools=none:frame-threads=1:keyint=20"}
 VPX = {"deadline": "good", "cpu-used": "4", "g": "20", "threads": "1"}
 AV1 = {"preset": "12", "svtav1-params": "lp=1:keyint=20"}
@@ -63,14 +63,14 @@ RECIPES: Sequence[Recipe] = (
 
 
 class Stock:
-    """Undamaged videos of a seed, each made at its first use."""
+    """The undamaged videos of a seed, each made when it is first needed."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self._folder = folder
         self._seed = seed
 
     def one(self, random: Random, *suffixes: str, codec: str | None = None) -> Path:
-        """Return an undamaged video, with one of the suffixes and the codec if they are given."""
+        """Return a video, with one of these suffixes and with this codec if they are given."""
         fit = [
             recipe
             for recipe in RECIPES
@@ -100,7 +100,7 @@ class Stock:
         return self.kept(f"{recipe.codec}.{recipe.suffix}", encode)
 
     def kept(self, name: str, make: Callable[[Path], Path]) -> Path:
-        """Return a file of this name, made if it does not exist yet."""
+        """Return the file of this name, which is made if it does not exist."""
         path = self._folder / name
         if not path.exists():
             make(path)

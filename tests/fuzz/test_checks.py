@@ -1,4 +1,4 @@
-"""`vidan scenario create` on fuzzed videos: checked before they are queued, in one line."""
+"""`vidan scenario create` checks fuzzed videos, and refuses them in one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ for place in sys.stdin.read().splitlines():
         source_for(place, check=True)
     except InputRejected as error:
         refused = [str(error), error.hint]
-    status = pathlib.Path("/proc/self/status").read_text()  # getrusage has the parent's peak, too
+    status = pathlib.Path("/proc/self/status").read_text()  # getrusage counts the parent too
     memory = int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) >> 10
     print(json.dumps([refused, time.monotonic() - began, memory]), flush=True)
 """
@@ -54,7 +54,7 @@ def test_every_check_ends_soon_and_takes_little_memory(fuzzed: list[Fuzzed]) -> 
         assert seconds < 20, one
         assert memory < MEMORY_MB, one
         assert refused is None or "\n" not in refused[0], one
-        assert refused is None or refused[1], one  # each has a hint that says how to fix it
+        assert refused is None or refused[1], one  # each message says how to fix it
         assert refused is None or not one.sound, (one, refused)
 
 
@@ -68,7 +68,7 @@ def test_create_refuses_in_one_line(kind: str, fuzzed: list[Fuzzed], tmp_path: P
             text=True,
             timeout=60,
         )
-        # a video that passes the check fails later: there is no database
+        # a video that passes the check fails at the database, which does not exist
         assert ended.returncode in ((10,) if kind in REFUSED[:4] else (10, 8)), ended.stderr
         assert ended.stdout == ""
         (line,) = ended.stderr.splitlines()

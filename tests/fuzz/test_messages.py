@@ -1,4 +1,4 @@
-"""Thousands of bad messages while scenarios run: each is kept once, none stops work."""
+"""Thousands of bad messages in both topics: each is kept once, and no scenario is delayed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ PORTION = 2000
 GROUPS = {SCENARIOS_TOPIC: RUNNERS_GROUP, RETRY_TOPIC: ORCHESTRATORS_GROUP}
 
 
-def test_bad_messages_are_kept_once_and_stop_nobody(
+@pytest.mark.slow
+def test_bad_messages_are_kept_once_and_stop_no_process(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     connect(cluster.settings).create_topics(4, 1)
@@ -60,11 +61,12 @@ def test_bad_messages_are_kept_once_and_stop_nobody(
     assert bad <= kept() <= bad + more, (kept(), bad, more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broker_kind", [pytest.param("kafka", marks=pytest.mark.kafka)])
-def test_received_again_they_are_not_kept_again(cluster: Cluster) -> None:
-    """Read everything again, as if neither workers nor orchestrators had committed an offset.
+def test_messages_that_are_received_again_are_not_kept_again(cluster: Cluster) -> None:
+    """The offsets of both groups are set back, as if none had been committed.
 
-    The embedded broker allows no reset of a group's offsets.
+    The embedded broker does not allow that.
     """
     connect(cluster.settings).create_topics(4, 1)
     cluster.orchestrator()
@@ -89,10 +91,10 @@ def test_received_again_they_are_not_kept_again(cluster: Cluster) -> None:
 def _send(
     cluster: Cluster, begin: dict[str, list[TopicPartition]], count: int = COUNT
 ) -> tuple[Counter[str], Counter[str]]:
-    """Send them to the topics in turn, some at once.
+    """Send the messages to the topics in turn, a portion at once.
 
-    Returns how many bad ones each got, and how many messages each has more than were sent: on a
-    busy machine a client may send one again, and an embedded broker then keeps it twice.
+    Returns, for each topic, the number of bad messages, and the number of messages that it has in
+    excess: on a busy machine a client may send one again, and an embedded broker keeps it twice.
     """
     producer = Producer(
         {
@@ -135,9 +137,10 @@ def _send(
 
 
 def _kept(cluster: Cluster, begin: dict[str, list[TopicPartition]]) -> Counter[str]:
-    """Count the dead letters of each topic from `begin` on: earlier ones are of other tests.
+    """Count the dead letters of each topic from `begin` on.
 
-    Their processes may have been killed before they committed, so that it is received here.
+    Earlier messages are of other tests, whose processes may have been killed before they committed
+    their offsets, so that these messages are received here.
     """
     places = {(topic, one.partition): one.offset for topic in begin for one in begin[topic]}
     letters = cluster.query('SELECT topic, partition, "offset" FROM dead_letters')
@@ -176,7 +179,7 @@ def _lag(cluster: Cluster) -> int:
 
 
 def _ends(cluster: Cluster, topic: str) -> list[TopicPartition]:
-    """Return the end offset of each partition."""
+    """Return the present end of each partition."""
     reader = _reader(cluster, "looking")
     try:
         return [
@@ -188,7 +191,7 @@ def _ends(cluster: Cluster, topic: str) -> list[TopicPartition]:
 
 
 def _start_over(cluster: Cluster, places: list[TopicPartition], group: str) -> bool:
-    """Reset a group's offsets; False while dead members are still in the group."""
+    """Set the offsets of a group back; returns False while dead members still belong to it."""
     reader = _reader(cluster, group)
     try:
         reader.commit(offsets=places, asynchronous=False)

@@ -1,4 +1,4 @@
-"""Hundreds of fuzzed videos through real processes: each ends by itself, with a clear message."""
+"""Hundreds of fuzzed videos in real processes: each ends by itself, failures with a clear error."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ from vidan.protocol.creation import NewScenario
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 COUNT = int(os.environ.get("FUZZ_VIDEOS", str(4 * len(videos.KINDS))))
 MEMORY_MB = 6000
-"""Memory limit: far below what absurd headers claim, above what eight slots of 8K need."""
+"""Largest memory of a worker: eight slots of 8K need less, the absurd headers claim far more."""
 SECONDS_A_VIDEO = 3.0
+"""Longest time, in seconds, that a video may take on average."""
 CLEAR = re.compile(
     r"F is empty|no video in F|no picture in F|not a video that can be read: F"
     r"|no decoder for the video in F|no frame of F can be decoded"
@@ -43,7 +44,7 @@ CLEAR = re.compile(
 
 @dataclass(frozen=True)
 class Ended:
-    """The result of a file with one decoder."""
+    """How the scenario of a file ended with one decoder."""
 
     fuzzed: Fuzzed
     decoder: str
@@ -62,7 +63,7 @@ class Ended:
 
     @property
     def what(self) -> str:
-        """Return the error without the file's name."""
+        """The error, with F in place of the file's path."""
         return (self.error or "").replace(str(self.fuzzed.path), "F")
 
 
@@ -72,6 +73,7 @@ def fuzzed() -> Iterator[list[Fuzzed]]:
     yield videos.make(folder / "videos", SEED, COUNT)
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_files(tmp_path: Path) -> None:
     def digests(name: str, seed: int) -> list[str]:
         made = videos.make(tmp_path / name, seed, len(videos.KINDS))
@@ -82,6 +84,7 @@ def test_the_same_seed_makes_the_same_files(tmp_path: Path) -> None:
     assert digests("other", 8) != first
 
 
+@pytest.mark.slow
 def test_every_video_ends_in_its_own_way(
     embedded_cluster: Cluster, fuzzed: list[Fuzzed], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,7 +110,7 @@ def test_every_video_ends_in_its_own_way(
         where = f"{before.fuzzed.path.name} by {before.decoder}"
         assert after.outcome == before.outcome, (where, before.error, after.error)
         assert (after.next_frame, after.gaps) == (before.next_frame, before.gaps), where
-        # how FFmpeg conceals damage may depend on the earlier content of its memory
+        # how FFmpeg conceals damage may depend on earlier contents of its memory
         places = slice(None) if before.fuzzed.sound else slice(2)
         assert [one[places] for one in after.frames] == [one[places] for one in before.frames], (
             where
@@ -115,7 +118,7 @@ def test_every_video_ends_in_its_own_way(
 
 
 def _run(cluster: Cluster, fuzzed: list[Fuzzed], *, kill: bool = False) -> tuple[list[Ended], int]:
-    """Run all files with both decoders; return how they ended, and the worker's peak memory."""
+    """Run all files with both decoders; returns how they ended, and the worker's peak memory."""
     todo = [(one, decoder) for one in fuzzed for decoder in ("pyav", "decord")]
     new = [
         NewScenario(
@@ -187,12 +190,12 @@ def _check(one: Ended) -> None:
     if one.fuzzed.sound:
         assert (len(stored), missing) == (shown, set()), where
     else:
-        # FFmpeg invents pictures where it notices missing ones
+        # FFmpeg invents pictures where it notices that some are missing
         assert len(stored) + len(missing) >= shown * 0.8, where
 
 
 def _shown(path: Path) -> int:
-    """Return how many pictures plain PyAV decodes, with one thread, past all errors."""
+    """Count the pictures that plain PyAV decodes with one thread, past all errors."""
     count = 0
     with av.open(f"file:{path}") as container:
         stream = container.streams.best("video")
@@ -204,7 +207,7 @@ def _shown(path: Path) -> int:
                 packet = next(packets, None)
             except av.error.InvalidDataError:
                 continue
-            except IndexError:  # PyAV ends so if a stream appeared in the middle of a file
+            except IndexError:  # how PyAV ends a file in which further streams appeared
                 return count
             if packet is None:
                 return count

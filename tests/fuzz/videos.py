@@ -1,6 +1,6 @@
-"""A seeded fuzzer of videos: the same seed and number give the same files, byte for byte.
+"""A fuzzer of videos: the same seed and number give the same files, byte for byte.
 
-The kinds come in turn, so every kind appears once there are as many files as kinds.
+The kinds come in turn, so that as many files as there are kinds include each kind.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KINDS: dict[str, Kind] = {**sound.KINDS, **damage.KINDS, **absurd.KINDS, **no_vi
 
 @dataclass(frozen=True)
 class Fuzzed:
-    """A file of the fuzzer. A `sound` one is shown whole by a player."""
+    """A file of the fuzzer. A `sound` one is undamaged, so that a player shows it whole."""
 
     number: int
     kind: str
@@ -27,7 +27,7 @@ class Fuzzed:
 
 
 def make(folder: Path, seed: int, count: int) -> list[Fuzzed]:
-    """Make `count` files in a folder, each of the kinds in turn."""
+    """Make `count` files in a folder, of all kinds in turn."""
     (folder / "stock").mkdir(parents=True)
     stock = Stock(folder / "stock", seed)
     made = []
@@ -35,6 +35,6 @@ def make(folder: Path, seed: int, count: int) -> list[Fuzzed]:
         kind = list(KINDS)[number % len(KINDS)]
         random = Random(f"{seed} {number}")
         path = KINDS[kind](random, stock, folder / f"{number:04d}-{kind}")
-        path.touch()  # a muxer that refused all packets has written nothing
+        path.touch()  # a muxer that refused every packet has written no file
         made.append(Fuzzed(number, kind, path, kind in sound.KINDS))
     return made

@@ -1,4 +1,4 @@
-"""Everybody dies, and the clocks run on: whatever should run is claimed again at once."""
+"""All processes die, and time passes: every scenario that should run is claimed again at once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from vidan.domain.status import HELD, RUNNING, Status
 def everybody_dies(world: World, workers: Workers, cameras: Sequence[str]) -> None:
     """Prove that a scenario that should run is always either leased or claimable at its time.
 
-    Every process dies, what was open is rolled back, all leases end: one round of expiry and one
-    claim by able workers later, all that should run is held, and all that should stop has stopped.
+    Every process dies, open transactions are rolled back and all leases end. After one round of
+    expiry and one claim by able workers, every scenario that should run is held by a worker, and
+    every scenario that should stop has stopped.
     """
     for left in list(world.open):
         world.settle(left, "cut")
@@ -32,4 +33,4 @@ def everybody_dies(world: World, workers: Workers, cameras: Sequence[str]) -> No
         able = workers.register(source=source)
         assert world.do(workers.claim(able, 100))
     held = {one.id for one in world.expected.values() if one.status in HELD}
-    assert held == wanted, "something that should run is stuck"
+    assert held == wanted, "a scenario that should run is stuck"

@@ -1,4 +1,4 @@
-"""The events to choose from: how often each one happens, and its arguments."""
+"""What Hypothesis chooses from: the events, how often each happens, and the values drawn for it."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ EVENTS: dict[str, tuple[int, st.SearchStrategy[dict[str, Any]]]] = {}
 
 
 def event(weight: int, **drawn: st.SearchStrategy[Any]) -> Callable[[F], F]:
-    """Make a method an event: how often it happens, and its arguments.
+    """Register a method as an event, with how often it happens and the values drawn for it.
 
-    They are one rule of Hypothesis, that draws by weight: of rules of its own it would leave out
-    half in every example, and few runs would get anywhere.
+    All events are one rule of Hypothesis, which draws them by weight. If each were a rule of its
+    own, Hypothesis would leave out half of them in every example, and few runs would get far.
     """
 
     def enter(method: F) -> F:

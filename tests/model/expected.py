@@ -1,5 +1,7 @@
-"""The model: what each scenario should be after each step. Plain Python, written from the
-architecture's text and not from the services."""
+"""The model: how each scenario should stand after each step.
+
+It is plain Python, written from the text of the architecture and not from the services.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from vidan.protocol.fences import Fence
 
 
 class Announcement(Enum):
-    """What `announce_at` says."""
+    """How `announce_at` stands to the present."""
 
     NONE = "none"
     DUE = "due"
@@ -26,7 +28,7 @@ class Announcement(Enum):
 
 
 class Refused(Enum):
-    """The refusal of a request that the status does not allow."""
+    """How a user's request is refused."""
 
     NOT_ALLOWED = "not allowed"
     NOT_FOUND = "not found"
@@ -59,7 +61,7 @@ class Expected:
     result: Any = None
     started: bool = False
     history: list[tuple[Status | None, Status]] = field(default_factory=list)
-    not_before: datetime | None = None  # as it was read: by it claims are ordered
+    not_before: datetime | None = None  # as read from the database; claims are ordered by it
 
     def __post_init__(self) -> None:
         self.history.append((None, self.status))
@@ -84,14 +86,14 @@ class Expected:
     # --- claims
 
     def can_be_claimed_by(self, claimant: Claimant, *, without_source: bool = False) -> bool:
-        """Whether it waits, is due, and is something that the worker can run."""
+        """Whether the scenario waits, is due, and can be run by this worker."""
         waits = self.status is Status.INIT_STARTUP and self.due
         if not waits or self.queue not in claimant.queues:
             return False
         if self.needs_source:
             if without_source:
                 return False
-            if claimant.source is None:  # such a worker runs what says where its source is
+            if claimant.source is None:  # it runs scenarios that name a source
                 fits = self.source is not None and not self.bound
             else:
                 fits = self.source in (None, claimant.source)
@@ -103,7 +105,7 @@ class Expected:
         return not suspect or (claimant.suspects and not without_source)
 
     def claim(self, claimant: Claimant) -> None:
-        """A worker takes it; without a source it is active at once."""
+        """A worker claims the scenario; without a source it is active at once."""
         self.epoch += 1
         if self.needs_source and self.source is None:
             self.source, self.bound = claimant.source, True
@@ -115,13 +117,13 @@ class Expected:
     # --- a run
 
     def activate(self) -> None:
-        """The run begins, unless a stop came before."""
+        """The run begins, unless a stop was requested before."""
         if self.status is Status.INIT_STARTUP_PROCESSING:
             self.started = True
             self._move(Status.ACTIVE)
 
     def takes(self, fence: Fence, batch: Batch) -> bool:
-        """Whether a commit from this checkpoint stores something."""
+        """Whether a commit of this batch stores it."""
         return (
             self.belongs_to(fence)
             and self.status is not Status.INIT_STARTUP_PROCESSING
@@ -129,7 +131,7 @@ class Expected:
         )
 
     def landed(self, fence: Fence, batch: Batch) -> bool:
-        """Whether an earlier try of the same batch was stored."""
+        """Whether an earlier attempt has stored this batch."""
         return (
             self.belongs_to(fence)
             and self.checkpoint == batch.to_checkpoint > batch.from_checkpoint
@@ -145,7 +147,7 @@ class Expected:
             self.attempts = self.crashes = 0
 
     def finish(self, wanted: Status, result: Any, state: dict[str, Any] | None) -> bool:
-        """The run ended on its own: whether it could be written."""
+        """The run ended by itself. Returns whether that can be written."""
         if wanted is Status.COMPLETED:
             self.activate()
             completed = self.status is not Status.IN_SHUTDOWN_PROCESSING
@@ -155,7 +157,7 @@ class Expected:
         elif wanted is Status.FAILED:
             to = Status.FAILED
         else:
-            return False  # no user asked for a stop
+            return False  # no user has asked for a stop
         self._move(to)
         if to is Status.COMPLETED:
             self.result = result
@@ -164,14 +166,14 @@ class Expected:
         return True
 
     def shut_down(self) -> bool:
-        """The run says that it is letting go."""
+        """The run reports that it is shutting down. Returns whether that can be written."""
         if self.status is not Status.INIT_SHUTDOWN:
             return False
         self._move(Status.IN_SHUTDOWN_PROCESSING)
         return True
 
     def fail(self) -> None:
-        """The run raised an error: charged, and tried again later within the budget."""
+        """The run raised an error: it is charged, and retried later within the budget."""
         spent = self.attempts >= self.max_attempts
         self.attempts += 1
         if self.status in STOPPING:
@@ -182,10 +184,10 @@ class Expected:
             self._move(Status.INIT_STARTUP)  # not announced: an event goes to the retry topic
             self.due = False
 
-    # --- out of a worker's hands
+    # --- leaving a worker
 
-    def put_back(self) -> None:
-        """Hand-over, or a lease that ended: nothing is charged."""
+    def hand_over(self) -> None:
+        """The worker hands the scenario over, or its lease ended: nothing is charged."""
         if self.status in STOPPING:
             self._move(Status.INACTIVE)
             return
@@ -194,7 +196,7 @@ class Expected:
         self._announce()
 
     def die(self) -> None:
-        """A death that is charged: the first is tried again at once."""
+        """The worker died, and the scenario is charged; after a first death it is due at once."""
         assert self.status in RUNNING
         spent = self.crashes >= self.max_crashes
         self.due = self.crashes == 0
@@ -208,7 +210,7 @@ class Expected:
     # --- users
 
     def ask_start(self, *, from_beginning: bool = False) -> bool | Refused:
-        """The answer to a user who starts it."""
+        """Return the answer to a user who starts the scenario."""
         if from_beginning:
             if self.status not in ENDED:
                 return Refused.NOT_ALLOWED
@@ -222,7 +224,7 @@ class Expected:
         return True
 
     def ask_retry(self) -> bool | Refused:
-        """The answer to a user who retries it."""
+        """Return the answer to a user who retries the scenario."""
         if self.status is not Status.FAILED:
             return Refused.NOT_ALLOWED
         self._begin_again()
@@ -236,7 +238,7 @@ class Expected:
         self._announce()
 
     def ask_stop(self) -> bool | Refused:
-        """The answer to a user who stops it."""
+        """Return the answer to a user who stops the scenario."""
         if self.status in {*STOPPING, Status.INACTIVE}:
             return False
         if self.status in ENDED:
@@ -247,25 +249,25 @@ class Expected:
 
     @property
     def may_be_deleted(self) -> bool:
-        """Whether it has ended."""
+        """Whether a user may delete the scenario: it has ended."""
         return self.status in ENDED
 
     # --- announcements and time
 
     def restart(self) -> bool:
-        """A retry event was read: whether it plans an announcement."""
+        """A retry event was read. Returns whether an announcement is planned."""
         if self.status is not Status.INIT_STARTUP:
             return False
         self._announce()
         return True
 
     def announce_again(self) -> None:
-        """Its announcement could not be delivered."""
+        """The announcement could not be delivered, and is planned again."""
         if self.status is Status.INIT_STARTUP and self.announcement is Announcement.NONE:
             self.announcement = Announcement.LATER
 
     def time_passes(self) -> bool:
-        """What it waits for has come."""
+        """The time that the scenario waits for has come."""
         self.due = True
         if self.announcement is Announcement.LATER:
             self.announcement = Announcement.DUE

@@ -1,4 +1,7 @@
-"""What must hold after every step, whatever the model says: each by the sentence it proves."""
+"""What must hold after every step, whatever the model expects.
+
+Each invariant quotes the sentence of the architecture that it proves.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from vidan.domain.status import ALLOWED, ENDED, HELD, Status
 Rows = Mapping[int, RowMapping]
 
 _STARTS = {"started", "from the beginning", "retry asked for"}
-"""The reasons of a user's start."""
+"""The reasons that a start by a user leaves in the history."""
 _WANTS_TO_RUN = {Status.INIT_STARTUP, Status.INIT_STARTUP_PROCESSING, Status.ACTIVE}
 
 
 class Invariants:
-    """Looks at all rows, and at how they stood one step earlier."""
+    """Checks all rows, and compares them with those before the step."""
 
-    def look(self, before: Rows, rows: Rows) -> None:
+    def check(self, before: Rows, rows: Rows) -> None:
         """Check every invariant on every row."""
         for row in rows.values():
             self.every_frame_is_stored_once_and_none_beyond(row)
@@ -38,7 +41,8 @@ class Invariants:
     def every_frame_is_stored_once_and_none_beyond(self, row: RowMapping) -> None:
         """Every frame is stored exactly once, whichever process dies (the third sentence).
 
-        Up to the checkpoint each is a prediction or lies in a gap, never both; none is behind it.
+        Each frame before the checkpoint is a prediction or lies in a gap, never both. No frame is
+        stored beyond the checkpoint.
         """
         lost = [frame for start, end in row["gaps"] for frame in range(start, end + 1)]
         assert sorted(row["frames"] + lost) == list(range(row["checkpoint"]))

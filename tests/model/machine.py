@@ -1,4 +1,4 @@
-"""The state machine: which actor may do what next. Hypothesis chooses."""
+"""The state machine: which actor does what next. Hypothesis chooses."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class Protocol(RuleBasedStateMachine):
-    """Users, workers, supervisors and orchestrators, in any order that there is."""
+    """Users, workers, supervisors and orchestrators act in any possible order."""
 
     def __init__(self, world: World, count_step: Callable[[], None]) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Protocol(RuleBasedStateMachine):
     # --- choosing
 
     def _one(self, pick: int) -> int:
-        """A scenario's id: one that there is, now and then one that is gone or never was."""
+        """The id of a scenario; sometimes of one that was deleted or never existed."""
         known = [*self.world.expected] * 4 + [*self.world.deleted, 2**62]
         return known[pick % len(known)]
 
@@ -87,13 +87,13 @@ class Protocol(RuleBasedStateMachine):
         return [worker for worker in self.workers.all if not worker.ended]
 
     def _worker(self, pick: int) -> Played:
-        """A worker: mostly a live one."""
+        """A worker, mostly one that is alive."""
         live = self._live()
         able = live * 3 + self.workers.all if live else self.workers.all
         return able[pick % len(able)]
 
     def _busy_worker(self, pick: int) -> Played:
-        """A worker: mostly one whose frames flow, so that its death counts."""
+        """A worker, mostly one with an active run, so that its death is charged."""
         ids = {run.fence.worker_id for run in self._in(Status.ACTIVE)}
         busy = [worker for worker in self._live() if worker.id in ids]
         return _pick(busy, pick) if busy and pick % 3 else self._worker(pick)
@@ -114,7 +114,7 @@ class Protocol(RuleBasedStateMachine):
         ]
 
     def _of_one_worker(self, pick: int, count: int) -> list[PlayedRun]:
-        """Some runs of one worker, lost ones among them."""
+        """Some runs of one worker, including those that it has lost."""
         workers = [worker for worker in self.workers.all if worker.runs]
         if not workers:
             return []
@@ -126,7 +126,7 @@ class Protocol(RuleBasedStateMachine):
 
     @event(24, pick=picks, length=st.integers(1, 3), ends=st.integers(0, 5))
     def work(self, pick: int, length: int, ends: int) -> None:
-        """A live worker does its next step: claim, begin, store, end."""
+        """A live worker takes its next step: it claims, begins, stores or ends a run."""
         live = self._live()
         if not live:
             self.workers.register()
@@ -157,7 +157,7 @@ class Protocol(RuleBasedStateMachine):
                 self.world.do(writes.finish(self.world, [writes.ending(run, Status.INACTIVE)]))
 
     def _provide(self, worker: Played, pick: int) -> None:
-        """See to it that there is something to claim: wait, create, or start what has ended."""
+        """Make a scenario claimable: let time pass, create one, or start one that has ended."""
         known = self.world.expected
         if any(one.can_be_claimed_by(worker.claimant) for one in known.values()):
             return
@@ -202,7 +202,7 @@ class Protocol(RuleBasedStateMachine):
         if how == "fail":
             self.world.do(writes.fail(self.world, runs[0], self.topics.retries))
         elif how == "hand over":
-            self.world.do(writes.put_back(self.world, [run.fence for run in runs]))
+            self.world.do(writes.hand_over(self.world, [run.fence for run in runs]))
         elif how == "begin":
             self.world.do(writes.activate(self.world, [run.fence for run in runs]))
         else:
@@ -228,7 +228,7 @@ class Protocol(RuleBasedStateMachine):
             if run.checkpoint != expected.checkpoint:
                 self.world.do(self._commit(run, length, None))
         else:
-            run.checkpoint = expected.checkpoint  # all but the fence is right
+            run.checkpoint = expected.checkpoint  # everything is right except the fence
             self.world.do(self._commit(run, length, None))
 
     @event(4, pick=picks, how=st.sampled_from(ZOMBIE))
@@ -237,14 +237,14 @@ class Protocol(RuleBasedStateMachine):
         known = self.world.expected
         held = [run for run in lost if run.id in known and known[run.id].status in HELD]
         again = [run for run in held if known[run.id].worker == run.fence.worker_id]
-        runs = again or held or lost  # best one whose scenario its own worker has claimed again
+        runs = again or held or lost  # best: its own worker has claimed the scenario again
         if not runs:
             return
         run = _pick(runs, pick)
         if how == "begin":
             self.world.do(writes.activate(self.world, [run.fence]))
         elif how == "hand over":
-            self.world.do(writes.put_back(self.world, [run.fence]))
+            self.world.do(writes.hand_over(self.world, [run.fence]))
         elif how == "finish":
             ending = writes.ending(run, Status.COMPLETED)
             self.world.do(writes.finish(self.world, [ending]))
@@ -293,7 +293,7 @@ class Protocol(RuleBasedStateMachine):
         self._expiry(_pick(self.workers.all, pick), witness).do()
 
     def _expiry(self, worker: Played, witness: float | None) -> Expiry:
-        """An orchestrator's, that was connected before or after the last renewal of a worker."""
+        """The expiry of an orchestrator that connected before or after a worker's last renewal."""
         since, until = None, worker.lease_until
         if witness is not None and until is not None:
             since = until - timedelta(seconds=LEASE_SECONDS - witness)
@@ -313,7 +313,7 @@ class Protocol(RuleBasedStateMachine):
 
     @event(2, pick=picks, slots=st.sampled_from([1, 4]))
     def become_a_suspect(self, pick: int, slots: int) -> None:
-        """A scenario ends two processes, one after the other; then a worker polls for work."""
+        """A scenario ends two processes, one after the other; then a worker claims."""
         runs = self._in(Status.ACTIVE)
         if not runs:
             return
@@ -348,7 +348,7 @@ class Protocol(RuleBasedStateMachine):
 
     @event(9, pick=picks, wanted=st.sampled_from([*ASKED, *Status]))
     def ask(self, pick: int, wanted: str) -> None:
-        """Ask something of any scenario, mostly what may be granted."""
+        """A user asks for a change of any scenario, mostly for one that is allowed."""
         one = self._one(pick)
         able = {Status.FAILED} if wanted == "retry" else ENDED
         ended = [one.id for one in self.world.expected.values() if one.status in able]
@@ -380,7 +380,7 @@ class Protocol(RuleBasedStateMachine):
         self.world.do(orchestrators.take_due(self.world, limit, taken))
         if fate == "failed":
             self.world.do(orchestrators.announce_again(self.world, taken))
-        if fate in ("delivered", "failed"):  # one that is reported as failed may have arrived
+        if fate in ("delivered", "failed"):  # a message reported as failed may have arrived
             self.topics.announced += taken
 
     @event(2, message=picks, pick=picks, again=flags)
@@ -391,7 +391,7 @@ class Protocol(RuleBasedStateMachine):
 
     @event(2, message=picks, again=flags, foreign=st.lists(picks, max_size=2))
     def receive_retry(self, message: int, again: bool, foreign: list[int]) -> None:
-        """Events that are lost, repeated, late, or sent without a reason."""
+        """Retry events may be lost, repeated, late, or sent without a reason."""
         ids = self.topics.receive(self.topics.retries, message, again=again)
         self.world.do(orchestrators.restart(self.world, [*ids, *map(self._one, foreign)]))
 
@@ -450,7 +450,7 @@ class Protocol(RuleBasedStateMachine):
             case "fail":
                 return writes.fail(self.world, run, self.topics.retries), worker_id
             case _:
-                return writes.put_back(self.world, [one.fence for one in several]), worker_id
+                return writes.hand_over(self.world, [one.fence for one in several]), worker_id
 
     @event(1, pick=picks)
     def stop_the_process_in_the_middle_of_copy(self, pick: int) -> None:

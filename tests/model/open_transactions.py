@@ -1,4 +1,4 @@
-"""Transactions that one actor leaves open, with their locks, while the others go on."""
+"""Transactions that an actor leaves open, with their locks, while the other actors continue."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from vidan.errors import DatabaseUnavailable
 
 
 class _GivenUp(Exception):
-    """Rolls a transaction back."""
+    """Raised to roll a transaction back."""
 
 
 @dataclass
 class OpenTransaction:
-    """A transaction that was left open. `change` is what it makes of the model if it commits."""
+    """A transaction that was left open. `change` changes the model if the transaction commits."""
 
     what: str
     worker_id: UUID | None
@@ -31,7 +31,7 @@ class OpenTransaction:
     in_copy: bool = False
 
     def begin(self, url: str) -> Connection:
-        """Connect as the actor would: a worker's sessions carry its id."""
+        """Connect as the actor would: the sessions of a worker carry its id."""
         name = "stopped" if self.worker_id is None else str(self.worker_id)
         self._database = Database(url, application_name=name, pool_size=1)
         self._block = self._database.begin()
@@ -50,13 +50,13 @@ class OpenTransaction:
         self.in_copy = True
 
     def commit(self) -> None:
-        """The actor continues."""
+        """The actor continues, and commits."""
         self._block.__exit__(None, None, None)
         self._database.close()
         self.change()
 
     def roll_back(self) -> None:
-        """The actor met an error."""
+        """The actor meets an error, and rolls back."""
         with suppress(_GivenUp):
             given_up = _GivenUp()
             self._block.__exit__(_GivenUp, given_up, None)

@@ -21,11 +21,14 @@ from vidan.protocol.transitions import Moved
 from vidan.services import dead_letters
 
 _FIRST_WAIT = (1.0, 2.0)
-"""Seconds after the second death of a scenario; twice as long after each further one."""
+"""Shortest and longest pause, in seconds, after the second death of a scenario.
+
+Each further death doubles both.
+"""
 
 
 def take_due(world: World, limit: int, topic: list[int]) -> Deed[list[int]]:
-    """Announce the due scenarios: send them to `topic` unless the delivery fails."""
+    """Take the due announcements, and add them to `topic`."""
 
     def judge(taken: list[int]) -> Change:
         due = [
@@ -70,7 +73,7 @@ def announce_again(world: World, ids: Sequence[int]) -> Deed[None]:
 
 
 def restart(world: World, ids: Sequence[int]) -> Deed[set[int]]:
-    """Read retry events of these ids, from any sender."""
+    """Read retry events with these ids, whichever process sent them."""
 
     def judge(restarted: set[int]) -> Change:
         found = [world.expected[one] for one in set(ids) if one in world.expected]
@@ -94,7 +97,7 @@ def _waiting(world: World, ids: Collection[int]) -> list[int]:
 
 
 class Expiry:
-    """A round of expiry, or a supervisor's release, until nothing is left that it may release."""
+    """A round of expiry, or the release by a supervisor, until no row is left to release."""
 
     def __init__(
         self,
@@ -112,7 +115,10 @@ class Expiry:
         self.executing = set(executing)
 
     def do(self) -> bool:
-        """Do it: a second time if sessions had to be ended, whose rows may have been locked."""
+        """Do a round, and a second one if sessions had to be ended that may have locked rows.
+
+        Returns False if the round would have to wait for a lock.
+        """
         world = self.world
         sessions = [left for left in world.open if self._ends(left.worker_id)]
         if not world.do(self._round(unsure=bool(sessions))):
@@ -123,13 +129,13 @@ class Expiry:
         return True
 
     def deed(self) -> Deed[list[Moved]] | None:
-        """One round, for a transaction that is left open; None if sessions are to be ended."""
+        """Return a round for a transaction that stays open, or None if it would end sessions."""
         if any(self._ends(left.worker_id) for left in self.world.open):
             return None
         return self._round(unsure=False)
 
     def _ends(self, worker_id: UUID | None) -> bool:
-        """Whether the sessions of this worker are ended first."""
+        """Whether the round first ends the sessions of this worker."""
         if worker_id is None or not self._is_over(worker_id):
             return False
         holds = any(one.worker == worker_id for one in self.world.expected.values())
@@ -141,7 +147,7 @@ class Expiry:
         return worker.ended or worker is self.only
 
     def _round(self, *, unsure: bool) -> Deed[list[Moved]]:
-        """Return one round; if `unsure`, it may release the rows of ended sessions later."""
+        """Return one round; with `unsure` it may leave rows that ended sessions had locked."""
 
         def work(connection: Connection) -> list[Moved]:
             if self.only is None:
@@ -164,7 +170,7 @@ class Expiry:
             locked = {one.id for one in over if one.id in self.world.locked}
             if self.only is None:
                 found = {one.id: one.to_status for one in moved}
-            else:  # it only says whether anything is left
+            else:  # the supervisor learns only whether a row is left
                 found = self._released(over)
             assert {one.id for one in over} - locked <= set(found), "a held row was left"
             assert set(found) <= {one.id for one in over if unsure or one.id not in locked}
@@ -200,7 +206,7 @@ class Expiry:
     def _release(self, one: Expected) -> None:
         assert one.worker is not None
         if not self._died(one, self.workers[one.worker]):
-            one.put_back()
+            one.hand_over()
             return
         before = one.crashes
         one.die()
@@ -211,7 +217,7 @@ class Expiry:
             assert shortest - 0.5 <= self.world.waits[one.id] <= longest
 
     def _died(self, one: Expected, worker: Played) -> bool:
-        """Whom a death is charged to: what executed, or what was active before a witness."""
+        """Whether the death is charged: the run was executed, or active while a witness watched."""
         if one.status not in RUNNING:
             return False
         if one.id in self.executing:
@@ -223,7 +229,7 @@ class Expiry:
 
 
 class Topics:
-    """Two topics of a broker that loses, repeats and reorders messages, and their readers."""
+    """The two topics of a broker that loses, repeats and reorders messages."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -232,7 +238,7 @@ class Topics:
         self.offset = 0
 
     def receive(self, topic: list[int], pick: int, *, again: bool) -> list[int]:
-        """Read any message; it may be delivered again."""
+        """Read a message from any place of the topic; with `again` it stays there."""
         if not topic:
             return []
         place = pick % len(topic)
@@ -243,18 +249,18 @@ class Topics:
         )
 
     def garbage(self, payload: bytes | None) -> None:
-        """Receive garbage twice: it is kept once, and the partition moves on."""
+        """Receive an unreadable message twice: it is kept once, and the partition moves on."""
         message = self._message(SCENARIOS_TOPIC, payload, 0)
         before = self._letters()
         ids = inbox.scenario_ids(self.world.database, [message, message])
         with self.world.database.begin() as connection:
             newest = dead_letters.find(connection, limit=1)
-        if ids:  # by chance it was one
+        if ids:  # by chance the payload is a message
             assert self._letters() == before
         else:
             assert self._letters() == before + 1
             assert newest[0].payload == payload
-        self.world.look()
+        self.world.check()
 
     def _letters(self) -> int:
         with self.world.database.begin() as connection:

@@ -1,4 +1,4 @@
-"""The workers of the model test: what they hold, what they believe to hold, and what they write."""
+"""The workers of the model test: what they hold, what they believe to hold, what they write."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class PlayedRun:
     fence: Fence
     needs_source: bool
     checkpoint: int
-    done: int  # what the task counts
-    moved: int = 0  # commits that moved the checkpoint
+    done: int  # the frames that the task has counted
+    moved: int = 0  # the commits that moved the checkpoint
     unanswered: Batch | None = None
 
     @property
     def id(self) -> int:
-        """The scenario's."""
+        """The id of the scenario."""
         return self.fence.scenario_id
 
 
 @dataclass
 class Played:
-    """A worker process, alive or dead."""
+    """A worker process, be it that it has ended."""
 
     claimant: claims.Claimant
     slots: int
-    lease_until: datetime | None = None  # None: given up
+    lease_until: datetime | None = None  # None: the lease was given up
     ended: bool = False
     called_gone: bool = False
     row_gone: bool = False
@@ -53,16 +53,16 @@ class Played:
 
     @property
     def id(self) -> uuid.UUID:
-        """The registration's."""
+        """The id of the registration."""
         return self.claimant.worker_id
 
     def end_lease(self, until: datetime | None) -> None:
-        """Its lease has ended at that time, or was given up."""
+        """The lease has ended at that time, or was given up."""
         self.lease_until, self.ended = until, True
 
 
 class Workers:
-    """All the workers that there have been, and what each may do."""
+    """All workers that were ever registered, and what each may do."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -78,7 +78,7 @@ class Workers:
         quarantine: bool = False,
         queues: Sequence[str] = ("north", "south"),
     ) -> Played:
-        """A worker comes."""
+        """A worker registers."""
         claimant = claims.Claimant(
             uuid.UUID(int=next(_numbers)),
             f"w{len(self.all)}",
@@ -112,7 +112,7 @@ class Workers:
         return worker
 
     def _hold_lease(self, connection: Connection, worker: Played) -> None:
-        """Leases end when the test says so."""
+        """Prolong the lease by a day: it ends only when the test ends it."""
         worker.lease_until = connection.execute(
             text(
                 "UPDATE workers SET lease_until = lease_until + interval '1 day' WHERE id = :id"
@@ -122,9 +122,9 @@ class Workers:
         ).scalar_one()
 
     def beat(self, worker: Played, *, count: bool) -> Deed[heartbeats.Beat | None]:
-        """A heartbeat: renews the lease only while it has not ended, and returns the held rows.
+        """A heartbeat renews the lease unless it has ended, and returns the rows that are held.
 
-        What nobody runs is counted in `unknown`: so many beats in a row.
+        `unknown` counts, for each row without a run, the successive heartbeats that have found it.
         """
 
         def work(connection: Connection) -> heartbeats.Beat | None:
@@ -150,7 +150,7 @@ class Workers:
         return Deed("beat", work, judge, waits_for=[] if worker.ended else [worker.id])
 
     def let_lease_end(self, worker: Played, seconds_ago: float = 1.0) -> bool:
-        """It did not renew: the host is gone, the process was stopped, the network was cut."""
+        """The worker did not renew its lease: its host, its process or the network failed."""
 
         def work(connection: Connection) -> datetime:
             until: datetime = connection.execute(
@@ -168,7 +168,7 @@ class Workers:
         return self.world.do(Deed("lease ends", work, judge, waits_for=[worker.id]))
 
     def sign_off(self, worker: Played) -> bool:
-        """It leaves."""
+        """The worker leaves."""
 
         def judge(_: None) -> Change:
             def change() -> None:
@@ -182,7 +182,7 @@ class Workers:
         )
 
     def forget(self, worker: Played) -> bool:
-        """Its row is deleted by hand, whatever it holds."""
+        """An operator deletes the row of the worker, whatever it holds."""
 
         def work(connection: Connection) -> None:
             connection.execute(text("DELETE FROM workers WHERE id = :id"), {"id": worker.id})
@@ -207,7 +207,10 @@ class Workers:
         skip: Sequence[int] = (),
         answer_lost: bool = False,
     ) -> Deed[list[Claimed]]:
-        """Claim up to `free`, and `ahead` more. Of a lost answer the worker knows nothing."""
+        """Claim up to `free` scenarios, and `ahead` more that have no source.
+
+        If the answer is lost, the worker does not know what it has claimed.
+        """
         claimant = worker.claimant
 
         def work(connection: Connection) -> list[Claimed]:
@@ -252,11 +255,11 @@ class Workers:
         now, further = order[:free], taken[free:]
         left = [rank[one.id] for one in able if one.id not in taken]
         left_ahead = [rank[one.id] for one in able_ahead if one.id not in taken]
-        assert len(taken) >= free or not left, "what could be claimed was left"
-        assert len(taken) == free + ahead or not left_ahead, "what could be claimed was left"
+        assert len(taken) >= free or not left, "a claimable scenario was left"
+        assert len(taken) == free + ahead or not left_ahead, "a claimable scenario was left"
         assert not (left and now) or now[-1] <= min(left)
         assert not (left_ahead and further) or order[-1] <= min(left_ahead)
-        # of equals, any may have been the ones for the free slots
+        # among scenarios of equal rank, any may have got the free slots
         ids_ahead = {one.id for one in able_ahead}
         assert all(one in ids_ahead or rank[one] == now[-1] for one in further)
 

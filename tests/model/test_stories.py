@@ -1,4 +1,4 @@
-"""Stories of the protocol that once went wrong, told by hand in the model's words."""
+"""Sequences of events that once went wrong, written by hand in the words of the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vidan.domain.status import Status
 
 
 class Story:
-    """One scenario, two workers."""
+    """One scenario and two workers."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -27,27 +27,27 @@ class Story:
 
     @property
     def status(self) -> Status:
-        """Return the scenario's status."""
+        """The status of the scenario in the model."""
         return self.world.expected[self.id].status
 
     def claim(self, worker: Played) -> PlayedRun:
-        """The worker claims it."""
+        """The worker claims the scenario."""
         assert self.world.do(self.workers.claim(worker, 1))
         return worker.runs[-1]
 
     def begin(self, worker: Played) -> PlayedRun:
-        """The worker claims it, and its frames flow."""
+        """The worker claims the scenario, and its run becomes active."""
         run = self.claim(worker)
         assert self.world.do(writes.activate(self.world, [run.fence]))
         return run
 
     def store(self, run: PlayedRun, *, answer_lost: bool = False) -> None:
-        """Two more frames, or the two that it knows no answer for."""
+        """Store two more frames, or again the two whose answer was lost."""
         batch = run.unanswered or writes.next_batch(run, 2, None)
         assert self.world.do(writes.commit(self.world, run, batch, answer_lost=answer_lost))
 
     def complete(self, run: PlayedRun) -> None:
-        """Its task has returned."""
+        """The task has returned: complete the scenario."""
         assert self.world.do(writes.finish(self.world, [writes.ending(run, Status.COMPLETED)]))
 
 
@@ -92,7 +92,7 @@ def test_neither_a_death_nor_a_retry_event_undoes_a_stop(story: Story) -> None:
     assert story.status is Status.INACTIVE
 
 
-def test_a_start_from_the_beginning_is_not_the_zombies(story: Story) -> None:
+def test_a_start_from_the_beginning_lets_no_zombie_write(story: Story) -> None:
     zombie = story.begin(story.first)
     story.store(zombie)
     story.complete(zombie)
@@ -104,7 +104,9 @@ def test_a_start_from_the_beginning_is_not_the_zombies(story: Story) -> None:
     assert story.world.expected[story.id].frames == [0, 1]
 
 
-def test_a_repeated_key_does_not_wait_for_who_is_changing_the_scenario(story: Story) -> None:
+def test_a_repeated_key_does_not_wait_for_a_change_of_the_scenario(
+    story: Story,
+) -> None:
     assert story.world.do(users.create(story.world, [Wish(key="k1", priority=1)]))
     assert story.world.leave_open(story.workers.claim(story.first, 1), story.first.id)
     assert story.world.do(users.create(story.world, [Wish(key="k1"), Wish()]))

@@ -1,4 +1,4 @@
-"""What users do in the model test: create, start, stop, retry, delete."""
+"""What users do in the model test: they create, start, stop, retry and delete scenarios."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CRASHES = 2
 
 @dataclass(frozen=True)
 class Wish:
-    """A scenario that a user wants."""
+    """A scenario that a user wants to create."""
 
     task: str = "detect"
     source: str | None = "/a.mp4"
@@ -33,7 +33,7 @@ class Wish:
     max_attempts: int = 2
 
     def new(self) -> NewScenario:
-        """Return what `create` takes."""
+        """Return the arguments of `create`."""
         return NewScenario(
             task=self.task,
             source=None if self.task == COUNT.name else self.source,
@@ -46,7 +46,7 @@ class Wish:
         )
 
     def expected(self, scenario_id: int) -> Expected:
-        """Return the scenario that it should make."""
+        """Return the scenario that `create` should make."""
         new = self.new()
         return Expected(
             id=scenario_id,
@@ -63,7 +63,7 @@ class Wish:
 
 
 def create(world: World, wishes: Sequence[Wish]) -> Deed[list[Created]]:
-    """Create several in one transaction; an existing key returns the scenario that has it."""
+    """Create several scenarios at once; for an existing key the answer names its scenario."""
 
     def work(connection: Connection) -> list[Created]:
         created = creation.create_many(connection, [wish.new() for wish in wishes])
@@ -124,7 +124,7 @@ def _ask(
 
 
 def start(world: World, scenario_id: int, *, from_beginning: bool = False) -> Deed[Answer]:
-    """Start it at its checkpoint, or from the beginning."""
+    """Start a scenario at its checkpoint, or from the beginning."""
     return _ask(
         world,
         scenario_id,
@@ -135,7 +135,7 @@ def start(world: World, scenario_id: int, *, from_beginning: bool = False) -> De
 
 
 def stop(world: World, scenario_id: int) -> Deed[Answer]:
-    """Stop it."""
+    """Stop a scenario."""
     return _ask(
         world,
         scenario_id,
@@ -146,7 +146,7 @@ def stop(world: World, scenario_id: int) -> Deed[Answer]:
 
 
 def retry(world: World, scenario_id: int) -> Deed[Answer]:
-    """Let a failed one go on."""
+    """Let a failed scenario resume."""
     return _ask(
         world,
         scenario_id,
@@ -157,7 +157,7 @@ def retry(world: World, scenario_id: int) -> Deed[Answer]:
 
 
 def request(world: World, scenario_id: int, wanted: Status) -> Deed[Answer]:
-    """Ask for a status to be in, as the HTTP interface does."""
+    """Request a status, as the HTTP interface does."""
 
     def expect(expected: Expected) -> Answer:
         if wanted in {Status.ACTIVE, Status.INIT_STARTUP}:
@@ -180,11 +180,11 @@ def request(world: World, scenario_id: int, wanted: Status) -> Deed[Answer]:
 
 
 def _wrong(answer: Answer) -> Change:
-    raise AssertionError(f"only workers set it, and yet it was answered {answer}")
+    raise AssertionError(f"only workers may set this status, and yet the answer was {answer}")
 
 
 def delete(world: World, scenario_id: int) -> Deed[Answer]:
-    """Delete it: an ended one leaves nothing behind."""
+    """Delete a scenario: if it has ended, no row of it remains."""
 
     def ask(connection: Connection) -> bool:
         steering.delete(connection, scenario_id)
@@ -209,7 +209,7 @@ def delete(world: World, scenario_id: int) -> Deed[Answer]:
 
 
 def announced(world: World) -> set[int]:
-    """Return the scenarios whose announcement is due and that no transaction has locked."""
+    """Return the scenarios whose announcement is due and whose rows are not locked."""
     return {
         one.id
         for one in world.expected.values()

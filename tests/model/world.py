@@ -1,7 +1,7 @@
-"""The world of the model test: the services on a real database beside the model of what they do.
+"""The world of the model test: the services on a real database, and the model of what they do.
 
-Every step is a `Deed`: what is done in one transaction, and how its answer is judged by the model.
-After it all rows are compared with the model, and the invariants are looked at.
+Every step is a `Deed`: the work of one transaction, and how the model judges its answer. After each
+step all rows are compared with the model, and the invariants are checked.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from vidan.protocol.tasks import TaskSpec, publish
 
 T = TypeVar("T")
 Change = Callable[[], object]
-"""What a deed makes of the model."""
+"""Changes the model as a deed has changed the database."""
 
 COUNT = TaskSpec("count", {"type": "object"}, needs_source=False, max_attempts=2)
 """A task without a source."""
 
-LOOK = """
+ALL_ROWS = """
 SELECT s.*, s.not_before <= now() AS due,
        CASE WHEN s.announce_at IS NULL THEN 'none' WHEN s.announce_at <= now() THEN 'due'
             ELSE 'later' END AS announcement,
@@ -40,7 +40,7 @@ SELECT s.*, s.not_before <= now() AS due,
 FROM scenarios s ORDER BY s.id
 """
 
-# what waits for a moment waits for an hour: no step depends on how fast the machine is
+# A scenario that waits at all waits for an hour, so that no step depends on the machine's speed
 _HOLD_CLOCKS = """
 UPDATE scenarios SET
     not_before = CASE WHEN not_before > now() THEN now() + interval '1 hour' ELSE not_before END,
@@ -58,26 +58,26 @@ FROM scenarios WHERE greatest(not_before, announce_at) > now()
 
 @dataclass
 class Deed(Generic[T]):
-    """Something that an actor does in one transaction.
+    """The work of an actor in one transaction.
 
-    `judge` compares the answer with the model, and returns what the deed makes of the model once
-    it is committed. `waits_for` are rows whose locks it would wait for.
+    `judge` compares the answer with the model, and returns the change of the model that the commit
+    brings. `waits_for` are the rows whose locks the work would wait for.
     """
 
     what: str
     work: Callable[[Connection], T]
     judge: Callable[[T], Change | None]
     waits_for: Collection[int | UUID | str] = ()
-    delays: bool = False  # it may set a time that is to come
+    delays: bool = False  # it may set a time in the future
 
 
 class World:
-    """The database, the model, and the transactions that are open."""
+    """The database, the model, and the open transactions."""
 
     def __init__(
         self, database: Database, url: str, met: Counter[tuple[Status, Status]] | None = None
     ) -> None:
-        self.met = Counter() if met is None else met  # the changes of status that there were
+        self.met = Counter() if met is None else met  # the changes of status so far
         self.database = database
         self.url = url
         self.expected: dict[int, Expected] = {}
@@ -96,21 +96,21 @@ class World:
     # --- deeds
 
     def can(self, deed: Deed[Any]) -> bool:
-        """Whether no transaction holds a lock that the deed would wait for."""
+        """Whether no open transaction holds a lock that the deed would wait for."""
         return not self.locked.intersection(deed.waits_for)
 
     def do(self, deed: Deed[Any]) -> bool:
-        """Do it in one transaction, and compare. Returns False if it would have to wait."""
+        """Do it in one transaction, and check. Returns False if the deed would have to wait."""
         if not self.can(deed):
             return False
         answer = self.database.retrying(self._within, deed)
         if (change := deed.judge(answer)) is not None:
             change()
-        self.look()
+        self.check()
         return True
 
     def leave_open(self, deed: Deed[Any], worker_id: UUID | None = None) -> OpenTransaction | None:
-        """Do it in a transaction that stays open, with the session of the actor."""
+        """Do it in a transaction that stays open, in a session of the actor."""
         if not self.can(deed):
             return None
         left = OpenTransaction(deed.what, worker_id, lambda: None)
@@ -126,7 +126,7 @@ class World:
 
         left.change = change_later
         self.open.append(left)
-        self.look()
+        self.check()
         return left
 
     def _within(self, connection: Connection, deed: Deed[T]) -> T:
@@ -138,7 +138,7 @@ class World:
         return answer
 
     def settle(self, left: OpenTransaction, how: str) -> None:
-        """Let an open transaction commit, roll back, or be cut off."""
+        """Commit an open transaction, roll it back, or cut its connection."""
         self.open.remove(left)
         if left.in_copy or how == "cut":
             left.cut(self.database)
@@ -146,27 +146,27 @@ class World:
             left.commit()
         else:
             left.roll_back()
-        self.look()
+        self.check()
 
     def were_ended(self, sessions: Collection[OpenTransaction]) -> None:
-        """The server has been told to end these sessions: their transactions roll back."""
+        """The server was asked to end these sessions: their transactions roll back."""
         for left in sessions:
             self.open.remove(left)
             left.wait_until_ended(self.database)
-        self.look()
+        self.check()
 
     def close(self) -> None:
-        """End all open transactions, whatever their state."""
+        """End the open transactions, without a check."""
         while self.open:
             self.open.pop().cut(self.database)
         self.locked = set()
 
-    # --- looking
+    # --- checking
 
-    def look(self) -> None:
-        """Compare every row with the model, and look at the invariants."""
+    def check(self) -> None:
+        """Compare every row with the model, and check the invariants."""
         with self.database.begin() as connection:
-            found = connection.execute(text(LOOK)).mappings().all()
+            found = connection.execute(text(ALL_ROWS)).mappings().all()
             self.locked = self._find_locked(connection) if self.open else set()
         before, self.rows = self.rows, {row["id"]: row for row in found}
         assert set(self.rows) == set(self.expected)
@@ -174,7 +174,7 @@ class World:
             self._compare(row, self.expected[row["id"]])
             seen = len(before[row["id"]]["history"]) if row["id"] in before else 1
             self.met.update(self.expected[row["id"]].history[seen:])  # type: ignore[arg-type]
-        self.invariants.look(before, self.rows)
+        self.invariants.check(before, self.rows)
 
     def _find_locked(self, connection: Connection) -> set[int | UUID | str]:
         locked: set[int | UUID | str] = set()
@@ -227,7 +227,7 @@ class World:
     # --- time
 
     def time_passes(self, ids: Collection[int]) -> bool:
-        """Let what scenarios wait for have come: the clock is steered by their own times."""
+        """Let the times come that these scenarios wait for: the times are moved, not the clock."""
 
         def work(connection: Connection) -> None:
             connection.execute(

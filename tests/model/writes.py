@@ -1,4 +1,4 @@
-"""What workers write under a fence: several rows at once, lost ones among them."""
+"""What workers write under a fence: several rows at once, including rows that they have lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _fenced(world: World, what: str, fences: Sequence[Fence], work: Any, judge: 
 
 
 def activate(world: World, fences: Sequence[Fence]) -> Deed[dict[int, Status]]:
-    """Runs begin, several at once."""
+    """Several runs begin at once."""
 
     def judge(answer: dict[int, Status]) -> Change:
         mine = _mine(world, fences)
@@ -50,7 +50,7 @@ def activate(world: World, fences: Sequence[Fence]) -> Deed[dict[int, Status]]:
 
 
 def next_batch(run: PlayedRun, length: int, gap: tuple[int, int] | None) -> Batch:
-    """Return what the run stores next; its second commit that moves proves progress."""
+    """Return the next batch of a run; the second one that moves the checkpoint proves progress."""
     start = run.checkpoint
     lost = None
     if gap is not None and length:
@@ -64,7 +64,7 @@ def next_batch(run: PlayedRun, length: int, gap: tuple[int, int] | None) -> Batc
 def commit(
     world: World, run: PlayedRun, batch: Batch, *, answer_lost: bool = False
 ) -> Deed[Status | None]:
-    """Store a batch; an answer that is lost leaves the run to try the same once more."""
+    """Store a batch; if the answer is lost, the run tries the same batch again."""
     fence = run.fence
 
     def work(connection: Connection) -> Status | None:
@@ -100,7 +100,7 @@ def _answered(run: PlayedRun, batch: Batch, lost: bool) -> None:
 
 
 def finish(world: World, endings: Sequence[Ending]) -> Deed[set[int]]:
-    """Runs end on their own, several in one statement."""
+    """Several runs end by themselves, in one statement."""
 
     def judge(answer: set[int]) -> Change:
         mine = {one.id: one for one in _mine(world, [ending.fence for ending in endings])}
@@ -125,7 +125,7 @@ def finish(world: World, endings: Sequence[Ending]) -> Deed[set[int]]:
 
 
 def ending(run: PlayedRun, status: Status) -> Ending:
-    """Return how a run ends: a result, or an error that no retry can fix."""
+    """Return how a run ends: with a result, or with an error that no retry can fix."""
     return Ending(
         run.fence,
         status,
@@ -136,7 +136,7 @@ def ending(run: PlayedRun, status: Status) -> Ending:
 
 
 def shut_down(world: World, run: PlayedRun) -> Deed[bool]:
-    """A run that was asked to stop says that it is letting go."""
+    """A run that was asked to stop reports that it is shutting down."""
 
     def judge(answer: bool) -> Change:
         mine = _mine(world, [run.fence])
@@ -156,7 +156,7 @@ def shut_down(world: World, run: PlayedRun) -> Deed[bool]:
 
 
 def fail(world: World, run: PlayedRun, retries: list[int]) -> Deed[Failed | None]:
-    """A run raised an error; within the budget an event goes to the retry topic."""
+    """A run raises an error; within the budget an event goes to the retry topic."""
 
     def judge(answer: Failed | None) -> Change:
         mine = _mine(world, [run.fence])
@@ -181,13 +181,13 @@ def fail(world: World, run: PlayedRun, retries: list[int]) -> Deed[Failed | None
     )
 
 
-def put_back(world: World, fences: Sequence[Fence]) -> Deed[set[int]]:
-    """A worker hands over, or finds rows without a run."""
+def hand_over(world: World, fences: Sequence[Fence]) -> Deed[set[int]]:
+    """A worker hands scenarios over, or gives up rows without a run."""
 
     def judge(answer: set[int]) -> Change:
         mine = _mine(world, fences)
         assert answer == {one.id for one in mine}
-        return _put_all_back(mine)
+        return _hand_all_over(mine)
 
     return _fenced(
         world,
@@ -199,19 +199,19 @@ def put_back(world: World, fences: Sequence[Fence]) -> Deed[set[int]]:
 
 
 def heartbeat(world: World, workers: Workers, worker: Played) -> bool:
-    """Renew the lease, compare with the runs, and hand over the rows without a run."""
+    """Renew the lease, compare the held rows with the runs, hand over rows without a run."""
     if not world.do(workers.beat(worker, count=bool(len(worker.runs) % 2))):
         return False
     if worker.ended:
         return True
     lost = sorted(one for one, beats in worker.unknown.items() if beats >= 2)
     fences = [Fence(*one, worker.id) for one in lost]
-    return not fences or world.do(put_back(world, fences))
+    return not fences or world.do(hand_over(world, fences))
 
 
-def _put_all_back(those: Sequence[Expected]) -> Change:
+def _hand_all_over(those: Sequence[Expected]) -> Change:
     def change() -> None:
         for one in those:
-            one.put_back()
+            one.hand_over()
 
     return change

@@ -1,15 +1,15 @@
-"""A PostgreSQL of these tests' own, which they may stop, restart and freeze."""
+"""A PostgreSQL for these tests alone, which they may stop, restart and freeze."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
 
-import psycopg
 import pytest
-from psycopg import sql
 
+from tests.support.databases import drop_database
 from tests.support.durable_postgres import DurablePostgres, durable_postgres
+from tests.support.silent_proxy import SilentProxy
 from vidan.db import schema
 
 _numbers = itertools.count(1)
@@ -24,17 +24,24 @@ def postgres() -> Iterator[DurablePostgres]:
 
 @pytest.fixture(scope="session")
 def migrated(postgres: DurablePostgres) -> str:
-    """Name of a database with the newest schema, to be cloned."""
+    """The name of a database with the newest schema, from which others are cloned."""
     schema.upgrade(postgres.create_database("migrated"))
     return "migrated"
 
 
 @pytest.fixture
 def database_url(postgres: DurablePostgres, migrated: str) -> Iterator[str]:
-    """URL of a fresh database with the newest schema."""
+    """The URL of a fresh database with the newest schema."""
     if postgres.poll() is not None:
-        postgres.start()  # a test that failed has left it stopped
+        postgres.start()  # a failed test has left the server stopped
     name = f"recovery_{next(_numbers)}"
     yield postgres.create_database(name, migrated)
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    drop_database(postgres, name)
+
+
+@pytest.fixture
+def proxy(postgres: DurablePostgres, database_url: str) -> Iterator[SilentProxy]:
+    """A proxy on a TCP port that leads to the database of the test."""
+    name = database_url.partition("@/")[2].partition("?")[0]
+    with SilentProxy(postgres.socket, name) as opened:
+        yield opened

@@ -1,4 +1,4 @@
-"""Errors of the server are charged to no scenario; errors that reconnecting can't fix are."""
+"""Errors by which the database is unavailable charge no run; all others are errors of the run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
 from tests.support.played_worker import PlayedWorker
@@ -23,7 +23,7 @@ from vidan.run import committer as committer_module
 from vidan.run.committer import Committer, Done
 from vidan.run.control import RunControl
 
-AWAY = (
+UNAVAILABLE = (
     "08000", "08006", "25006", "25P03", "25P04", "40001", "40P01", "53000", "53100", "53200",
     "53300", "53400", "55006", "55P03", "57000", "57014", "57P01", "57P02", "57P03", "58000",
     "58030", "58P01",
@@ -36,18 +36,11 @@ WRONG = (
 RAISE = "DO $$ BEGIN RAISE EXCEPTION 'for a test' USING ERRCODE = '{state}'; END $$"
 
 
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
-    yield opened
-    opened.close()
-
-
 @pytest.mark.parametrize("raw", [False, True], ids=["sqlalchemy", "psycopg"])
-def test_the_sqlstate_tells_who_is_to_blame(database: Database, raw: bool) -> None:
-    """psycopg raises them as many classes, and errors of COPY bypass SQLAlchemy."""
+def test_the_sqlstate_tells_an_outage_from_an_error(database: Database, raw: bool) -> None:
+    """psycopg has many classes for them, and the errors of COPY do not pass through SQLAlchemy."""
     told = {}
-    for state in (*AWAY, *WRONG):
+    for state in (*UNAVAILABLE, *WRONG):
         statement = RAISE.format(state=state)
         try:
             with database.begin() as connection:
@@ -56,14 +49,14 @@ def test_the_sqlstate_tells_who_is_to_blame(database: Database, raw: bool) -> No
                 else:
                     connection.execute(text(statement))
         except DatabaseUnavailable:
-            told[state] = "away"
+            told[state] = "unavailable"
         except (DBAPIError, psycopg.Error):
             told[state] = "wrong"
-    assert told == dict.fromkeys(AWAY, "away") | dict.fromkeys(WRONG, "wrong")
+    assert told == dict.fromkeys(UNAVAILABLE, "unavailable") | dict.fromkeys(WRONG, "wrong")
 
 
 def test_a_server_that_became_a_standby_is_left(database: Database) -> None:
-    """Its connections live on: asked again over them, the new primary would never be found."""
+    """Its connections stay open: statements sent again over them never reach the new primary."""
     with database.begin() as connection:
         connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
     with pytest.raises(DatabaseUnavailable, match="read-only"), database.begin() as connection:
@@ -138,15 +131,15 @@ def test_a_disk_that_is_full_ends_no_run(
     time.sleep(1.3)
     store(committer, 1)
     assert stored(database) == 0
-    database.retrying(lambda c: c.execute(text("DROP TRIGGER full_disk ON predictions")))
+    database.retrying(Connection.execute, text("DROP TRIGGER full_disk ON predictions"))
     committer.flush()
     assert (stored(database), control.interruption) == (2, None)
 
 
-def test_a_process_that_was_stopped_within_its_commit_commits_again(
+def test_a_process_that_was_stopped_inside_its_commit_commits_again(
     committer: Committer, database: Database, control: RunControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped between UPDATE and COPY for longer than a transaction may lie idle."""
+    """The process stands between UPDATE and COPY for longer than a transaction may be idle."""
     copy, stops = commits._copy, [0.3]
 
     def stopped(connection: object, *rest: object) -> None:
@@ -164,14 +157,14 @@ def test_a_process_that_was_stopped_within_its_commit_commits_again(
 # --- how much waits in memory
 
 
-def test_what_waits_is_bounded_by_its_size_too(
+def test_the_waiting_rows_are_bounded_by_their_size_too(
     committer: Committer,
     database: Database,
     control: RunControl,
     claimed: Claimed,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Few frames may hold very many detections: neither memory nor one commit takes them all."""
+    """Few frames may hold very many detections: memory and each commit take only part of them."""
     monkeypatch.setattr(committer_module, "BUFFER_BYTES", 600_000)
     monkeypatch.setattr(committer_module, "COMMIT_BYTES", 250_000)
     crowd = [Detection((1.0, 2.0, 3.0, 4.0), "person", 0.5)] * 1000
@@ -189,7 +182,7 @@ def test_what_waits_is_bounded_by_its_size_too(
         run.start()
         assert eventually(lambda: len(added) >= 2)
         time.sleep(1.0)
-        assert len(added) <= 5, added  # about three wait, one is on its way
+        assert len(added) <= 5, added  # about three wait, and one is being committed
     run.join(30)
     committer.flush()
     assert (stored(database), control.interruption) == (20, None)
@@ -201,7 +194,7 @@ def test_after_an_outage_no_commit_is_larger_than_a_statement_may_be(
     control: RunControl,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The collected rows would take longer than the time-out at every try."""
+    """A commit of all waiting frames would exceed the statement time-out each time it is tried."""
     monkeypatch.setattr(committer_module, "COMMIT_FRAMES", 50)
     sizes: list[int] = []
     commit = commits.commit

@@ -1,4 +1,4 @@
-"""A client that is stopped in the middle of a transaction blocks others only briefly."""
+"""A client that is stopped inside a transaction does not block others for long."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Connection, text
 
 from tests.support import recovery
@@ -20,16 +21,18 @@ from tests.support.processes import eventually
 from vidan.domain.status import Status
 from vidan.services import scenarios, steering
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 GONE = 3
-"""Its transaction had been ended."""
+"""The exit code of a client whose transaction was ended by the server."""
 
 LEASE = "UPDATE workers SET lease_until ="
 
 
 @contextmanager
 def stopped(kind: str, url: str) -> Iterator[subprocess.Popen[str]]:
-    """A client that has stopped itself, woken at the end if it wasn't before."""
+    """Start a client and wait until it has stopped itself; it is killed at the end."""
     client = subprocess.Popen(
         [sys.executable, "-m", "tests.support.stopped_client", kind, url],
         stdout=subprocess.PIPE,
@@ -46,13 +49,13 @@ def stopped(kind: str, url: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def quickly(cluster: Cluster, work: Callable[[Connection], object]) -> None:
-    """Run a user's request; it must not wait for a stopped client."""
+    """Do what a user asks for, which must not wait for the stopped client."""
     with cluster.database.begin() as connection:
         connection.execute(text("SET LOCAL lock_timeout = '8s'"))
         work(connection)
 
 
-def test_a_worker_stopped_within_a_copy_blocks_nobody(embedded_cluster: Cluster) -> None:
+def test_a_worker_stopped_inside_a_copy_blocks_no_other_process(embedded_cluster: Cluster) -> None:
     cluster = embedded_cluster
     cluster.orchestrator()
     mine = cluster.create()
@@ -62,7 +65,7 @@ def test_a_worker_stopped_within_a_copy_blocks_nobody(embedded_cluster: Cluster)
         cluster.query(f"{LEASE} now() + interval '1 h' WHERE name = 'stopped'")
         recovery.start_hosts(cluster, "other")
         beside = cluster.create(task="count")
-        done = cluster.wait(beside)  # others claim and commit meanwhile
+        done = cluster.wait(beside)  # other workers claim and commit meanwhile
         assert (done.status, done.frames_done) == (Status.COMPLETED, SAMPLE_FRAMES)
         quickly(cluster, lambda c: steering.start(c, beside, from_beginning=True))
         quickly(cluster, lambda c: steering.stop(c, beside))
@@ -73,7 +76,7 @@ def test_a_worker_stopped_within_a_copy_blocks_nobody(embedded_cluster: Cluster)
         assert (held.status, held.worker) == (Status.ACTIVE, "stopped")
 
         stopping = threading.Thread(target=lambda: stop(cluster, mine))
-        stopping.start()  # this one waits for the row
+        stopping.start()  # the stop waits for the locked row
         time.sleep(0.5)
         assert stopping.is_alive()
         cluster.query(f"{LEASE} now() WHERE name = 'stopped'")
@@ -91,8 +94,8 @@ def stop(cluster: Cluster, scenario_id: int) -> None:
         steering.stop(connection, scenario_id)
 
 
-def test_what_a_stopped_worker_held_is_claimed_by_others(embedded_cluster: Cluster) -> None:
-    """The row is locked by a session that is just being ended: it is had at once."""
+def test_the_scenario_of_a_stopped_worker_is_claimed_by_another(embedded_cluster: Cluster) -> None:
+    """The row is locked by a session that is being ended: another worker gets it at once."""
     cluster = embedded_cluster
     cluster.orchestrator()
     mine = cluster.create()
@@ -105,11 +108,11 @@ def test_what_a_stopped_worker_held_is_claimed_by_others(embedded_cluster: Clust
             cluster, mine, Status.INIT_STARTUP_PROCESSING, lease_until[0]["lease_until"]
         )
         late = (claimed - lease_until[0]["lease_until"]).total_seconds()
-        assert 0 < late < 10  # its session might stand for a minute
+        assert 0 < late < 10  # its session could stay open for a minute
         assert cluster.get(mine).worker == "other"
 
 
-def test_a_stopped_orchestrator_lets_go_of_what_it_was_to_announce(
+def test_the_announcements_of_a_stopped_orchestrator_are_made_by_another(
     embedded_cluster: Cluster,
 ) -> None:
     cluster = embedded_cluster
@@ -121,10 +124,10 @@ def test_a_stopped_orchestrator_lets_go_of_what_it_was_to_announce(
         cluster.orchestrator()
         recovery.start_hosts(cluster, "w")
         fresh = cluster.create(task="add", params={"a": 41})
-        assert cluster.wait(fresh, 30).result == 42  # no one waits for the locked rows
+        assert cluster.wait(fresh, 30).result == 42  # no process waits for the locked rows
         due = "SELECT count(*) AS n FROM scenarios WHERE announce_at IS NOT NULL"
         assert eventually(lambda: cluster.query(due) == [{"n": 0}])
-        assert time.monotonic() - began < 50  # its session might stand for a minute
+        assert time.monotonic() - began < 50  # its session could stay open for a minute
         servers = str(cluster.settings.bootstrap_servers())
         recovery.seconds_until_announced(servers, created, began)
         os.kill(client.pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""How soon the work resumes after workers and whole hosts are gone."""
+"""How soon work resumes after workers or whole hosts were lost."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from tests.support import recovery
 from tests.support.cluster import Cluster
 from vidan.domain.status import Status
 
+pytestmark = pytest.mark.slow
+
 BUSY = 5.0
-"""Seconds that a busy machine may need at worst; to wait for the end of a lease takes 10 s."""
+"""Longest time, in seconds, on a busy machine; waiting for the end of a lease would take 10."""
 
 
 def test_another_free_worker_takes_over_within_a_second(embedded_cluster: Cluster) -> None:
@@ -27,8 +29,10 @@ def test_another_free_worker_takes_over_within_a_second(embedded_cluster: Cluste
     assert max(taken) < BUSY, taken
 
 
-def test_alone_its_own_next_process_takes_over_at_once(embedded_cluster: Cluster) -> None:
-    """Its supervisor ends the lease, so no worker waits for its end."""
+def test_alone_the_next_process_of_its_supervisor_takes_over_at_once(
+    embedded_cluster: Cluster,
+) -> None:
+    """Its supervisor gives up the lease, so that no process waits for its end."""
     recovery.start_hosts(embedded_cluster, "one")
 
     taken = [recovery.worker_killed_alone(embedded_cluster, "one") for _ in range(2)]
@@ -39,10 +43,10 @@ def test_alone_its_own_next_process_takes_over_at_once(embedded_cluster: Cluster
 
 
 @pytest.mark.parametrize("orchestrators", ["one", "killed"])
-def test_a_host_that_is_gone_costs_its_lease_and_a_second(
+def test_a_lost_host_delays_its_scenarios_by_its_lease_and_a_second(
     embedded_cluster: Cluster, orchestrators: str
 ) -> None:
-    """One is switched off, one frozen; in one case an orchestrator also ends and starts again."""
+    """One host is switched off, one is frozen; in one case the orchestrator restarts as well."""
     cluster = embedded_cluster
     orchestrator = cluster.orchestrator()
     off, frozen = recovery.start_hosts(cluster, "off", "frozen")
@@ -63,7 +67,7 @@ def test_a_host_that_is_gone_costs_its_lease_and_a_second(
     }
 
     assert max(late.values()) < BUSY, late
-    assert min(late.values()) > 0, late  # never before its end
+    assert min(late.values()) > 0, late  # never before the lease has ended
     for name, scenario_id in held.items():
         found = cluster.get(scenario_id)
         assert found.status in (Status.INIT_STARTUP_PROCESSING, Status.ACTIVE), name

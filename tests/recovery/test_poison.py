@@ -1,4 +1,4 @@
-"""A scenario that the database refuses, for any reason, delays no other one."""
+"""A scenario whose rows the database refuses, for whatever reason, does not delay others."""
 
 from __future__ import annotations
 
@@ -38,15 +38,8 @@ def echo(run: Run, value: int) -> int:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = Database(database_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """No broker is there."""
+    """Settings with an address at which there is no broker."""
     return Settings(
         home=tmp_path, database_url=database_url, kafka={"bootstrap.servers": "127.0.0.1:1"}
     )
@@ -73,7 +66,7 @@ def get(database: Database, scenario_id: int) -> scenarios.Scenario:
 
 @contextmanager
 def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
-    """Refuse updates to rows of a table, as a constraint does."""
+    """Let the database refuse updates of the rows that meet a condition, as a constraint would."""
     with database.begin() as connection:
         connection.execute(
             text(
@@ -90,7 +83,7 @@ def refusing(database: Database, table: str, condition: str) -> Iterator[None]:
     try:
         yield
     finally:
-        database.retrying(lambda c: c.execute(text(f"DROP TRIGGER refuse ON {table}")))
+        database.retrying(Connection.execute, text(f"DROP TRIGGER refuse ON {table}"))
 
 
 def run_until_all_are_unwritten(worker: Worker, count: int) -> OutcomeThread:
@@ -117,7 +110,7 @@ def test_an_end_that_is_refused_is_its_own_runs_error(worker: Worker, database: 
     assert worker._slots.free == 3
 
 
-def test_not_even_one_that_can_not_fail_holds_the_others_up(
+def test_a_scenario_that_can_not_even_fail_delays_no_other(
     worker: Worker, database: Database
 ) -> None:
     worker.run_once()
@@ -183,7 +176,7 @@ def test_a_release_that_is_refused_ends_no_supervisor(
     ]
     with refusing(database, "workers", "true"):
         supervisor._release()
-    assert len(supervisor._releases) == 1  # the other one was done
+    assert len(supervisor._releases) == 1  # the other release was done
 
     def released() -> bool:
         supervisor._release()
@@ -200,10 +193,10 @@ def create_sourced(database: Database, count: int = 1) -> list[int]:
         return [one.id for one in creation.create_many(connection, news)]
 
 
-def test_what_another_is_about_to_announce_makes_nobody_spin(
+def test_rows_that_another_orchestrator_has_locked_cause_no_busy_loop(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is due but locked: it is asked for again as long as the other orchestrator hangs."""
+    """The rows are due and locked: the orchestrator asks for them only after pauses."""
     create_sourced(database)
     rounds: list[float] = []
     take_due = announcements.take_due
@@ -225,10 +218,11 @@ def test_what_another_is_about_to_announce_makes_nobody_spin(
     assert len(rounds) <= (rounds[-1] - rounds[0]) / 0.05 + 5
 
 
-def test_no_lease_waits_behind_an_announcement(
+@pytest.mark.slow
+def test_expiry_does_not_wait_for_an_announcement(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a broker a try to announce takes seconds, here for ever; leases end all the while."""
+    """Without a broker an attempt to announce takes seconds, here for ever, and leases end."""
     create_sourced(database, 12)
     dead = [PlayedWorker(database, f"w-{number}") for number in range(10)]
     for number, worker in enumerate(dead):

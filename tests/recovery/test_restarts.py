@@ -1,4 +1,4 @@
-"""Broker and PostgreSQL restarted: work resumes by itself within five seconds of their return."""
+"""After a restart of the broker or of PostgreSQL, work resumes by itself within five seconds."""
 
 from __future__ import annotations
 
@@ -31,12 +31,15 @@ from vidan.db.session import Database
 from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable
 
+pytestmark = pytest.mark.slow
+
 PROMISE = 5.0
+"""Longest time, in seconds, from the restart until work resumes."""
 BUSY = 7.0
-"""Seconds that a machine which is busy with other tests may add."""
+"""Longest delay, in seconds, that a machine may add which is busy with other tests."""
 
 START_LIMIT = 60.0
-"""Seconds that a command may take to start, on such a machine."""
+"""Longest time, in seconds, that a command may take to start on such a machine."""
 
 LONG = os.environ.get("VIDAN_LONG_TESTS")
 OUTAGES = [("fast", 3.0), ("immediate", 0.0), ("immediate", 17.0)]
@@ -44,7 +47,7 @@ MORE_OUTAGES = [("fast", 0.0), ("fast", 10.0), ("fast", 20.0), ("immediate", 10.
 
 
 def assert_undisturbed(cluster: Cluster, scenario_id: int) -> None:
-    """A run over the whole sample completed, every frame is stored once, nothing was charged."""
+    """Check that a run over the whole sample completed, stored each frame once, uncharged."""
     found = cluster.wait(scenario_id)
     assert found.status is Status.COMPLETED, (found.error, cluster.log())
     assert (found.attempts, found.crashes) == (0, 0)
@@ -68,7 +71,7 @@ def assert_undisturbed(cluster: Cluster, scenario_id: int) -> None:
 def test_postgres_comes_back(
     embedded_cluster: Cluster, postgres: DurablePostgres, how: str, away: float
 ) -> None:
-    """17 s are longer than a lease: runs stop by their own clock, and go on at the checkpoint."""
+    """17 s are longer than a lease: runs stop by their own clock, and resume at the checkpoint."""
     cluster = embedded_cluster
     cluster.orchestrator()
     supervisor = cluster.supervisor(slots=2)
@@ -81,13 +84,13 @@ def test_postgres_comes_back(
     assert_undisturbed(cluster, scenario_id)
     assert supervisor.poll() is None
     pids = {row["pid"] for row in cluster.query("SELECT pid FROM workers")}
-    assert len(pids) == 1  # nothing had to be started again
+    assert len(pids) == 1  # no process had to be started again
 
 
-def test_a_postgres_that_stands_still_comes_back(
+def test_postgres_freezes_and_comes_back(
     embedded_cluster: Cluster, postgres: DurablePostgres
 ) -> None:
-    """All connections are there and none is answered, for longer than a lease lasts."""
+    """All connections stay open, and none is answered for longer than a lease."""
     cluster = embedded_cluster
     cluster.orchestrator()
     cluster.supervisor(slots=2)
@@ -124,12 +127,12 @@ def test_a_postgres_that_stands_still_comes_back(
 
 
 def let_run(cluster: Cluster) -> None:
-    """Give the workers the scenarios that were kept back until all watchers had started."""
+    """Let workers claim the scenarios that were held back until all commands watched them."""
     cluster.query("UPDATE scenarios SET queue = 'default' WHERE queue = 'later'")
 
 
 def vidan(cluster: Cluster, *words: object) -> subprocess.Popen[str]:
-    """Start a command of vidan's."""
+    """Start a command of vidan."""
     return subprocess.Popen(
         [sys.executable, "-m", "vidan", *map(str, words)],
         stdout=subprocess.PIPE,
@@ -142,7 +145,7 @@ def vidan(cluster: Cluster, *words: object) -> subprocess.Popen[str]:
 def test_commands_that_wait_ride_out_a_restart(
     embedded_cluster: Cluster, postgres: DurablePostgres, tmp_path: Path
 ) -> None:
-    """A script that follows a scenario wants its end, not news of the database."""
+    """A script that follows a scenario wants its end, not the state of the database."""
     cluster = embedded_cluster
     cluster.orchestrator()
     cluster.supervisor(slots=2)
@@ -165,7 +168,7 @@ def test_commands_that_wait_ride_out_a_restart(
         assert eventually(lambda: len(cluster.query("SELECT 1 FROM scenarios")) == 2, START_LIMIT)
         asking = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'vidan'"
         assert eventually(lambda: len(cluster.query(asking)) == len(commands) + 1, START_LIMIT)
-        time.sleep(2)  # connected, they have yet to look for the first time
+        time.sleep(2)  # the commands are connected, and need time for their first query
         let_run(cluster)
         cluster.wait_for_frames(scenario_id, 4)
         postgres.go("fast")
@@ -190,7 +193,7 @@ def test_commands_that_wait_ride_out_a_restart(
 
 
 def status_of(url: str) -> int:
-    """Return the status that an HTTP server answers with, 0 while there is none."""
+    """Return the status with which an HTTP server answers, or 0 while no server runs."""
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:
             return int(answer.status)
@@ -203,7 +206,7 @@ def status_of(url: str) -> int:
 def test_a_wait_does_not_wait_for_ever(
     embedded_cluster: Cluster, postgres: DurablePostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An outage that lasts ends it in one line, though half a minute is not waited for here."""
+    """A long outage ends the command. The test shortens the half minute that it would wait."""
     monkeypatch.setattr(backoff, "OUTAGE_SECONDS", 1.0)
     scenario_id = embedded_cluster.create()
     database = Database(embedded_cluster.database.url, guarded=True)
@@ -217,7 +220,7 @@ def test_a_wait_does_not_wait_for_ever(
         postgres.start()
 
 
-def test_a_command_that_is_called_in_an_outage_says_so(
+def test_a_command_that_is_called_during_an_outage_says_so(
     embedded_cluster: Cluster, postgres: DurablePostgres
 ) -> None:
     postgres.go("immediate")
@@ -239,14 +242,14 @@ def test_a_command_that_is_called_in_an_outage_says_so(
 
 @pytest.fixture
 def crowd(postgres: DurablePostgres) -> Iterator[list[psycopg.Connection[object]]]:
-    """Connections, closed at the end."""
+    """A list for connections, which are closed at the end."""
     opened: list[psycopg.Connection[object]] = []
     yield opened
     for one in opened:
         one.close()
 
 
-def test_a_server_without_a_connection_to_spare_ends_no_run(
+def test_a_server_without_free_connections_ends_no_run(
     embedded_cluster: Cluster,
     postgres: DurablePostgres,
     crowd: list[psycopg.Connection[object]],
@@ -260,11 +263,11 @@ def test_a_server_without_a_connection_to_spare_ends_no_run(
 
     with pytest.raises(psycopg.OperationalError, match=r"too many|remaining"):
         crowd.extend(psycopg.connect(postgres.url) for _ in range(1000))
-    beside = cluster.create(task="add", params={"a": 1})  # over a connection that it has
+    beside = cluster.create(task="add", params={"a": 1})  # over an open connection
     full = time.monotonic()
-    while time.monotonic() - full < 7:  # a heartbeat and more
+    while time.monotonic() - full < 7:  # longer than the time between two heartbeats
         with suppress(psycopg.OperationalError):
-            crowd.append(psycopg.connect(postgres.url))  # a released scenario is claimed
+            crowd.append(psycopg.connect(postgres.url))  # take each connection that a worker closes
         time.sleep(0.1)
     assert eventually(lambda: cluster.get(beside).status is Status.COMPLETED), cluster.log()
     assert cluster.get(scenario_id).frames_done > before, cluster.log()
@@ -279,7 +282,7 @@ def test_a_server_without_a_connection_to_spare_ends_no_run(
 
 
 def test_a_broker_comes_back(cluster: Cluster, broker_server: RealKafka | HostedBroker) -> None:
-    """Kafka at its address, with its topics; the embedded one at another port, with nothing."""
+    """Kafka keeps its address and topics; the embedded broker gets another port and no topics."""
     server = broker_server
     cluster.orchestrator()
     cluster.supervisor(slots=2)
@@ -289,7 +292,7 @@ def test_a_broker_comes_back(cluster: Cluster, broker_server: RealKafka | Hosted
     dead.claim()
     scenario_id = cluster.create(task="count", params={"model": "trial:slow"})
     cluster.wait_for_frames(scenario_id, 4)
-    dead.let_lease_end(-2.0)  # while there is no broker
+    dead.let_lease_end(-2.0)  # in two seconds, while there is no broker
 
     found = recovery.broker_restarted(cluster, server, 10 if isinstance(server, RealKafka) else 2)
 

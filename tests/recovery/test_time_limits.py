@@ -1,6 +1,6 @@
-"""Nothing waits for a database for longer than it says: 5 s each for connecting, statements, locks.
+"""No wait for the database exceeds its limit: 5 s each for connections, statements and locks.
 
-A server that says nothing at all is given up a second later.
+A connection on which the server is silent is given up a second later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from tests.support.durable_postgres import DurablePostgres
 from tests.support.played_worker import PlayedWorker
 from tests.support.silent_proxy import SilentProxy
 from vidan.db import session
@@ -26,15 +25,7 @@ from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios
 
 HEADROOM = 15.0
-"""For a machine that hangs for a while. Without an end they wait for 30 s at least."""
-
-
-@pytest.fixture
-def proxy(postgres: DurablePostgres, database_url: str) -> Iterator[SilentProxy]:
-    """A TCP port that leads to the test's database."""
-    name = database_url.partition("@/")[2].partition("?")[0]
-    with SilentProxy(postgres.socket, name) as opened:
-        yield opened
+"""Seconds by which a busy machine may be late. Waits without a limit would take at least 30."""
 
 
 def seconds_until_unavailable(work: Callable[[], None]) -> float:
@@ -44,13 +35,16 @@ def seconds_until_unavailable(work: Callable[[], None]) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_each_wait_has_an_end(
     database_url: str, proxy: SilentProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "IDLE_SECONDS", 0.0)  # as if each connection had lain for a while
+    monkeypatch.setattr(
+        session, "IDLE_SECONDS", 0.0
+    )  # as if each connection had been idle for a while
     with Database(database_url).begin() as connection:
         creation.create(connection, NewScenario(source="/a.mp4"))
-    deaf = socket.create_server(("127.0.0.1", 0))  # it takes connections and never answers
+    deaf = socket.create_server(("127.0.0.1", 0))  # it accepts connections and never answers
     guarded = Database(database_url, guarded=True)
     through = Database(proxy.url, guarded=True)
     with through.begin() as connection:
@@ -84,7 +78,7 @@ def test_each_wait_has_an_end(
             "statement": pool.submit(seconds_until_unavailable, run("SELECT pg_sleep(60)")),
             "lock": pool.submit(seconds_until_unavailable, run("UPDATE scenarios SET name = 'x'")),
         }
-        # the swallowed ping ends the pooled connection, and the next one is a new one
+        # the unanswered ping ends the pooled connection, and a new one is opened
         started = time.monotonic()
         with through.begin() as connection:
             connection.execute(text("SELECT 1"))
@@ -97,6 +91,7 @@ def test_each_wait_has_an_end(
     assert ping < SILENCE_SECONDS + HEADROOM
 
 
+@pytest.mark.slow
 def test_a_lost_answer_ends_the_wait_too(proxy: SilentProxy) -> None:
     through = Database(proxy.url, guarded=True)
 
@@ -110,7 +105,7 @@ def test_a_lost_answer_ends_the_wait_too(proxy: SilentProxy) -> None:
 
 
 def test_the_servers_side_of_a_tcp_connection_is_guarded_as_well(proxy: SilentProxy) -> None:
-    """A host that is gone must not hold locks until the kernel's two hours are over."""
+    """A lost host must not hold locks until the kernel gives its connection up after two hours."""
     with Database(proxy.url, guarded=True).begin() as connection:
         asked = connection.execute(
             text("SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp_%' ORDER BY name")
@@ -132,10 +127,11 @@ def test_options_in_the_url_are_kept(database_url: str) -> None:
             assert idle == ("5s" if guarded else "1min")
 
 
+@pytest.mark.slow
 def test_a_commit_that_falls_silent_in_its_copy_is_tried_again(
     proxy: SilentProxy, database_url: str
 ) -> None:
-    """Its first session still holds the row's lock, and waits for the rest of the COPY for ever."""
+    """The first session still holds the lock of the row, and waits for the rest of the COPY."""
     database = Database(database_url)
     with database.begin() as connection:
         creation.create(connection, NewScenario(source="/a.mp4"))

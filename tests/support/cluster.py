@@ -34,7 +34,7 @@ SAMPLE_FRAMES = 200
 
 
 class Cluster:
-    """Starts processes, queries the database, and ends the processes that it started."""
+    """Starts processes, queries the database, and ends the processes at the end."""
 
     def __init__(self, settings: Settings, logs: Path) -> None:
         self.database = Database(settings.require_database())
@@ -44,7 +44,7 @@ class Cluster:
         self._children: list[Child] = []
 
     def start(self, module: str, arguments: list[str]) -> Child:
-        """Start a process of vidan's by its module's name."""
+        """Start a process of vidan, named by its module."""
         return self._spawn(module, arguments)
 
     def orchestrator(self) -> Child:
@@ -54,9 +54,9 @@ class Cluster:
     def supervisor(
         self, name: str = "w", *, workers: int = 1, app: str = "trial:app", **options: Any
     ) -> Child:
-        """Start a supervisor; returns once its workers have registered.
+        """Start a supervisor, and return once its workers have registered.
 
-        With several workers, each has a number after its name: w-0, w-1, …
+        Several workers have a number after the name: w-0, w-1, …
         """
         names = [name] if workers == 1 else [f"{name}-{place}" for place in range(workers)]
         posts = [WorkerOptions(name=one, app=app, threads=1, **options) for one in names]
@@ -68,16 +68,16 @@ class Cluster:
         return child
 
     def children(self) -> list[psutil.Process]:
-        """Return the processes that were started and live."""
+        """Return the processes that were started and still run."""
         return [psutil.Process(one.pid) for one in self._children if one.poll() is None]
 
     def worker_pid(self, name: str = "w") -> int:
-        """Return the process of the newest registration of a worker."""
+        """Return the process id in the newest registration of a worker."""
         sql = "SELECT pid FROM workers WHERE name = :n ORDER BY registered_at DESC LIMIT 1"
         return int(self.query(sql, n=name)[0]["pid"])
 
     def create(self, **new: Any) -> int:
-        """Create a scenario; its source is the sample video unless the task needs none."""
+        """Create a scenario. Its source is the sample video unless the task needs none."""
         if new.get("task") not in ("add", "sleep", "die", "reject", "deaf", "pair", "paced"):
             new.setdefault("source", str(SAMPLE))
         with self.database.begin() as connection:
@@ -89,23 +89,23 @@ class Cluster:
             return scenarios.get(connection, scenario_id)
 
     def wait(self, scenario_id: int, seconds: float = 60) -> Scenario:
-        """Return a scenario once it has ended."""
+        """Wait until a scenario has ended, and return it."""
         assert eventually(lambda: self.get(scenario_id).status in ENDED, seconds), (
             f"{self.get(scenario_id)}\n{self.log()}"
         )
         return self.get(scenario_id)
 
     def wait_for_frames(self, scenario_id: int, frames: int, seconds: float = 60) -> None:
-        """Wait until a running scenario has stored so many frames."""
+        """Wait until a running scenario has stored at least this many frames."""
         assert eventually(lambda: self.get(scenario_id).frames_done >= frames, seconds), self.log()
 
     def frames(self, scenario_id: int) -> list[StoredFrame]:
-        """Return all stored frames."""
+        """Return all frames that a scenario has stored."""
         with self.database.begin() as connection:
             return predictions.read_after(connection, scenario_id, -1, limit=100_000)
 
     def statuses(self, scenario_id: int) -> list[Status]:
-        """Return the statuses that a scenario went through."""
+        """Return the statuses of a scenario, from the first to the current one."""
         with self.database.begin() as connection:
             return [step.to_status for step in scenarios.history(connection, scenario_id)]
 
@@ -118,11 +118,11 @@ class Cluster:
             return [dict(row) for row in result.mappings()] if result.returns_rows else []
 
     def log(self) -> str:
-        """Return the log of the processes."""
+        """Return the last part of what the processes have logged."""
         return self.log_file.read_text(encoding="utf-8", errors="replace")[-6000:]
 
     def end_processes(self) -> None:
-        """End every process that was started, and its children."""
+        """End every process that was started, and the children of those processes."""
         for child in self._children:
             below = (
                 psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []
@@ -139,7 +139,7 @@ class Cluster:
         self._children.clear()
 
     def close(self) -> None:
-        """End every process, and close the database."""
+        """End every process, and close the connections to the database."""
         self.end_processes()
         self.database.close()
 
@@ -156,7 +156,7 @@ class Cluster:
 def cluster(
     database_url: str, broker_server: RealKafka | HostedBroker, tmp_path: Path
 ) -> Iterator[Cluster]:
-    """Processes on both brokers in turn."""
+    """A cluster; the test runs once on each of the two brokers."""
     with clustered(tmp_path, database_url, broker_server) as made:
         yield made
 
@@ -165,7 +165,7 @@ def cluster(
 def embedded_cluster(
     database_url: str, embedded_broker: HostedBroker, tmp_path: Path
 ) -> Iterator[Cluster]:
-    """Processes on the embedded broker alone, where the broker makes no difference."""
+    """A cluster on the embedded broker, for tests in which the broker makes no difference."""
     with clustered(tmp_path, database_url, embedded_broker) as made:
         yield made
 
@@ -174,7 +174,7 @@ def embedded_cluster(
 def clustered(
     folder: Path, database_url: str, broker: RealKafka | HostedBroker
 ) -> Iterator[Cluster]:
-    """Processes on this database and this broker, for the block."""
+    """Make a cluster on this database and this broker, for the block."""
     with (
         stack.found(folder, database_url, broker) as settings,
         closing(Cluster(settings, folder)) as made,

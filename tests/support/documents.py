@@ -1,4 +1,4 @@
-"""What the documents of the repository promise: blocks of commands and code, commands in text."""
+"""Finds the commands, code blocks and links in the documents of the repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: where it stands, its language, its text."""
+    """A fenced block of a document."""
 
     document: Path
     heading: str
@@ -31,12 +31,12 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Document and heading, as a test is named after them."""
+        """The document and the heading above the block; tests are named after it."""
         return f"{self.document.relative_to(ROOT)}: {self.heading}"
 
 
 def blocks(*languages: str) -> Iterator[Block]:
-    """The fenced blocks of all documents, of these languages or of any."""
+    """Yield the fenced blocks of all documents, in these languages or in any."""
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         for found in _FENCE.finditer(text):
@@ -45,7 +45,7 @@ def blocks(*languages: str) -> Iterator[Block]:
 
 
 def sections() -> dict[str, list[Block]]:
-    """The blocks of commands by section: one section is one session at a terminal."""
+    """Return the blocks of commands by section; a section is one session at a terminal."""
     gathered: dict[str, list[Block]] = {}
     for block in blocks("sh"):
         gathered.setdefault(block.place, []).append(block)
@@ -53,7 +53,7 @@ def sections() -> dict[str, list[Block]]:
 
 
 def commands(block: Block) -> list[str]:
-    """The commands of a block: lines, joined where a quote or a backslash continues them."""
+    """Return the commands of a block; a quote or a backslash may continue one over lines."""
     found: list[str] = []
     pending = ""
     for line in block.text.splitlines():
@@ -63,12 +63,12 @@ def commands(block: Block) -> list[str]:
         else:
             found.append(pending)
             pending = ""
-    assert not pending, f"{block.place}: a command that doesn't end: {pending}"
+    assert not pending, f"{block.place}: this command does not end: {pending}"
     return [command for command in found if command.strip()]
 
 
 def inline_commands() -> Iterator[tuple[Path, str]]:
-    """Each `vidan …` in running text and tables."""
+    """Yield each `vidan …` in running text and tables."""
     for document in DOCUMENTS:
         text = _FENCE.sub("", document.read_text(encoding="utf-8"))
         for found in re.finditer(r"`(vidan -?[^`]+)`", text):
@@ -76,7 +76,7 @@ def inline_commands() -> Iterator[tuple[Path, str]]:
 
 
 def links() -> Iterator[tuple[Path, str]]:
-    """Each link to a file of the repository."""
+    """Yield each link to a file of the repository."""
     for document in DOCUMENTS:
         for found in re.finditer(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
             if "://" not in found[1]:
@@ -89,5 +89,5 @@ def _heading(text: str, position: int) -> str:
 
 
 def _without_code(text: str) -> str:
-    """A comment of a shell looks like a heading."""
+    """Leave out the blocks, since a comment of a shell looks like a heading."""
     return _FENCE.sub("", text)

@@ -1,33 +1,29 @@
-"""A PostgreSQL that keeps commits over a restart, and that a test may stop, restart and freeze."""
+"""A PostgreSQL that keeps committed data, and that a test may stop, restart and freeze."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
-import psycopg
-from psycopg import sql
 
-from tests.support.folders import new_folder
-from vidan.config import plain_url
+from tests.support.databases import create_database, temporary_server
 from vidan.stack.postgres import PORT, PostgresServer
 
-# fsync is for power cuts alone: a server that is killed keeps what it has given to the kernel
+# Only a power cut needs fsync: what a killed server has written, the kernel still writes out
 DURABLE = {"synchronous_commit": "on", "fsync": "off", "autovacuum_naptime": "1h"}
 
 SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-"""How the server may be stopped: sessions are ended in order, or dropped, and recovery follows."""
+"""The ways to stop it: `fast` ends its sessions in order, `immediate` needs recovery later."""
 
 
 class DurablePostgres(PostgresServer):
-    """A server whose address stays the same over restarts; `options` over those of the stack's."""
+    """A server that keeps its address over restarts. `options` override those of the stack."""
 
     def __init__(self, folder: Path, options: Mapping[str, str] = DURABLE) -> None:
         super().__init__(folder / "postgres", folder / "postgres.log", options)
@@ -39,24 +35,21 @@ class DurablePostgres(PostgresServer):
         return f"{folder}/.s.PGSQL.{PORT}"
 
     def create_database(self, name: str, template: str = "template1") -> str:
-        """Make a database, and return its URL."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                    sql.Identifier(name), sql.Identifier(template)
-                )
-            )
-        return plain_url(self.url).replace("@/vidan?", f"@/{name}?")
+        """Create a database, and return its URL."""
+        return create_database(self, name, template)
 
     def go(self, how: str = "fast") -> None:
-        """Stop it in this way, and wait for its end."""
+        """Stop the server in this way, and wait for its end."""
         assert self._process is not None
         self._process.send_signal(SIGNALS[how])
         self._process.wait(30)
         self._process = None
 
     def restart(self, how: str = "fast", away: float = 0.0) -> float:
-        """Stop it, start it after a while; returns when (monotonic) it accepted connections."""
+        """Stop the server and start it `away` seconds later.
+
+        Returns the time (monotonic) at which it accepted connections.
+        """
         self.go(how)
         time.sleep(away)
         self.start()
@@ -78,14 +71,8 @@ class DurablePostgres(PostgresServer):
                     os.kill(pid, signal.SIGCONT)
 
 
-@contextmanager
-def durable_postgres(options: Mapping[str, str] = DURABLE) -> Iterator[DurablePostgres]:
-    """A server in a temporary folder, for the block."""
-    folder = new_folder()
-    server = DurablePostgres(folder, options)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder)
+def durable_postgres(
+    options: Mapping[str, str] = DURABLE,
+) -> AbstractContextManager[DurablePostgres]:
+    """Run a server in a temporary folder, for the block."""
+    return temporary_server(lambda folder: DurablePostgres(folder, options))

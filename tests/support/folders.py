@@ -13,9 +13,10 @@ MEMORY = Path("/dev/shm")
 
 
 def new_folder() -> Path:
-    """An empty folder with a short path (sockets lie in it) that other accounts can enter.
+    """Make an empty folder with a short path (sockets lie in it) that other accounts can enter.
 
-    In memory where there is room, because a server's folder takes seconds to write and to remove.
+    The folder lies in memory where there is room, because the folder of a server takes seconds to
+    write to a disk and to remove.
     """
     roomy = (
         MEMORY.is_dir()
@@ -30,7 +31,7 @@ def new_folder() -> Path:
 
 
 def _sweep(place: Path) -> None:
-    """Remove the folders of test sessions that were killed before they could."""
+    """Remove the folders of test sessions that were killed before they removed them."""
     for folder in place.glob("vidan-test-*-*"):
         owner = folder.name.split("-")[2]
         if owner.isdigit() and is_gone(int(owner)):

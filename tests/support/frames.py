@@ -1,4 +1,4 @@
-"""Reads sources to their end, and compares the frames."""
+"""Reads a source to its end, and gives what the result is compared with."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vidan.video.opening import open_source
 
 @dataclass(frozen=True)
 class Read:
-    """(number, milliseconds, digest of the pixels) of each frame; the (next_frame, next_pts) of
-    each batch.
+    """What a source gave: (number, milliseconds, digest of the pixels) of each frame, and the
+    (next_frame, next_pts) of each batch.
     """
 
     frames: list[tuple[int, int, str]]
@@ -59,8 +59,9 @@ def read(path: Path | str, size: int = 1, **options: Any) -> Read:
 
 
 def resumed(whole: Read, path: Path, place: tuple[int, int | None], **options: Any) -> str:
-    """What differs between a run from a checkpoint and the rest of the undisturbed one; "" if
-    nothing does.
+    """Read from a checkpoint, and say what differs from the rest of the undisturbed run.
+
+    Returns "" if nothing differs.
     """
     again = read(path, 8, frame=place[0], pts=place[1], **options)
     frames = [frame for frame in whole.frames if frame[0] >= place[0]]
@@ -75,13 +76,13 @@ def digest(pixels: NDArray[np.uint8]) -> str:
 
 
 def reference(path: Path) -> list[NDArray[np.uint8]]:
-    """All pictures of a sound video, decoded in the plainest way."""
+    """Return all pictures of an undamaged video, decoded in the plainest way."""
     with av.open(str(path)) as container:
         return [_rgb(frame) for frame in container.decode(video=0)]
 
 
 def decodable(path: Path) -> int:
-    """How many pictures a plain loop that skips bad packets gets."""
+    """Count the pictures that a plain loop decodes when it skips bad packets."""
     count = 0
     with av.open(str(path)) as container:
         stream = container.streams.video[0]

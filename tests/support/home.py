@@ -1,4 +1,4 @@
-"""A VIDAN_HOME for a test, removed completely afterwards."""
+"""A VIDAN_HOME for a test, removed afterwards together with its stack."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from vidan.stack_state import KEEPER_LOCK, STATE_FILE, is_held, read_json
 
 @pytest.fixture
 def empty_home() -> Iterator[Path]:
-    """An empty folder for an embedded stack that was never started there.
+    """An empty folder in which an embedded stack was never started.
 
-    Its path is short, and others can enter it. A stack that is still there at the end (because the
-    test failed) is ended.
+    Its path is short, and other accounts can enter it. If a stack still runs there at the end
+    (because the test failed), it is ended.
     """
     home = new_folder()
     yield home
@@ -33,7 +33,7 @@ def empty_home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def home_template() -> Iterator[Path]:
-    """A home in which the stack has been started once, and has ended."""
+    """A home in which a stack was started once, and has ended."""
     home = new_folder()
     with stack.join(load(environ={"VIDAN_HOME": str(home)}, cwd=home), readers_only=True):
         pass
@@ -44,14 +44,14 @@ def home_template() -> Iterator[Path]:
 
 @pytest.fixture
 def vidan_home(home_template: Path, empty_home: Path) -> Path:
-    """A home like `empty_home`, with an empty migrated database in it: quicker to start."""
+    """A home like `empty_home` with an empty migrated database in it, which starts sooner."""
     subprocess.run(["cp", "-a", home_template / "postgres", empty_home], check=True)
     return empty_home
 
 
 def remove_home(home: Path) -> None:
-    """End the stack of a home, then remove the home and the data, wherever they are."""
-    time.sleep(0.05)  # after a test that passed, the keeper is about to end
+    """End the stack of a home, then remove the home and the data that its link leads to."""
+    time.sleep(0.05)  # the keeper of a passed test is about to end
     if not eventually(lambda: not is_held(home / KEEPER_LOCK, exclusively=True), 3):
         end_keeper(home)
     data = home / "postgres"
@@ -61,7 +61,7 @@ def remove_home(home: Path) -> None:
 
 
 def end_keeper(home: Path) -> None:
-    """Ask the keeper to stop all, and wait for it."""
+    """Ask the keeper to stop the stack, and wait for its end."""
     state = read_json(home / STATE_FILE)
     if state is None or is_gone(state["keeper_pid"]):
         return

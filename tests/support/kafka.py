@@ -1,6 +1,6 @@
-"""The brokers of the tests: a real Apache Kafka and the embedded one, one of each a session.
+"""The brokers of the tests: a real Apache Kafka and the embedded one, one of each per session.
 
-The real one's server comes from Maven Central into tests/kafka/jars, kept between sessions.
+Maven fetches the Apache Kafka server into tests/kafka/jars, where it stays between sessions.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ JARS = FOLDER / "jars"
 INSTALL = "apt-get install openjdk-17-jre-headless maven"
 LEFT_OUT = "tests on a real Kafka are left out"
 START_LIMIT = 90.0
-"""Longest start of a broker, in seconds, on a busy machine."""
+"""Longest time, in seconds, that a broker may take to start on a busy machine."""
 
 
 class RealKafka:
-    """A Kafka of one node, KRaft, on a free port that it keeps over restarts."""
+    """An Apache Kafka of one node (KRaft), on a free port that it keeps over restarts."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class RealKafka:
             _java(
                 "kafka.tools.StorageTool",
                 "format",
-                f"--cluster-id={cluster_id}",  # one word: it may begin with -
+                f"--cluster-id={cluster_id}",  # one word, because the id may begin with -
                 "-c",
                 self._properties,
             ),
@@ -63,7 +63,7 @@ class RealKafka:
 
     @property
     def pid(self) -> int:
-        """The process that it is now."""
+        """The id of the server's process."""
         assert self._process is not None
         return self._process.pid
 
@@ -78,7 +78,7 @@ class RealKafka:
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_LIMIT
-        # without this setting the client tries only every ten seconds
+        # By default the client would try to connect only every ten seconds
         often = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
         client = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0, **often})
         while True:
@@ -94,14 +94,14 @@ class RealKafka:
                 return
 
     def kill(self) -> None:
-        """End the server with SIGKILL. What it stored is there again after `start`."""
+        """End the server with SIGKILL. After `start` it has all that it stored."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.wait()
 
     def stop(self) -> None:
-        """End the server. What it stored is there again after `start`."""
+        """End the server. After `start` it has all that it stored."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -114,7 +114,7 @@ class RealKafka:
 
 
 class HostedBroker:
-    """The embedded broker in a process of its own, on another port after each start."""
+    """The embedded broker in a process of its own. Each start chooses another port."""
 
     def __init__(self, address_file: Path) -> None:
         self.address_file = address_file
@@ -122,17 +122,17 @@ class HostedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Its address now."""
+        """The address of the broker that runs now."""
         return self.address_file.read_text(encoding="utf-8")
 
     @property
     def pid(self) -> int:
-        """The process that hosts it now."""
+        """The id of the process that hosts the broker."""
         assert self._child is not None
         return self._child.pid
 
     def start(self) -> None:
-        """Start it and wait for its address; one that was killed has left its old one."""
+        """Start the broker and wait for a new address; a killed broker has left its old one."""
         before = self._written()
         self._child = lifeline.spawn(
             "vidan.broker.embedded", ["--address-file", str(self.address_file)]
@@ -151,7 +151,7 @@ class HostedBroker:
             child.stop(10)
 
     def kill(self) -> None:
-        """End the broker with SIGKILL: the file with its address stays."""
+        """End the broker with SIGKILL, so that its address stays in the file."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
@@ -159,7 +159,7 @@ class HostedBroker:
             child.close()
 
     def _written(self) -> int | None:
-        """Return when the address was written, None without one."""
+        """The time at which the address was written, or None without an address."""
         try:
             return self.address_file.stat().st_mtime_ns
         except OSError:
@@ -168,12 +168,12 @@ class HostedBroker:
 
 @dataclass(frozen=True)
 class EmbeddedSettings(Settings):
-    """Settings that find the embedded broker at an address file, without a whole embedded stack."""
+    """Settings that find the embedded broker by an address file, without an embedded stack."""
 
     address_file: Path = Path()
 
     def bootstrap_servers(self) -> str | None:
-        """The content of the file, or None without one."""
+        """The content of the file, or None if there is no file."""
         try:
             return self.address_file.read_text(encoding="utf-8")
         except OSError:
@@ -181,9 +181,9 @@ class EmbeddedSettings(Settings):
 
 
 def require_kafka() -> None:
-    """Without Java or Maven the tests that need Kafka are skipped, but with CI=true they fail."""
+    """Skip the test if Java or Maven is missing; with CI=true fail it."""
     if lacking := fetch():
-        reason = f"{LEFT_OUT}: {lacking}; mend it with: {INSTALL}"
+        reason = f"{LEFT_OUT}: {lacking}; fix it with: {INSTALL}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
@@ -191,7 +191,7 @@ def require_kafka() -> None:
 
 @pytest.fixture(scope="session")
 def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
-    """Apache Kafka, one for the whole session."""
+    """An Apache Kafka for the whole session."""
     require_kafka()
     kafka = RealKafka(tmp_path_factory.mktemp("kafka"))
     kafka.start()
@@ -203,7 +203,7 @@ def real_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealKafka]:
 
 @pytest.fixture(scope="session")
 def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostedBroker]:
-    """The embedded broker, hosted in a process of its own."""
+    """An embedded broker in a process of its own, for the whole session."""
     broker = HostedBroker(tmp_path_factory.mktemp("embedded") / "broker.address")
     broker.start()
     try:
@@ -214,14 +214,14 @@ def embedded_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted
 
 @pytest.fixture(params=["embedded", pytest.param("kafka", marks=pytest.mark.kafka)])
 def broker_kind(request: pytest.FixtureRequest) -> str:
-    """Which of the two brokers a test runs on: it runs on both."""
+    """Which of the two brokers the test uses: it runs once on each."""
     kind: str = request.param
     return kind
 
 
 @pytest.fixture
 def broker_server(broker_kind: str, request: pytest.FixtureRequest) -> RealKafka | HostedBroker:
-    """The broker of this kind, running. A test that stops it has to start it again."""
+    """The running broker of this kind. A test that stops the broker has to start it again."""
     fixture = {"embedded": "embedded_broker", "kafka": "real_kafka"}[broker_kind]
     server: RealKafka | HostedBroker = request.getfixturevalue(fixture)
     return server
@@ -229,7 +229,7 @@ def broker_server(broker_kind: str, request: pytest.FixtureRequest) -> RealKafka
 
 @pytest.fixture
 def broker_settings(broker_server: RealKafka | HostedBroker, tmp_path: Path) -> Settings:
-    """Settings that name the broker of this kind, and no database."""
+    """Settings with the broker of this kind, and without a database."""
     if isinstance(broker_server, HostedBroker):
         return EmbeddedSettings(home=tmp_path, address_file=broker_server.address_file)
     return Settings(home=tmp_path, kafka={"bootstrap.servers": broker_server.bootstrap_servers})
@@ -237,7 +237,7 @@ def broker_settings(broker_server: RealKafka | HostedBroker, tmp_path: Path) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Report all skipped tests at one place, so that the summary has one line for them."""
+    """Give all skipped Kafka tests the same place, so that the summary has one line for them."""
     report = yield
     if report.skipped and isinstance(report.longrepr, tuple) and LEFT_OUT in report.longrepr[2]:
         report.longrepr = ("tests/support/kafka.py", 0, report.longrepr[2])
@@ -245,9 +245,9 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def fetch() -> str | None:
-    """Fetch Kafka's jars, unless they are there; returns what is lacking, in a few words.
+    """Fetch the jars of Apache Kafka if they are missing; returns what prevents that, or None.
 
-    Of several test processes one fetches, and the others wait for it.
+    If several test processes call this at once, one fetches and the others wait.
     """
     with (FOLDER / "pom.xml").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -275,7 +275,7 @@ def _fetch_alone() -> str | None:
 
 
 def _java(main: str, *args: str | Path) -> list[str]:
-    """A command that runs a class of Kafka's; on Linux it dies with the process that started it."""
+    """The command that runs a class of Kafka; on Linux it dies with the process that started it."""
     bound = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     quick = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"

@@ -1,7 +1,7 @@
-"""Consumers that leave before they have received their assignment.
+"""Consumers that leave their group before they have heard of their assignment.
 
-`python -m tests.support.leaving_consumers KIND ADDRESS TOPIC`: each is the only member of a group
-of its own. In a process of its own, since a client that hangs may keep the GIL.
+`python -m tests.support.leaving_consumers KIND ADDRESS TOPIC`: each consumer is the only member of
+a group of its own. They run in a process of their own, since a client that hangs may keep the GIL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COUNT = 60
 
 
 def main(kind: str, address: str, topic: str) -> None:
-    """Join, wait until all groups have assigned their partitions, leave one after the other."""
+    """Join the groups, wait until the broker has assigned all partitions, leave one by one."""
     settings = Settings(home=Path(), kafka={"bootstrap.servers": address})
     if kind == "embedded":
         settings = EmbeddedSettings(home=Path(), address_file=Path(address))

@@ -1,4 +1,4 @@
-"""A worker without processes: what a worker writes to the database, step by step, for tests."""
+"""A worker without a process: a test makes it write to the database step by step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABELS = ("person", "car")
 
 
 class PlayedWorker:
-    """Registers in the database, claims one scenario at a time and stores frames of it."""
+    """Registers in the database, claims one scenario at a time and stores its frames."""
 
     def __init__(
         self,
@@ -49,13 +49,13 @@ class PlayedWorker:
     def take(
         self, count: int = 1, *, skip: Collection[int] = (), without_source: bool = False
     ) -> list[claims.Claimed]:
-        """Claim up to `count` scenarios and leave them as they are then."""
+        """Claim up to `count` scenarios, and do nothing else with them."""
         free, ahead = (0, count) if without_source else (count, 0)
         with self.database.begin() as connection:
             return claims.claim(connection, self.claimant, free, ahead=ahead, skip=skip)
 
     def claim(self) -> int:
-        """Claim the scenario that is first in the queue and set it `active`; its id."""
+        """Claim the first scenario of the queue and set it `active`; returns its id."""
         (claimed,) = self.take()
         self.fence, self.checkpoint = claimed.fence, claimed.checkpoint
         with self.database.begin() as connection:
@@ -63,7 +63,7 @@ class PlayedWorker:
         return self.fence.scenario_id
 
     def let_lease_end(self, seconds_ago: float = 1.0) -> None:
-        """Be a worker that could not renew its lease, which ended so long ago."""
+        """Let the lease have ended this many seconds ago, as if the worker could not renew it."""
         with self.database.begin() as connection:
             connection.execute(
                 text(
@@ -81,7 +81,7 @@ class PlayedWorker:
         total: int | None = None,
         gaps: Sequence[Gap] = (),
     ) -> None:
-        """Store frames with `found` detections each; odd ones are cars."""
+        """Store frames with `found` detections each; every second detection is a car."""
         assert self.fence is not None
         rows = [
             commits.Row(
@@ -102,7 +102,7 @@ class PlayedWorker:
         self.checkpoint = to
 
     def end(self, status: Status, error: str | None = None) -> None:
-        """End the scenario that was claimed."""
+        """End the claimed scenario with this status."""
         assert self.fence is not None
         with self.database.begin() as connection:
             ended = lifecycle.finish(

@@ -1,4 +1,4 @@
-"""TCP ports for servers that are started later."""
+"""TCP ports for servers that a test starts later."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that are free on 127.0.0.1, below the range for clients."""
+    """Return free ports of 127.0.0.1, below the range from which systems give ports to clients."""
     found: list[int] = []
     for port in random.sample(range(20_000, 32_000), 1000):
         try:
@@ -17,7 +17,7 @@ def free_ports(count: int) -> list[int]:
         found.append(port)
         if len(found) == count:
             return found
-    raise RuntimeError("no ports are free")
+    raise RuntimeError("no port is free")
 
 
 def free_port() -> int:

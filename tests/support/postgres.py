@@ -1,22 +1,18 @@
-"""A PostgreSQL for the tests: one server a session, a fresh migrated database a test."""
+"""A PostgreSQL for the tests: one server per session, a fresh migrated database per test."""
 
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterator
 
-import psycopg
 import pytest
-from psycopg import sql
 
-from tests.support.folders import new_folder
-from vidan.config import plain_url
+from tests.support.databases import create_database, drop_database, temporary_server
 from vidan.db import schema
 from vidan.db.session import Database
 from vidan.stack.postgres import PostgresServer
 
-# Speed over durability: nothing here has to survive a power cut.
+# Speed over durability: no data of a test has to survive a power cut
 QUICK = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -29,39 +25,34 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A server of this test session's own, in a temporary folder, stopped at its end."""
-    folder = new_folder()
-    server = PostgresServer(folder / "postgres", folder / "postgres.log", QUICK)
-    try:
-        server.start()
+    """A server in a temporary folder, which runs until the session ends."""
+    with temporary_server(
+        lambda folder: PostgresServer(folder / "postgres", folder / "postgres.log", QUICK)
+    ) as server:
         yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
 def template_database(postgres: PostgresServer) -> str:
-    """Name of a database with the newest schema, to be cloned."""
-    url = _create(postgres, "migrated", "template1")
-    schema.upgrade(url)
+    """The name of a database with the newest schema, from which others are cloned."""
+    schema.upgrade(create_database(postgres, "migrated", strategy="file_copy"))
     return "migrated"
 
 
 @pytest.fixture
 def database_url(postgres: PostgresServer, template_database: str) -> Iterator[str]:
-    """URL of a fresh database with the newest schema."""
+    """The URL of a fresh database with the newest schema."""
     name = f"test_{next(_numbers)}"
-    yield _create(postgres, name, template_database)
-    _drop(postgres, name)
+    yield create_database(postgres, name, template_database, strategy="file_copy")
+    drop_database(postgres, name)
 
 
 @pytest.fixture
 def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
-    """URL of a fresh database without any schema."""
+    """The URL of a fresh database without a schema."""
     name = f"test_{next(_numbers)}"
-    yield _create(postgres, name, "template1")
-    _drop(postgres, name)
+    yield create_database(postgres, name, strategy="file_copy")
+    drop_database(postgres, name)
 
 
 @pytest.fixture
@@ -70,19 +61,3 @@ def database(database_url: str) -> Iterator[Database]:
     opened = Database(database_url)
     yield opened
     opened.close()
-
-
-def _create(postgres: PostgresServer, name: str, template: str) -> str:
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
-    return plain_url(postgres.url).replace("@/vidan?", f"@/{name}?")
-
-
-def _drop(postgres: PostgresServer, name: str) -> None:
-    with psycopg.connect(postgres.url, autocommit=True) as connection:
-        # FORCE: a test may have left sessions, in a process that it killed for example
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

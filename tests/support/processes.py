@@ -1,4 +1,4 @@
-"""Inspects processes, and waits for conditions."""
+"""Waits for conditions, and tells whether a process has ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
-    """Whether the condition holds within some seconds."""
+    """Wait until the condition holds; returns False if it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -19,7 +19,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether the process has ended, reaped by its parent or not."""
+    """Whether the process has ended, be it that its parent has not reaped it yet."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -1,7 +1,7 @@
-"""A proxy before a PostgreSQL that can withhold the answer to a COMMIT that succeeded.
+"""A proxy in front of PostgreSQL that can cut off the answer to a COMMIT that has succeeded.
 
-It passes bytes on as they come, both ways, a thread each, and reads along: what the client sends in
-order to know what the transaction is about, what the server answers in order to see its COMMIT.
+The proxy passes bytes on in both directions, with a thread for each, and reads along: from what the
+client sends it learns what the transaction is about, from the server's answers that it committed.
 The messages are those of protocol 3.0 (PostgreSQL's documentation, "Message Formats").
 """
 
@@ -21,7 +21,7 @@ _CHUNK = 65_536
 
 
 class Transaction(Enum):
-    """The kinds of a worker's transactions, each with a piece of SQL that identifies it."""
+    """The transactions of a worker, each with a piece of SQL by which the proxy knows it."""
 
     COMMIT = "UPDATE scenarios SET checkpoint = "
     CLAIM = "epoch = s.epoch + 1"
@@ -29,7 +29,7 @@ class Transaction(Enum):
 
 
 class Proxy:
-    """Listens on a port of 127.0.0.1 and connects to the Unix socket that `target` names."""
+    """Listens on a port of 127.0.0.1, and connects to the Unix socket that `target` returns."""
 
     def __init__(self, target: Callable[[], Path]) -> None:
         self._target = target
@@ -44,9 +44,10 @@ class Proxy:
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
     def cut_next(self, transaction: Transaction, seconds: float) -> tuple[float, str] | None:
-        """Cut the answer of the next COMMIT of such a transaction, if one comes in so many seconds.
+        """Cut off the answer to the next COMMIT of such a transaction, and wait for it.
 
-        Returns when that was (time.time()) and the application_name of the session, or None.
+        Returns the time (time.time()) and the application_name of the session, or None if there
+        was no such COMMIT within `seconds`.
         """
         with self._changed:
             self.armed, self._cut_at = transaction, None
@@ -71,7 +72,7 @@ class Proxy:
             server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 server.connect(str(self._target()))
-            except OSError:  # the server is unavailable: the client's connection ends
+            except OSError:  # the server does not run: the client sees its connection end
                 client.close()
                 server.close()
                 continue
@@ -105,7 +106,7 @@ class Proxy:
                 self._open.discard(source)
             _end(source)
             _end(sink)
-            if session.let_go():  # the other direction has ended too
+            if session.end():  # the other direction has ended too
                 source.close()
                 sink.close()
 
@@ -115,7 +116,7 @@ class Proxy:
         return True
 
     def _from_server(self, session: _Session, content: bytes) -> bool:
-        """See what the server answers. Returns False when the client is not to get it."""
+        """Read what the server answers. Returns False if the client must not get it."""
         committed = session.answered(content)
         if committed is None or self.armed not in committed:
             return True
@@ -129,25 +130,25 @@ class Proxy:
 
 
 class _Session:
-    """The state of one connection."""
+    """What the proxy knows about one connection."""
 
     def __init__(self) -> None:
         self.application = ""
         self._client = bytearray()
         self._server = bytearray()
         self._started = False
-        self._refusals = 0  # of encryption: single bytes that come before the server's messages
+        self._refusals = 0  # bytes that refuse encryption, one each, before the server's messages
         self._prepared: dict[bytes, set[Transaction]] = {}
         self._about: set[Transaction] = set()
         self._ends = 2
 
-    def let_go(self) -> bool:
-        """Count a direction that has ended. Returns whether it was the second."""
+    def end(self) -> bool:
+        """Note that one direction has ended. Returns whether both have."""
         self._ends -= 1
         return self._ends == 0
 
     def sent(self, content: bytes) -> None:
-        """Read what the client sends."""
+        """Read along with what the client sends."""
         self._client += content
         while not self._started:
             if len(self._client) < 8:
@@ -173,7 +174,7 @@ class _Session:
                 self._about |= self._prepared.get(body.split(b"\0", 2)[1], set())
 
     def answered(self, content: bytes) -> set[Transaction] | None:
-        """Read along what the server answers. Returns what a COMMIT that is in it was about."""
+        """Read along with the server's answers. Returns what was committed, if anything was."""
         self._server += content
         while self._refusals and self._server:
             self._refusals -= 1
@@ -188,7 +189,7 @@ class _Session:
 
 
 def _messages(waiting: bytearray) -> Iterator[tuple[bytes, bytes]]:
-    """Remove the complete messages; return their type and body."""
+    """Take the complete messages off the buffer: the type and the body of each."""
     while len(waiting) >= 5:
         length = 1 + struct.unpack_from("!i", waiting, 1)[0]
         if len(waiting) < length:

@@ -1,4 +1,4 @@
-"""The reader of the documents: a folder with videos, a stack that runs, and bash to type in."""
+"""What a reader of the documents has: a folder with videos, a running stack, and bash."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ CLIP_FRAMES = 6
 PRELUDE = """
 set -euo pipefail
 services=()
-service() {  # what it says when it is there, then the command
+service() {  # the text that it prints once it is ready, then the command
     local log="service-${#services[@]}.log"
-    : > "$log"  # what the section before wrote says nothing about this one
+    : > "$log"  # the section before has left its own log
     "${@:2}" > "$log" 2>&1 &
     services+=($!)
     while [ -n "$1" ] && ! grep -q "$1" "$log"; do
@@ -40,7 +40,7 @@ service() {  # what it says when it is there, then the command
 finish() {
     local code=$? ended=0
     for pid in ${services[@]+"${services[@]}"}; do
-        kill -TERM "$pid" 2>/dev/null || true  # one that was told to leave has ended
+        kill -TERM "$pid" 2>/dev/null || true  # the section may have ended it
     done
     for pid in ${services[@]+"${services[@]}"}; do
         ended=0; wait "$pid" || ended=$?
@@ -54,7 +54,7 @@ trap finish EXIT
 
 @dataclass(frozen=True)
 class Terminal:
-    """A folder with videos, and a stack that runs, as the documents' reader has them."""
+    """The reader's folder with videos, and a running stack."""
 
     folder: Path
     environment: Mapping[str, str]
@@ -75,7 +75,7 @@ class Terminal:
 
 @pytest.fixture(scope="module")
 def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What lies in the reader's current directory: short videos, the example app, a detector."""
+    """The reader's current directory: short videos, the example app, a detector."""
     made = tmp_path_factory.mktemp("reader")
     shorten(catalogue.sample_video(), made / "street.mp4")
     (made / "videos").mkdir()
@@ -90,7 +90,7 @@ def reader_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def terminal(reader_folder: Path, home_template: Path) -> Iterator[Terminal]:
-    """The stack, as `vidan up` brings it, with one scenario in it that is completed."""
+    """A stack that `vidan up` has started, with one completed scenario in it."""
     folder = reader_folder
     programs = folder / "bin"
     programs.mkdir()
@@ -137,7 +137,7 @@ def terminal(reader_folder: Path, home_template: Path) -> Iterator[Terminal]:
 
 
 def shorten(video: Path, path: Path, frames: int = CLIP_FRAMES) -> None:
-    """Write the first frames of a video."""
+    """Write the first frames of a video to another file."""
     with av.open(str(video)) as source, av.open(str(path), "w") as target:
         stream = source.streams.video[0]
         written = target.add_stream("mpeg4", rate=stream.average_rate)

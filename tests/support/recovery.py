@@ -1,7 +1,7 @@
-"""Kills and stops parts of vidan, and measures how long until work continues.
+"""Kills processes and stops servers, and measures how soon work resumes.
 
-Shared by the tests that check the promises and by the benchmark that prints the figures. Times are
-by the database's clock where the database records them.
+The tests that hold the promised times and the benchmark that prints the figures share it. Where the
+database stores a time, the measurement is by the database's clock.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from vidan.processes.lifeline import Child
 from vidan.services import steering
 
 LIMIT = 60.0
+"""Longest time, in seconds, that each step is waited for."""
 
 
 def now(cluster: Cluster) -> datetime:
@@ -38,7 +39,7 @@ def now(cluster: Cluster) -> datetime:
 
 
 def reached(cluster: Cluster, scenario_id: int, status: Status, after: datetime) -> datetime:
-    """Wait until a scenario has got to a status after a moment; returns when."""
+    """Wait until a scenario has reached a status after `after`; returns the time of that."""
     sql = (
         "SELECT min(at) AS at FROM transitions"
         " WHERE scenario_id = :id AND to_status = :status AND at > :after"
@@ -62,7 +63,7 @@ def seconds_until(condition: Callable[[], bool], since: float) -> float:
     def holds() -> bool:
         try:
             return condition()
-        except DatabaseUnavailable:  # the server is about to accept connections
+        except DatabaseUnavailable:  # the server has not started yet
             return False
 
     assert eventually(holds, LIMIT)
@@ -70,7 +71,7 @@ def seconds_until(condition: Callable[[], bool], since: float) -> float:
 
 
 def running(cluster: Cluster, **new: object) -> int:
-    """Create a scenario that runs until it is stopped; returns once it does."""
+    """Create a scenario that runs until it is stopped; returns once it is active."""
     scenario_id = cluster.create(task="sleep", params={"seconds": 600}, **new)
     assert eventually(lambda: cluster.get(scenario_id).status is Status.ACTIVE, LIMIT), (
         cluster.log()
@@ -79,14 +80,14 @@ def running(cluster: Cluster, **new: object) -> int:
 
 
 def end(cluster: Cluster, scenario_id: int) -> None:
-    """Stop a scenario, and wait for its end."""
+    """Stop a scenario, and wait until it has ended."""
     with cluster.database.begin() as connection:
         steering.stop(connection, scenario_id)
     cluster.wait(scenario_id)
 
 
 def idle_workers(cluster: Cluster) -> set[str]:
-    """Return the names of living workers that run nothing."""
+    """Return the names of the workers that have a lease and hold no scenario."""
     sql = (
         "SELECT name FROM workers w WHERE lease_until > now() AND state <> 'gone'"
         " AND NOT EXISTS (SELECT 1 FROM scenarios s WHERE s.worker_id = w.id)"
@@ -95,7 +96,7 @@ def idle_workers(cluster: Cluster) -> set[str]:
 
 
 def worker_killed_with_another_free(cluster: Cluster, names: set[str]) -> float:
-    """Kill a worker that runs a scenario; return the seconds until another worker claims it."""
+    """Kill a worker that runs a scenario; returns the seconds until another claimed it."""
     assert eventually(lambda: idle_workers(cluster) == names, LIMIT), cluster.log()
     scenario_id = running(cluster)
     name = cluster.get(scenario_id).worker
@@ -111,18 +112,18 @@ def worker_killed_with_another_free(cluster: Cluster, names: set[str]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """How long a scenario waited whose worker was killed while there was no other, in seconds."""
+    """When work resumed after the only worker was killed, in seconds."""
 
     released: float
-    """From the kill."""
+    """From the kill until the scenario was released."""
     claimed: float
-    """From the registration of the new process to the claim."""
+    """From the registration of the next process to its claim."""
     in_all: float
-    """From the kill to the claim."""
+    """From the kill to that claim."""
 
 
 def worker_killed_alone(cluster: Cluster, name: str) -> Alone:
-    """Kill the only worker while it runs something."""
+    """Kill the only worker while it runs a scenario."""
     assert eventually(lambda: idle_workers(cluster) == {name}, LIMIT), cluster.log()
     scenario_id = running(cluster)
     pid = cluster.worker_pid(name)
@@ -141,13 +142,13 @@ def worker_killed_alone(cluster: Cluster, name: str) -> Alone:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A supervisor and its worker, as one machine that can disappear."""
+    """A supervisor and its worker, which stand for a machine that can fail."""
 
     supervisor: Child
     name: str
 
     def signal(self, cluster: Cluster, number: signal.Signals) -> None:
-        """Send a signal to both, so that neither notices the other's end."""
+        """Send a signal to both, so that neither sees the other one end."""
         worker = cluster.worker_pid(self.name)
         os.kill(worker, signal.SIGSTOP)
         for pid in (self.supervisor.pid, worker):
@@ -155,14 +156,17 @@ class Host:
 
 
 def start_hosts(cluster: Cluster, *names: str, **options: Any) -> list[Host]:
-    """Start several at once, since each takes seconds; in the order of the names."""
+    """Start several hosts at once, since each takes seconds; returns them in this order."""
     with ThreadPoolExecutor() as pool:
         started = [pool.submit(cluster.supervisor, name, **options) for name in names]
         return [Host(one.result(), name) for one, name in zip(started, names, strict=True)]
 
 
 def one_each(cluster: Cluster, hosts: Sequence[Host]) -> dict[str, int]:
-    """Let each of the hosts, which are all that there are, run a scenario; by their names."""
+    """Let each host run a scenario; returns the scenarios by the names of the hosts.
+
+    There must be no other hosts.
+    """
     running_ids = [running(cluster) for _ in hosts]
     held = {str(cluster.get(one).worker): one for one in running_ids}
     assert set(held) == {host.name for host in hosts}
@@ -170,7 +174,7 @@ def one_each(cluster: Cluster, hosts: Sequence[Host]) -> dict[str, int]:
 
 
 def seconds_after_lease(cluster: Cluster, scenario_id: int, host: Host, gone: datetime) -> float:
-    """Return the seconds from the end of a gone host's lease to the next claim by another."""
+    """Return the seconds from the end of a lost host's lease to the next claim by another."""
     claimed = reached(cluster, scenario_id, Status.INIT_STARTUP_PROCESSING, gone)
     sql = "SELECT max(lease_until) AS at FROM workers WHERE name = :n AND registered_at < :gone"
     lease_until = cluster.query(sql, n=host.name, gone=gone)[0]["at"]
@@ -180,9 +184,10 @@ def seconds_after_lease(cluster: Cluster, scenario_id: int, host: Host, gone: da
 def postgres_restarted(
     cluster: Cluster, postgres: DurablePostgres, how: str, away: float, running_id: int
 ) -> float:
-    """Restart PostgreSQL under a run over a video that has a slot beside it.
+    """Restart PostgreSQL while a worker with a free slot runs a scenario over a video.
 
-    Returns the seconds from its return until the run has stored more, and a new scenario has run.
+    Returns the seconds from the restart until the run has stored more frames and a new scenario
+    has been run.
     """
     before = cluster.get(running_id).frames_done
     back = postgres.restart(how, away)
@@ -199,23 +204,23 @@ def postgres_restarted(
 
 @dataclass(frozen=True, slots=True)
 class BrokerBack:
-    """What happened around a restart of the broker, in seconds."""
+    """How soon work was done around a restart of the broker, in seconds."""
 
     swept: float
-    """Until a scenario that was created without a broker was done."""
+    """Until a scenario was done that was created while there was no broker."""
     announced: float
-    """From the broker's return until an announcement arrived."""
+    """From the start of the broker until an announcement arrived."""
     worked: float
-    """From the broker's return until a new scenario was done."""
+    """From the start of the broker until a new scenario was done."""
 
 
 def broker_restarted(cluster: Cluster, server: RealKafka | HostedBroker, away: float) -> BrokerBack:
-    """Stop the broker, start it after a while; workers and orchestrator find it by themselves."""
+    """Stop the broker and start it `away` seconds later; all processes find it by themselves."""
     server.stop()
     gone = time.monotonic()
     meanwhile = cluster.create(task="add", params={"a": 1})
     swept = seconds_until(lambda: cluster.get(meanwhile).status is Status.COMPLETED, gone)
-    nobodys = [cluster.create(queue="nobody")]  # its announcement fails for a while
+    nobodys = [cluster.create(queue="nobody")]  # its announcement fails until the broker runs
     time.sleep(max(0.0, away - (time.monotonic() - gone)))
     server.start()
     back = time.monotonic()
@@ -228,12 +233,15 @@ def broker_restarted(cluster: Cluster, server: RealKafka | HostedBroker, away: f
 
 
 def seconds_until_announced(servers: str, ids: Sequence[int], since: float) -> float:
-    """Read the topic until these have been announced; the seconds from `since` (monotonic)."""
+    """Read the topic until all have been announced.
+
+    Returns the seconds from `since` (monotonic).
+    """
     reader = Consumer({"bootstrap.servers": servers, "group.id": uuid.uuid4().hex})
     wanted = {str(one).encode() for one in ids}
     try:
         partitions: list[int] = []
-        while not partitions and time.monotonic() - since < LIMIT:  # the topic may be made just now
+        while not partitions and time.monotonic() - since < LIMIT:  # the topic may not exist yet
             found = reader.list_topics(SCENARIOS_TOPIC, timeout=10).topics[SCENARIOS_TOPIC]
             partitions = list(found.partitions)
         reader.assign([TopicPartition(SCENARIOS_TOPIC, one, 0) for one in partitions])

@@ -1,4 +1,4 @@
-"""Running the command line, in a process of its own or, where only words matter, in this one."""
+"""Runs the command line in a process of its own, or in this one where only words matter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from vidan.cli.main import main
 from vidan.db.session import Database
 
 LEFT_OUT = ("DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "NO_COLOR")
+"""Variables of the environment that the commands must not see."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Ended:
         return json.loads(self.out)
 
     def error(self) -> dict[str, Any]:
-        """stderr as the JSON of an error, which is its last line."""
+        """The JSON of an error, which is the last line of stderr."""
         found: dict[str, Any] = json.loads(self.err.splitlines()[-1])
         assert found["exit_code"] == self.code
         assert set(found) == {"error", "hint", "exit_code"}
@@ -55,7 +55,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Shell:
-    """Runs `vidan`: `run` in a process of its own, calling it in this one, which is quicker."""
+    """Runs `vidan`: `run` in a process of its own, a call in this process, which is quicker."""
 
     environment: dict[str, str]
     folder: Path
@@ -79,7 +79,7 @@ class Shell:
         return Ended(code, out, err)
 
     def run(self, *words: object, given: str = "", **variables: str) -> Ended:
-        """Run the command in a process of its own; `given` is its stdin."""
+        """Run the command in a process of its own, with `given` as its stdin."""
         done = subprocess.run(
             self.command(*words),
             input=given,
@@ -92,7 +92,7 @@ class Shell:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def start(self, *words: object) -> subprocess.Popen[str]:
-        """Start the command and don't wait for it."""
+        """Start the command, and do not wait for it."""
         return subprocess.Popen(
             self.command(*words),
             stdout=subprocess.PIPE,
@@ -103,7 +103,7 @@ class Shell:
         )
 
     def command(self, *words: object) -> list[str]:
-        """The command line."""
+        """The words of the command line."""
         return [sys.executable, "-m", "vidan", *map(str, words)]
 
 
@@ -126,22 +126,14 @@ def vidan(bare: Shell, database_url: str) -> Shell:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """The same database, to write what workers write."""
-    opened = Database(database_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def worker(database: Database) -> PlayedWorker:
-    """A worker that does what a test tells it to."""
+    """A worker without a process, which the test directs step by step."""
     return PlayedWorker(database)
 
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
-    """The video in the package, under a short name."""
+    """The sample video of the package, under a short name."""
     from vidan.detection import catalogue
 
     path = tmp_path / "clip.mp4"

@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that can fall silent: it accepts all and forwards nothing."""
+"""A proxy in front of PostgreSQL that can fall silent: it reads, and passes nothing on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Self
 
 
 class SilentProxy:
-    """Passes a TCP port's connections on to a Unix socket, for the block.
+    """Passes the connections of a TCP port on to a Unix socket, for the block.
 
-    `silence` is of the connections that there are; those that come later are passed on,
-    unless it `swallows` all.
+    `silence` silences the connections that are open; later connections are passed on, unless the
+    proxy `swallows` everything.
     """
 
     def __init__(self, target: str, database: str) -> None:
@@ -43,7 +43,7 @@ class SilentProxy:
                 end.close()
 
     def silence(self) -> int:
-        """Pass nothing more on of the connections that there are, ends included; how many."""
+        """Pass on nothing more of the open connections, not even their ends; returns how many."""
         count = 0
         for pair in self._pairs:
             count += pair[0] not in self._silent

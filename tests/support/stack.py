@@ -1,4 +1,4 @@
-"""Settings with which vidan's processes find a test's database and broker."""
+"""Lets processes of vidan find a database and a broker: by settings, or as an embedded stack."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from vidan.stack_state import KEEPER_LOCK, FileLock, StackState, write_state
 
 @contextmanager
 def found(home: Path, database_url: str, broker: RealKafka | HostedBroker) -> Iterator[Settings]:
-    """Settings of processes that use both. Of a hosted broker this process is the keeper.
+    """Yield settings with which processes use both, for the block.
 
-    Such processes know it for the embedded one, and find it again when it has moved.
+    With a hosted broker, this process is the keeper of an embedded stack, so that the processes
+    find the broker again after it has moved to another port.
     """
     if isinstance(broker, RealKafka):
         yield Settings(home, database_url, {"bootstrap.servers": broker.bootstrap_servers})

@@ -1,4 +1,4 @@
-"""Programs that the documents' examples call, for machines that lack them: jq, curl, kcat.
+"""Stands in for programs that examples of the documents call and a machine lacks: jq, curl, kcat.
 
 `python -m tests.support.stand_ins PROGRAM ARGUMENT…` does what the examples need, and no more.
 """
@@ -19,24 +19,24 @@ from typing import Any
 from tests.support.documents import ROOT
 
 FORCED = "STAND_INS"
-"""A variable that makes them stand in for programs that are there."""
+"""Variable of the environment: the stand-ins replace even programs that are installed."""
 
 
 def install(folder: Path) -> None:
-    """Put a script into the folder for each of the programs that this machine lacks."""
+    """Put a script into the folder for each program that this machine lacks."""
     for name in PROGRAMS:
         if shutil.which(name) is None or os.environ.get(FORCED):
             script(folder / name, f'"{sys.executable}" -m tests.support.stand_ins {name}')
 
 
 def script(path: Path, command: str) -> None:
-    """Write a program that runs a command with the arguments that it gets."""
+    """Write a program that runs a command with its own arguments appended."""
     path.write_text(f'#!/bin/sh\nexport PYTHONPATH="{ROOT}"\nexec {command} "$@"\n')
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
 def jq(arguments: list[str]) -> None:
-    """Follow a path such as `.[0].result`; of other programs only the input is read."""
+    """Follow a path such as `.[0].result`; for any other program print the input unchanged."""
     text = sys.stdin.read()
     decoder, at = json.JSONDecoder(), 0
     while text[at:].strip():

@@ -1,8 +1,8 @@
-"""A client of the database that stops itself (SIGSTOP) in mid-transaction, its locks held.
+"""A client of the database that stops itself (SIGSTOP) inside a transaction, with its locks held.
 
-`python -m tests.support.stopped_client KIND URL`: a worker in the middle of a COPY, whose id it
-prints, or an orchestrator that is about to announce. It ends with 3 if its transaction has been
-ended when it is woken, with 0 if it could go on.
+`python -m tests.support.stopped_client KIND URL`: KIND is a worker in the middle of a COPY, which
+prints the id of its scenario, or an orchestrator that is about to announce. The exit code is 3 if
+the server had ended the transaction when the client was woken, and 0 if the client could continue.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from vidan.protocol import announcements, commits
 
 
 def stop() -> None:
-    """Stop until SIGCONT."""
+    """Stop this process until SIGCONT."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class _Rows(list[commits.Row]):
-    """Rows, the last of which is sent only after the process continues."""
+    """Rows, of which the last one is sent only after the process was woken."""
 
     def __iter__(self) -> Iterator[commits.Row]:
         for number, row in enumerate(super().__iter__()):

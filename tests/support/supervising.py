@@ -1,4 +1,4 @@
-"""A supervisor in the test's own process."""
+"""Runs a supervisor in the test's own process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vidan.supervisor.supervisor import Supervisor
 
 @contextmanager
 def running(supervisor: Supervisor) -> Iterator[None]:
-    """Run the supervisor in a thread; at the end its workers hand over, and the rest is killed."""
+    """Run it in a thread; at the end its workers hand over, and those that still run are killed."""
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:

@@ -1,4 +1,4 @@
-"""Small test videos, made with PyAV: undamaged ones in many containers, and damaged ones."""
+"""Makes small test videos with PyAV: undamaged ones in many containers, and damaged ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 WIDTH, HEIGHT, RATE = 64, 48, 25
 X264 = {"x264-params": "bframes=3:b-adapt=0:b-pyramid=normal:keyint=20:scenecut=0:threads=1"}
-"""Options for groups of 20 pictures with three B pictures between the others."""
+"""Groups of 20 pictures, with three B pictures between the others."""
 
 
 def picture(number: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
-    """(height, width, 3) RGB: a moving gradient with a square going across, different for each
-    number.
+    """Draw a moving gradient with a square that crosses it, different for each number.
+
+    Returns (height, width, 3), RGB.
     """
     y, x = np.mgrid[0:height, 0:width]
     planes = [x * 2 + number * 5, y * 3 + number * 3, x + y + number * 7]
@@ -46,7 +47,7 @@ def encode(
     mirrored: bool = False,
     audio: bool = False,
 ) -> Path:
-    """`times`: milliseconds at which the frames are shown; by default 25 a second."""
+    """Encode a video. `times`: milliseconds at which frames are shown, by default 25 a second."""
     with av.open(str(path), "w", format=container, options=dict(container_options or {})) as output:
         stream = output.add_stream(
             codec, rate=RATE, options=dict(X264 if options is None else options)
@@ -61,7 +62,7 @@ def encode(
         for number in range(frames):
             if width <= 320:
                 frame = av.VideoFrame.from_ndarray(picture(number, width, height), "rgb24")
-            else:  # drawn small, which is faster
+            else:  # quicker: draw the picture small, and scale it
                 frame = av.VideoFrame.from_ndarray(picture(number), "rgb24")
                 frame = frame.reformat(width, height, pix_fmt)
             frame.pts = number if times is None else times[number]
@@ -99,8 +100,9 @@ def remux(
     limit: int | None = None,
     container_options: Mapping[str, str] | None = None,
 ) -> Path:
-    """The packets of a video in another container, without the first `skip` of them, the first
-    `limit` at most.
+    """Copy the packets of a video into another container.
+
+    The first `skip` packets are left out, and `limit` counts these as well.
     """
     options = dict(container_options or {})
     with av.open(str(source)) as given, av.open(str(path), "w", options=options) as output:
@@ -115,7 +117,7 @@ def remux(
 
 
 def spliced(sources: Sequence[Path], path: Path) -> Path:
-    """Join files: in an MPEG-TS the timestamps jump back."""
+    """Join files end to end; in an MPEG-TS the timestamps then jump back."""
     path.write_bytes(b"".join(source.read_bytes() for source in sources))
     return path
 
@@ -129,10 +131,9 @@ def truncated(source: Path, path: Path, share: float) -> Path:
 def damaged(
     source: Path, path: Path, share: float = 0.1, *, seed: int = 0, start: float = 0.0
 ) -> Path:
-    """`share` of the bytes replaced by random ones, eight at a time; of an MP4 only those of its
-    pictures.
+    """Replace a `share` of the bytes by random ones, eight at a time; of an MP4 only its pictures.
 
-    `start`: the part of the file before it stays as it is, 0…1.
+    `start` (0…1) is the part of the file from which on bytes are replaced.
     """
     content = np.frombuffer(source.read_bytes(), np.uint8).copy()
     low, high = int(len(content) * start), len(content)
@@ -147,10 +148,9 @@ def damaged(
 
 
 def cut_by_edit_list(source: Path, path: Path, edits: Sequence[tuple[int, int]]) -> Path:
-    """An MP4 (its index last) that shows only some stretches: (first, count) in frames of 25 a
-    second.
+    """Make an MP4 (its index last) show only some stretches: (first, count), 25 frames a second.
 
-    The edit list (ISO/IEC 14496-12, 8.6.6) is written in place of the one that is there.
+    A new edit list (ISO/IEC 14496-12, 8.6.6) replaces the one in the file.
     """
     content = source.read_bytes()
     with av.open(str(source)) as given:
@@ -158,7 +158,7 @@ def cut_by_edit_list(source: Path, path: Path, edits: Sequence[tuple[int, int]])
     at = content.index(b"elst") - 4
     old = int.from_bytes(content[at : at + 4], "big")
     entries = content[at + 16 : at + 24]
-    shift = int.from_bytes(entries[4:8], "big")  # decode times begin earlier than the pictures
+    shift = int.from_bytes(entries[4:8], "big")  # decoding begins earlier than showing
     new = struct.pack(">II", 0, len(edits))
     for first, count in edits:
         new += struct.pack(">IiI", count * 1000 // RATE, first * scale // RATE + shift, 0x10000)
@@ -173,7 +173,7 @@ def cut_by_edit_list(source: Path, path: Path, edits: Sequence[tuple[int, int]])
 
 
 def plain(path: Path, brightness: int, width: int = WIDTH, frames: int = 24) -> Path:
-    """Frames of one brightness, but for a line that gets longer."""
+    """Make frames of one brightness, except for a line that grows."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=RATE)
         assert isinstance(stream, av.VideoStream)

@@ -1,7 +1,7 @@
-"""An app for the chaos run: its tasks write down every frame that they are given.
+"""An app for the chaos run: its tasks write down every frame that they get.
 
-Each batch is one line of the file `<scenario id>` in the folder CHAOS_MARKS: when it was given, by
-which process, and which frames. So what was done and not stored can be seen as well.
+Each batch is a line in the file `<scenario id>` of the folder CHAOS_MARKS: the time, the process
+and the frames. So the chaos run knows the frames that were done but not stored, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ QUARTERS = ("north-west", "north-east", "south-west", "south-east")
 
 
 class Bright:
-    """Finds the quarters of a picture that are bright, their scores the mean brightness."""
+    """Finds the bright quarters of a picture; the score is the mean brightness."""
 
     labels: tuple[str, ...] = QUARTERS
     batch_size = 4
@@ -33,7 +33,7 @@ class Bright:
         return [self._quarters(frame, width, height) for frame in pixels]
 
     def decode_size(self, height: int, width: int) -> tuple[int, int]:
-        part = max(1, min(height, width) // 120)  # a large picture need not be looked at closely
+        part = max(1, min(height, width) // 120)  # a large picture may be decoded smaller
         return height // part, width // part
 
     @staticmethod
@@ -58,7 +58,7 @@ def bright() -> Bright:
 
 @app.task(name="bright")
 def count_bright(run: Run, every: int = 1, pause: float = 0.0) -> dict[str, int]:
-    """Count frames and quarters in the task's own state."""
+    """Count frames and bright quarters in the state of the task."""
     run.state.setdefault("frames", 0)
     run.state.setdefault("quarters", 0)
     for batch, detections in run.detect(model="chaos:bright", min_score=0.0, every=every):
@@ -71,7 +71,7 @@ def count_bright(run: Run, every: int = 1, pause: float = 0.0) -> dict[str, int]
 
 @app.task(name="nano")
 def count_nano(run: Run, every: int = 1, size: str = "320x320") -> dict[str, int]:
-    """Count frames of the built-in detector."""
+    """Count the frames that went through the built-in detector."""
     height, width = map(int, size.split("x"))
     run.state.setdefault("frames", 0)
     found = run.detect(model="nanodet-g", size=(height, width), every=every, batch_size=2)
@@ -83,7 +83,7 @@ def count_nano(run: Run, every: int = 1, size: str = "320x320") -> dict[str, int
 
 @app.task(name="stumble", retries=1)
 def stumble(run: Run, at: int, every: int = 1, pause: float = 0.0) -> dict[str, int]:
-    """Fail once, at a frame in the middle of the video."""
+    """Fail once, at frame `at`."""
     run.state.setdefault("frames", 0)
     fallen = _marks(run).with_suffix(".fallen")
     for batch in run.frames(every=every):
@@ -98,7 +98,7 @@ def stumble(run: Run, at: int, every: int = 1, pause: float = 0.0) -> dict[str, 
 
 @app.task(name="brightest")
 def brightest(run: Run, every: int = 1, pause: float = 0.0) -> dict[str, float]:
-    """Find the brightest picture, without a detector; tells that it gets on."""
+    """Find the brightest picture without a detector, and report progress."""
     for batch in run.frames(every=every, batch_size=3):
         _mark(run, batch.indices)
         run.progress()
@@ -113,7 +113,7 @@ def brightest(run: Run, every: int = 1, pause: float = 0.0) -> dict[str, float]:
 
 @app.task(name="ponder", source=False)
 def ponder(run: Run, number: int, pause: float = 0.0) -> int:
-    """Square a number, slowly, without a source."""
+    """Square a number slowly, without a source."""
     until = time.monotonic() + pause
     while time.monotonic() < until:
         run.progress()
@@ -129,6 +129,6 @@ def _mark(run: Run, frames: Iterable[int]) -> None:
     line = f"{time.time():.3f} {os.getpid()} {' '.join(map(str, frames))}\n"
     descriptor = os.open(_marks(run), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line.encode())  # one call: a kill leaves a whole line or none
+        os.write(descriptor, line.encode())  # one call, so that a kill leaves a whole line or none
     finally:
         os.close(descriptor)

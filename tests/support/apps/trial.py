@@ -1,4 +1,4 @@
-"""An app for tests on whole processes: tasks that are slow, fail, hang or kill their process."""
+"""An app for tests with real processes: its tasks are slow, fail, hang or kill their process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vidan.errors import RejectedTask
 app = Vidan()
 
 HANGS = "the detector hangs now"
-"""What `trial:hanging` logs when it is in its call."""
+"""What `trial:hanging` logs when its call begins."""
 
 
 class Mean:
-    """Finds one object in every frame, its score the mean brightness; `pause` seconds a frame."""
+    """Finds one object in every frame, scored by its brightness; `pause` seconds a frame."""
 
     labels: tuple[str, ...] = ("frame",)
     batch_size = 4
@@ -50,7 +50,7 @@ def slow() -> Mean:
 
 
 def crawling() -> Mean:
-    """The sample takes it longer than two heartbeats."""
+    """A detector that needs longer than two heartbeats for the sample video."""
     return Mean(0.06)
 
 
@@ -66,7 +66,7 @@ def hanging() -> Hanging:
 
 
 class HangingInTheDark(Mean):
-    """Hangs at a black frame. It takes four scenarios' batches in one call."""
+    """Hangs at a black frame. One call takes the batches of four scenarios."""
 
     batch_size = 16
 
@@ -82,8 +82,8 @@ def hanging_in_the_dark() -> HangingInTheDark:
 
 @app.task(name="deadly")
 def deadly(run: Run, at: int = 0, manner: str = "kill") -> str:
-    """Kill the process it runs in once it has come to a frame: as if memory had run out, or by a
-    fault in native code.
+    """Kill the worker's process after frame `at`: as if memory had run out, or by a fault in native
+    code.
     """
     for batch, _ in run.detect(model="trial:slow", min_score=0.0):
         if batch.next_frame > at:
@@ -103,7 +103,7 @@ def add(run: Run, a: int, b: int = 1) -> int:
 def count(
     run: Run, model: str = "trial:quick", decoder: str = "pyav", batch_size: int | None = None
 ) -> dict[str, int]:
-    """Count frames in the task's own state."""
+    """Count frames in the state of the task."""
     run.state.setdefault("frames", 0)
     for batch, _ in run.detect(model=model, min_score=0.0, decoder=decoder, batch_size=batch_size):
         run.state["frames"] += len(batch.indices)
@@ -112,7 +112,7 @@ def count(
 
 @app.task(name="span")
 def span(run: Run, seconds: float) -> tuple[float, float]:
-    """Return from when to when it had its slot."""
+    """Return the time when the task got its slot, and when it left it."""
     began = time.monotonic()
     time.sleep(seconds)
     return began, time.monotonic()
@@ -141,7 +141,7 @@ def sleep(run: Run, seconds: float) -> str:
 
 @app.task(name="attend", source=False)
 def attend(run: Run, mark: str) -> str:
-    """Go on until there is a file of this name."""
+    """Wait until there is a file of this name."""
     while not Path(mark).exists():
         run.progress()
         time.sleep(0.02)
@@ -150,7 +150,7 @@ def attend(run: Run, mark: str) -> str:
 
 @app.task(name="die", source=False)
 def die(run: Run, marks: str, times: int = 1) -> str:
-    """Kill the process it runs in, `times` times."""
+    """Kill the worker's process, `times` times."""
     so_far = len(list(Path(marks).iterdir()))
     if so_far < times:
         (Path(marks) / str(so_far)).touch()
@@ -160,7 +160,7 @@ def die(run: Run, marks: str, times: int = 1) -> str:
 
 @app.task(name="reject", source=False)
 def reject(run: Run) -> None:
-    """Say that no retry can mend it."""
+    """Raise an error that no retry can fix."""
     raise RejectedTask("this will never work")
 
 
@@ -178,7 +178,7 @@ def swallow(run: Run) -> str:
 
 @app.task(name="polite")
 def polite(run: Run) -> str:
-    """Leave off when asked to, as a careful task may."""
+    """Return early when a stop is requested, as a careful task may."""
     for _ in run.detect(model="trial:slow", min_score=0.0):
         if run.stopping:
             break
@@ -187,7 +187,7 @@ def polite(run: Run) -> str:
 
 @app.task(name="chatty")
 def chatty(run: Run, marks: str) -> str:
-    """Log in every way that there is."""
+    """Log in each of the possible ways."""
     for number, _ in enumerate(run.frames()):
         if number == 1:
             logging.getLogger("trial").info("by logging")
@@ -198,14 +198,14 @@ def chatty(run: Run, marks: str) -> str:
 
 @app.task(name="deaf", source=False)
 def deaf(run: Run, seconds: float = 600) -> str:
-    """Sleep, and never look whether it should end."""
+    """Sleep, and never check whether a stop is requested."""
     time.sleep(seconds)
     return "slept"
 
 
 @app.task(name="own")
 def own(run: Run, pause: float = 0.0) -> None:
-    """Store predictions of its own, which say how often their batch was begun."""
+    """Store predictions of its own."""
     for batch in run.frames():
         for frame in batch.indices:
             box = (0.0, 0.0, float(frame + 1), 2.0)
@@ -216,7 +216,7 @@ def own(run: Run, pause: float = 0.0) -> None:
 
 @app.task(name="pair", source=False, concurrency=2)
 def pair(run: Run, seconds: float = 0.1) -> list[float]:
-    """Tell when it ran; two at most do at once."""
+    """Return when it ran; at most two run at once."""
     began = time.time()
     time.sleep(seconds)
     return [began, time.time()]
@@ -224,4 +224,4 @@ def pair(run: Run, seconds: float = 0.1) -> list[float]:
 
 @app.task(name="paced", source=False, rate_limit="4/s")
 def paced(run: Run) -> None:
-    """Start four times a second at most."""
+    """Do nothing; at most four start in a second."""

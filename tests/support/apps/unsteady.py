@@ -1,6 +1,6 @@
-"""An app for tests of retries and time limits: tasks that fail, stop half-way, or take for ever.
+"""An app for tests of retries and time limits: its tasks fail, stop early or never end.
 
-Their detectors are those of `trial`.
+The detectors are those of `trial`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ app = Vidan()
 
 @app.task(name="count", retries=50, retry_backoff=0)
 def count(run: Run, model: str = "trial:slow") -> dict[str, int]:
-    """Count frames, and know of no limit."""
+    """Count frames, and ignore time limits."""
     run.state.setdefault("frames", 0)
     for batch, _ in run.detect(model=model, min_score=0.0):
         run.state["frames"] += len(batch.indices)
@@ -25,7 +25,7 @@ def count(run: Run, model: str = "trial:slow") -> dict[str, int]:
 
 @app.task(name="part")
 def part(run: Run, go_on: bool = False) -> dict[str, int]:
-    """Count frames, and return how many there were when the limit came; or go on with another pass.
+    """Count frames until the time limit, and return how many; with `go_on` make a second pass.
 
     The first pass is slow.
     """
@@ -43,7 +43,7 @@ def part(run: Run, go_on: bool = False) -> dict[str, int]:
 
 @app.task(name="ponder", source=False, reject_on=TimeLimitExceeded)
 def ponder(run: Run) -> None:
-    """Get on for ever."""
+    """Report progress for ever."""
     while True:
         run.progress()
         time.sleep(0.01)
@@ -51,14 +51,14 @@ def ponder(run: Run) -> None:
 
 @app.task(name="deaf", source=False, time_limit=1)
 def deaf(run: Run, seconds: float) -> str:
-    """Sleep, and look at nothing."""
+    """Sleep, and never check whether the time limit was reached."""
     time.sleep(seconds)
     return "slept"
 
 
 @app.task(name="stuck", source=False)
 def stuck(run: Run) -> None:
-    """Be in native code that lets no other thread run, so that there are no heartbeats."""
+    """Call native code that lets no other thread run, so that the worker sends no heartbeats."""
     ctypes.PyDLL(None).sleep(600)
 
 
@@ -75,7 +75,7 @@ ERRORS = {
 @app.task(name="fails", source=False, retry_on=OSError, reject_on=(FileNotFoundError,),
           retry_backoff=0)  # fmt: skip
 def fails(run: Run, marks: str, how: str, times: int = 1) -> str:
-    """Fail in some way, so many times."""
+    """Fail in this way, this many times."""
     so_far = len(list(Path(marks).iterdir()))
     if so_far < times:
         (Path(marks) / str(so_far)).touch()
@@ -85,7 +85,7 @@ def fails(run: Run, marks: str, how: str, times: int = 1) -> str:
 
 @app.task(name="patient", retry_backoff=3_600, retry_backoff_max=5_400, retry_jitter=False)
 def patient(run: Run, at: int = 0, because: bool = False) -> None:
-    """Fail at a frame; with a long pause until the next time."""
+    """Fail at a frame; the pause before the retry is long."""
     for batch, _ in run.detect(model="trial:crawling", min_score=0.0):
         if batch.next_frame > at:
             error = ValueError("at this one")
