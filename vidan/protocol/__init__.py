@@ -1,1 +1,1 @@
-"""docs/protocol.md in SQL: every statement that creates a scenario or changes its status."""
+"""Every statement that creates a scenario or changes it: docs/protocol.md in SQL."""
