@@ -58,7 +58,7 @@ def test_who_is_not_there(vidan: Shell, database: Database) -> None:
     assert vidan("workers", "drain", "nobody").code == 3
     ended = vidan("workers", "drain", "nobody", "here", "gone")
     assert (ended.code, ended.out) == (3, "here\tdraining\n")
-    assert "nobody" in ended.err and "gone is gone" not in ended.out
+    assert "nobody" in ended.err and "gone has been gone" not in ended.out
 
 
 def test_of_none_all_are_none(vidan: Shell) -> None:

@@ -69,7 +69,7 @@ def test_who_is_not_there_or_leaving(vidan: Shell, database: Database) -> None:
     assert vidan("workers", "scale", "nobody", 2).code == 3
     ended = vidan("workers", "scale", "gone", 2, "--json")
     assert (ended.code, ended.out) == (4, "")
-    assert "is gone" in ended.error()["error"]
+    assert "has been gone since" in ended.error()["error"]
     ended = vidan("workers", "scale", "leaving", 2, "--json")
     assert (ended.code, ended.out) == (4, "")
     assert "is leaving" in ended.error()["error"]
