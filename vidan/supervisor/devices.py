@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from vidan.domain.bounds import DEFAULT_QUEUE
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import InputRejected, MissingExtra
 
@@ -28,7 +29,7 @@ def posts(
     cpus: int | None = None,
     name: str | None = None,
     slots: int = 1,
-    queues: Sequence[str] = ("default",),
+    queues: Sequence[str] = (DEFAULT_QUEUE,),
     source: str | None = None,
     app: str | None = None,
     max_frames_per_child: int | None = None,

@@ -21,6 +21,7 @@ from vidan.cli.options.devices import (
 from vidan.cli.options.log import LogJsonOption, log_settings
 from vidan.cli.own_workers import OwnWorkers
 from vidan.cli.terminal.output import Output
+from vidan.domain.bounds import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -49,7 +50,7 @@ def up(
     gpus: GpusOption = None,
     cpus: CpusOption = None,
     slots: SlotsOption = 1,
-    queues: QueuesOption = "default",
+    queues: QueuesOption = DEFAULT_QUEUE,
     app: AppOption = None,
     max_frames_per_child: MaxFramesOption = None,
     log_json: LogJsonOption = False,

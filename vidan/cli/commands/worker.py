@@ -19,6 +19,7 @@ from vidan.cli.options.devices import (
 )
 from vidan.cli.options.log import LogJsonOption, log_settings
 from vidan.cli.terminal.output import Output
+from vidan.domain.bounds import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -45,7 +46,7 @@ def worker(
     gpus: GpusOption = None,
     cpus: CpusOption = None,
     slots: SlotsOption = 1,
-    queues: QueuesOption = "default",
+    queues: QueuesOption = DEFAULT_QUEUE,
     name: Annotated[
         str | None, typer.Option("--name", metavar="N", help="Name of the worker [device@host].")
     ] = None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidan.cli.terminal.output import Output
+from vidan.domain.bounds import DEFAULT_QUEUE
 from vidan.domain.status import ENDED, Status
 from vidan.errors import InputRejected, VidanError
 from vidan.export import formats, render_scenario, targets
@@ -169,4 +170,6 @@ def say_how_to_resume(database: Database, out: Output, scenario_id: int, queue: 
 
 
 def _up(queue: str) -> str:
-    return "`vidan up`" if queue == "default" else f"`vidan up --queues default,{queue}`"
+    return (
+        "`vidan up`" if queue == DEFAULT_QUEUE else f"`vidan up --queues {DEFAULT_QUEUE},{queue}`"
+    )

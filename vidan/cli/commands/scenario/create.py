@@ -17,6 +17,7 @@ from vidan.cli.command import Commands
 from vidan.cli.options.param_types import typed
 from vidan.cli.options.params import TimeoutOption, duration, label, moment, param, status, unique
 from vidan.cli.terminal.output import Output
+from vidan.domain.bounds import DEFAULT_QUEUE
 from vidan.domain.status import Status
 from vidan.errors import InputRejected, UsageError
 from vidan.protocol import creation
@@ -88,7 +89,7 @@ def create(
         typer.Option(
             "--queue", metavar="Q", help="Queue; only workers started with `--queues Q` take it."
         ),
-    ] = "default",
+    ] = DEFAULT_QUEUE,
     priority: Annotated[
         int,
         typer.Option(
