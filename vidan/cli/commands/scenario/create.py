@@ -17,7 +17,7 @@ from vidan.cli.command import Commands
 from vidan.cli.options.param_types import typed
 from vidan.cli.options.params import TimeoutOption, duration, label, moment, param, status, unique
 from vidan.cli.terminal.output import Output
-from vidan.domain.bounds import DEFAULT_QUEUE
+from vidan.domain.bounds import DEFAULT_QUEUE, MAX_INTEGER
 from vidan.domain.status import Status
 from vidan.errors import InputRejected, UsageError
 from vidan.protocol import creation
@@ -93,7 +93,11 @@ def create(
     priority: Annotated[
         int,
         typer.Option(
-            "--priority", metavar="P", min=-(2**31), max=2**31 - 1, help="Higher numbers run first."
+            "--priority",
+            metavar="P",
+            min=-MAX_INTEGER - 1,
+            max=MAX_INTEGER,
+            help="Higher numbers run first.",
         ),
     ] = 0,
     wanted: Annotated[
@@ -134,7 +138,7 @@ def create(
             "--retries",
             metavar="N",
             min=0,
-            max=2**31 - 1,
+            max=MAX_INTEGER,
             help="Retry at most N times after errors [the task's own number].",
         ),
     ] = None,
