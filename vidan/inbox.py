@@ -45,7 +45,7 @@ def scenario_ids(database: Database, received: Iterable[Received]) -> list[int]:
 
 
 def rewind(consumer: Consumer, received: Iterable[Received]) -> None:
-    """Receive messages again: rewind each partition to the first message of it."""
+    """Receive messages again: rewind each partition to its first one of these messages."""
     first: dict[tuple[str, int], Received] = {}
     for message in received:
         first.setdefault((message.topic, message.partition), message)

@@ -1,4 +1,4 @@
-"""The orchestrator: announces due scenarios, fires schedules, restarts retries, expires leases.
+"""The orchestrator: announces due scenarios and retries, fires schedules, expires leases.
 
 Any number of orchestrators may run, all alike; there is no leader. `python -m vidan.orchestrator`.
 """
@@ -34,7 +34,7 @@ ROUND_SECONDS = 1.0
 PACE_SECONDS = 0.05
 """Shortest pause between rounds, in seconds: a hung orchestrator may have locked the due rows."""
 HOUSEKEEPING_SECONDS = 600.0
-"""Interval, in seconds, at which partitions are made ahead and workers that are gone forgotten."""
+"""Interval, in seconds, at which partitions are made and rows of gone workers deleted."""
 HOUSEKEEPING_AGAIN_SECONDS = 30.0
 """The same interval, in seconds, after a failure, such as a locked table."""
 EXPIRY_SECONDS = 0.5
@@ -45,7 +45,7 @@ BROKER_UNAVAILABLE_SECONDS = 2.0
 RETRIES_SECONDS = 0.5
 """How long, in seconds, one poll of the retry topic waits for an event."""
 LONGEST_GAP = timedelta(seconds=5)
-"""After a longer gap between two queries, the orchestrator has not watched the leases meanwhile."""
+"""Longest gap between two queries in which the orchestrator still counts as having watched."""
 BATCH = 1000
 """Most scenarios that are announced at once."""
 BATCHES_A_ROUND = 10
@@ -192,8 +192,8 @@ class Orchestrator:
     def _watch(self) -> tuple[datetime, bool]:
         """Return since when the database has answered without a break, and if a lease has ended.
 
-        By the database's clock. An error is a break, and so is a long gap between two queries:
-        while its host slept, the orchestrator could not see a worker die.
+        The time is by the database's clock. An error is a break, and so is a long gap between two
+        queries: while its host slept, the orchestrator could not see a worker die.
         """
         breaks = self._breaks
         with self._connected().autocommit() as connection:
@@ -242,7 +242,7 @@ class Orchestrator:
         return max(PACE_SECONDS, min(schedule, max(announcement, self._seconds_held())))
 
     def _try_to_keep_house(self) -> None:
-        """Keep house, or try again later: an error here is mostly a lock, and no break."""
+        """Keep house, or try again later: an error here is mostly a locked table, and no break."""
         try:
             self.keep_house()
         except Exception as error:

@@ -28,7 +28,7 @@ POLL_MANY_SECONDS = 1.0
 """The same pause when more than a hundred scenarios are followed."""
 
 SHOWN = 10
-"""Most scenarios that get a progress bar each; of more, one bar counts those that have ended."""
+"""Most scenarios that get a progress bar each; with more, one bar counts the ended ones."""
 
 FAILED, STOPPED, TIMED_OUT = 5, 6, 7
 _CODES: Mapping[Status, int] = {
@@ -107,7 +107,7 @@ def wait_for(
 
 
 def note_unserved(database: Database, out: Output, ids: Sequence[int]) -> None:
-    """Say which of them wait in a queue that no running worker takes. Raises NotFoundError."""
+    """Name scenarios whose queue no running worker takes. Raises NotFoundError."""
     from vidan.services import workers
 
     def served_queues() -> set[str]:

@@ -227,7 +227,7 @@ tasks = Table(
     Column("soft_time_limit", DOUBLE_PRECISION),
     Column("concurrency", Integer),  # most runs at once in the whole cluster; null: no limit
     Column("rate_limit", Text),  # such as 10/m
-    Column("rate_next", DateTime(timezone=True)),  # until when the past starts use up its rate
+    Column("rate_next", DateTime(timezone=True)),  # past starts use up the rate until then
     Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
 )
 

@@ -126,7 +126,7 @@ class Batcher:
             self._ready.notify_all()
 
     def await_settled(self, pending: Pending) -> None:
-        """Wait until the detector is done; only before its call begins does `check` interrupt."""
+        """Wait until the detector's call has ended; until it begins, `check` may interrupt."""
         with self.lock:
             while not pending.settled:
                 if not pending.inside:
@@ -134,7 +134,7 @@ class Batcher:
                 pending.seat.changed.wait(CHECK_S)
 
     def leave(self, seat: Seat) -> None:
-        """Withdraw the seat's waiting frames, and wait for calls that have others of its frames."""
+        """Drop the seat's waiting frames, and wait until no call has frames of this seat."""
         with self.lock:
             seat.waiting.clear()
             while seat.inside:
@@ -213,9 +213,9 @@ class Batcher:
         """Return for how many more seconds the batch should wait for other frames to fill it.
 
         It waits only for seats that have no frames waiting or in a call, since they are about to
-        submit; and only for a detector that gains by large calls. (On a core of its own a frame
-        takes 96 ms alone and 88 ms as one of four: a core that waits 35 ms for three others gains
-        no more than 32 ms.)
+        submit; and only for a detector that gains by large calls. (On one core a frame takes 96 ms
+        alone and 88 ms as one of four: a core that waits 35 ms for three more frames saves only
+        4 × 8 = 32 ms.)
         """
         first = batch[0].seat
         coming = any(not one.waiting and not one.inside and not one.alone for one in self._seats)
@@ -250,17 +250,16 @@ class Batcher:
                 self._settle(one, found[: len(one.pixels)] if error is None else None, error)
                 found = found[len(one.pixels) :]
         finally:
-            del (
-                error
-            )  # its traceback refers to this frame, which must not refer back: see Seat.take
+            # its traceback refers to this frame, which must not refer back: see Seat.take
+            del error
 
     def _try(
         self, batch: Sequence[Pending], prepare: Callable[[], None]
     ) -> tuple[list[list[Detection]], BaseException | None]:
-        """Return the detections, or the error, cleared of what the call had on the device.
+        """Return the detections or the error, which then holds nothing on the device any longer.
 
         On a GPU, preparing the lane and finding out what an error means may hang as well, so the
-        stall clocks run all the while.
+        stall clocks cover both.
         """
         seats = dict.fromkeys(one.seat for one in batch)
         with ExitStack() as clocks:

@@ -18,7 +18,7 @@ _Stamp = tuple[int, int, int]
 
 
 class DetectorCache:
-    """Builds each detector when it is first asked for, and keeps the `keep` used most recently.
+    """Builds each detector when it is first asked for; keeps the last `keep` that were used.
 
     A detector whose weights file has been replaced is built again. If the new file is damaged, it
     may still be being written, so the error allows a retry. A detector that is dropped from the

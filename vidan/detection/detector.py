@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from vidan.domain.detection import Detection
 
-if TYPE_CHECKING:  # workers without the extra `worker` import this module, too
+if TYPE_CHECKING:  # programs without the extra `worker` import this module, too
     import numpy as np
     from numpy.typing import NDArray
 

@@ -1,4 +1,4 @@
-"""Bounds of ids, numbers, names and times that several rooms check: each stands here once."""
+"""Bounds of ids, numbers, names and times that several rooms check."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Every statement that creates a scenario or changes it: docs/protocol.md in SQL."""
+"""The statements by which scenarios are created, claimed, committed, ended and released."""

@@ -80,8 +80,8 @@ _LOCK = """
     )
     ORDER BY t.name FOR NO KEY UPDATE OF t SKIP LOCKED
 """
-# A separate statement: its snapshot is younger than the locks, so it sees what the former holders
-# of these locks have claimed.
+# A separate statement: its snapshot is younger than the locks, so it sees what the claims before
+# this one, which held these locks, have claimed.
 _COUNT = """
     SELECT t.name, t.concurrency, t.rate_limit,
         coalesce(extract(epoch FROM t.rate_next - now()), 0)::float8 AS used_ahead,

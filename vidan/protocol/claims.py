@@ -48,7 +48,7 @@ class Claimant:
     queues: tuple[str, ...]
     tasks: tuple[str, ...]
     source: str | None = None
-    suspects: bool = False  # a one-slot process may also take scenarios that may have killed others
+    suspects: bool = False  # a one-slot process also takes scenarios that may have killed others
     only_suspects: bool = False  # the quarantine child takes nothing else
     capped: tuple[str, ...] = ()  # its tasks that have a concurrency or a rate limit
 
@@ -75,7 +75,7 @@ _DUE = """
 
 _TASKS = "unnest(CAST(:tasks AS text[])) AS t (task)"
 
-# A task has one room over all queues.
+# The room of a task is shared by all queues.
 _DUE_IN_ROOMS = """
     SELECT id, status, needs_source, priority, not_before, task FROM (
         SELECT due.*, t.room, row_number() OVER (
@@ -93,7 +93,7 @@ _ROOMS_LEFT = f"""(
     FROM {_ROOMS}
 ) AS t"""
 
-# Scenarios for the free slots are chosen first, those that wait for their turn among the rest.
+# The scenarios for the free slots are chosen first; those claimed ahead, among the rest.
 _DUE_AND_AHEAD = """
     WITH due_now AS ({now}), due_ahead AS ({ahead})
     SELECT * FROM due_now UNION ALL SELECT * FROM due_ahead
@@ -131,10 +131,10 @@ def claim(
 ) -> list[Claimed]:
     """Claim up to `free` due scenarios for a worker: compare-and-set, epoch + 1.
 
-    `ahead` more scenarios are claimed to wait for their turn: only scenarios of tasks that need no
+    `ahead` more scenarios are claimed to wait for a slot: only scenarios of tasks that need no
     source, and no suspects, because a suspect is tried alone. `skip` are ids that the worker leaves
-    to other workers for now. Returned in the order of taking. Nothing is claimed once the worker's
-    own lease has ended.
+    to other workers for now. Returns them in the order in which they are to run. Nothing is claimed
+    once the worker's own lease has ended.
 
     Scenarios of tasks without a source become `active` at once, because most of them are short. Of
     a capped task no more scenarios are claimed than its concurrency and its rate leave room for.
@@ -190,7 +190,7 @@ def any_due(connection: Connection, queues: Sequence[str], tasks: Sequence[str])
 
 
 def lacking(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> set[str]:
-    """Return tasks that are not among `tasks`, out of up to a thousand due scenarios."""
+    """Return the tasks of up to a thousand due scenarios that are not among `tasks`."""
     found = connection.execute(
         text(
             "SELECT DISTINCT task FROM (SELECT task FROM scenarios WHERE status = 'init_startup'"

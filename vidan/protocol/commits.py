@@ -131,7 +131,7 @@ def _status_if_stored(connection: Connection, fence: Fence, batch: Batch) -> Sta
         ),
         {"id": fence.scenario_id, "epoch": fence.epoch, "worker": fence.worker_id},
     ).one_or_none()
-    # A batch that leaves the checkpoint where it is would have matched: it was never stored.
+    # If the batch does not move the checkpoint, it would match even after it was stored.
     if row is None or not batch.from_checkpoint < batch.to_checkpoint == row.checkpoint:
         raise LeaseLost(f"this worker has lost scenario {fence.scenario_id}")
     return Status(row.status)

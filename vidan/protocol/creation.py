@@ -133,7 +133,7 @@ def create_many(
     `followed` marks the new scenarios as members of a group (see `groups`).
 
     Raises InputRejected (params, source, status, labels) or NotFoundError (task) before any row is
-    written, DatabaseConflict when a scenario with such a key was deleted just now.
+    written, DatabaseConflict when a scenario with one of the keys was deleted meanwhile.
     """
     specs = tasks.known(connection, _tasks_of(news))
     rows = [(new.key, _row(new, specs, followed)) for new in news]
@@ -158,7 +158,7 @@ def insert(connection: Connection, rows: Sequence[str], *, actor: str) -> Sequen
         return []
     week = partitions.this_week(connection)
     partitions.ensure_week(connection, week)
-    # A param may contain the word as well; then the longer statement is sent, with the same effect.
+    # If a param contains this text too, the longer statement is sent, with the same effect.
     followups = _FOLLOWUPS if any('"then":' in row for row in rows) else ""
     return connection.execute(
         text(_INSERT.format(followups=followups)),
@@ -205,7 +205,7 @@ def _row(new: NewScenario, specs: Mapping[str, tasks.TaskSpec], followed: bool =
 
 
 class _Rule(NamedTuple):
-    """A rule for new scenarios; `message`, formatted with the scenario as `new`, names a breach."""
+    """A rule for new scenarios; `message` is the error, formatted with the scenario as `new`."""
 
     passes: Callable[[NewScenario], bool]
     message: str
@@ -272,7 +272,7 @@ def _check(new: NewScenario, spec: tasks.TaskSpec) -> None:
 def _columns(
     new: NewScenario, specs: Mapping[str, tasks.TaskSpec], followed: bool
 ) -> dict[str, Any]:
-    """Return a new scenario's row, with those of its follow-ups in it. Raises InputRejected."""
+    """Return a new scenario's row, which contains its follow-ups' rows. Raises InputRejected."""
     spec = specs[new.task]
     _check(new, spec)
     row = {name: getattr(new, name) for name in _GIVEN}

@@ -14,8 +14,9 @@ from vidan.protocol.transitions import BACK_OFF, ENDED_AT, HANDED_OVER, RELEASED
 _ENDED = """s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
       AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)"""
 _HELD_BY_ENDED = f"scenarios s LEFT JOIN workers w ON w.id = s.worker_id WHERE {_ENDED}"
-# Lock first, judge in a second statement: one snapshot would judge a row that was released and
-# claimed again meanwhile by its former worker. The rows are found first and sorted afterwards,
+# Lock first, judge in a second statement: with one snapshot, a row that was released and claimed
+# again meanwhile would be judged by its previous worker.
+# The rows are found first and sorted afterwards,
 # because a planner with old statistics prefers to read a million rows in the order of their ids
 # until it has found 500.
 _LOCK_ENDED = f"""
@@ -42,7 +43,7 @@ _ENDED_LEASES = """
 
 
 def any_ended(connection: Connection) -> tuple[datetime, bool]:
-    """Return the database's time, and whether `expire` has anything to do; mostly it has not."""
+    """Return the database's time, and whether `expire` has anything to do (rarely)."""
     now, found = connection.execute(
         text(
             "SELECT now(), EXISTS (SELECT 1 FROM workers"
@@ -123,7 +124,7 @@ def release_worker(
         text("UPDATE workers SET lease_until = '-infinity' WHERE id = :worker"),
         {"worker": worker_id},
     )
-    # Until nothing is left: an orchestrator could release the rest without knowing what executed.
+    # Until nothing is left: an orchestrator that released the rest could not charge the right ones.
     while expire(connection, actor=actor, worker_id=worker_id, executing=executing, cause=cause):
         pass
     return not connection.execute(

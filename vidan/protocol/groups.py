@@ -33,7 +33,7 @@ def create(
     *,
     actor: str = "user",
 ) -> Group:
-    """Create the members; the callback is created once all have ended, at once without members.
+    """Create the members. The callback follows once all have ended, at once if none is given.
 
     If a member's key exists, the scenario with that key becomes the member; it counts as ended if
     it has ended. The callback is checked now. Raises what `creation.create_many` raises.

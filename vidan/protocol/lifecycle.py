@@ -68,7 +68,7 @@ class Ending:
     """How a run ended: `completed`, `inactive`, or `failed` without a retry.
 
     `result` and `state` are JSON text, as `storable.json_text` returns it. `state` is the task's
-    own state, for a run of which no commit carries it.
+    own state at the end: the run's last commit, if it had one, may hold an older state.
     """
 
     fence: Fence

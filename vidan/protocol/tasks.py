@@ -196,9 +196,9 @@ _WITH_PATTERNS = ("pattern", "patternProperties", "additionalProperties")
 
 @cache
 def _validator() -> Any:
-    """Return a validator of jsonschema's that skips patterns which `re` can't compile.
+    """Return jsonschema's validator, changed to skip patterns that `re` can't compile.
 
-    Pydantic's patterns may contain more, such as `\\p{Lu}`; the worker checks them.
+    Pydantic allows more in a pattern, such as `\\p{Lu}`; the worker checks such patterns.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend

@@ -51,14 +51,14 @@ LIVE_PROGRESS_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Frames that the task has done with, to be stored by a commit."""
+    """Frames that the task has finished, to be stored by a commit."""
 
     rows: Sequence[commits.Row]
     gaps: Sequence[Gap]
     next_frame: int
     next_pts: int | None
     state: str
-    """The task's own state as JSON, as it was when the task had done with these frames."""
+    """The task's own state as JSON, as it was when the task had finished these frames."""
     frames_total: int | None
 
     @property
@@ -114,9 +114,9 @@ class LabelNames:
 
 
 class Committer:
-    """Stores the frames that a run's task has done with, in a thread of its own.
+    """Stores the frames that a run's task has finished, in a thread of its own.
 
-    The commit that shows progress sets the scenario's budgets of errors and crashes back: it is the
+    The commit that shows progress clears the scenario's counts of errors and crashes: it is the
     run's second commit that moves the checkpoint or, for a live source, the first one after ten
     minutes of running. `on_progress` is called when that commit is stored.
     """
@@ -143,7 +143,7 @@ class Committer:
         self._flush = False
         self._closed = False
         self._moving_commits = 0  # commits of this run that moved the checkpoint
-        self._clears_budgets = False  # the next commit does
+        self._clears_budgets = False  # whether the next commit clears them
         self._progress_stored = False
         self._started = self._last_cut = time.monotonic()
         self._changed = threading.Condition()
@@ -218,7 +218,7 @@ class Committer:
             self._in_flight = True
             self._last_cut = time.monotonic()
         to_checkpoint = done[-1].next_frame
-        if self._live:  # a camera whose connection drops after every two commits is no progress
+        if self._live:  # a camera whose connection drops after every two commits makes none
             self._clears_budgets |= time.monotonic() - self._started > LIVE_PROGRESS_SECONDS
         else:
             self._clears_budgets |= self._moving_commits >= 1 and to_checkpoint > self._checkpoint

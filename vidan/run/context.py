@@ -1,4 +1,4 @@
-"""RunContext: what a worker lends to a run for as long as it lasts."""
+"""RunContext: what a worker lends to a run until the run ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RunContext:
     on_progress: Callable[[], None] = lambda: None
     """Called once, when a commit has stored the run's progress: see `Committer`."""
     on_frames: Callable[[int], None] = lambda _: None
-    """Called with the number of frames of each batch that the task has done with."""
+    """Called with the number of frames of each batch that the task has finished."""
     board: SlotBoard | None = None
     slot: int = 0
 

@@ -17,7 +17,7 @@ from vidan.errors import (
 class RunControl:
     """Tells a run, from any thread, that it has to end. A lost lease outweighs other reasons.
 
-    It also raises the soft time limit, once; the run may continue after that.
+    It also raises TimeLimitExceeded, once, after the soft time limit; the run may continue then.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class RunControl:
             raise self._interruption
 
     def set_soft_limit(self, seconds: float) -> None:
-        """Let the run's soft time limit be over in this many seconds."""
+        """Set the run's soft time limit, in seconds from now."""
         self._soft_limit = seconds
         self._soft_deadline = time.monotonic() + seconds
 

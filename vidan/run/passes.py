@@ -1,6 +1,6 @@
-"""A run's passes over the frames of its source, and the commits of what its task has done with.
+"""A run's passes over its source, and the commits of the frames that its task has finished.
 
-The task sees `Run` alone; what the worker calls when the task has ended stands here.
+The task sees `Run` alone. The worker calls the last methods here when the task has ended.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Frames = tuple[FrameBatch, list[list[Detection]]]
 class Passes:
     """The passes of one run, one at a time, from its checkpoint on.
 
-    `state` is the task's own; it is committed with the frames that the task has done with.
+    `state` is the task's own; it is committed with the frames that the task has finished.
     """
 
     claimed: Claimed
@@ -51,7 +51,7 @@ class Passes:
 
     @property
     def own(self) -> OwnPredictions:
-        """What the task stores of its own for the batch that it works on."""
+        """The task's own predictions for the batch that it works on."""
         return OwnPredictions() if self._pipeline is None else self._pipeline.own
 
     def iterate(
@@ -61,9 +61,9 @@ class Passes:
         batch_size: int,
         size: Size | None = None,
     ) -> Iterator[Frames]:
-        """Yield batches with their detections, from where the pass before ended.
+        """Yield batches with their detections, from where the previous pass ended.
 
-        Ends the pass before, if it has not ended. For `sampling` and `size` see `open_source`.
+        Ends the previous pass, if it has not ended. For `sampling` and `size` see `open_source`.
         """
         self._end_pass()
         source = self._open(sampling, size)
@@ -129,7 +129,7 @@ class Passes:
             raise RejectedTask(f"run.state has to be JSON: {error}") from None
 
     def _end_pass(self) -> None:
-        """Close the pass over the source; the batch that the task holds counts as done with."""
+        """Close the pass over the source; the batch that the task holds counts as finished."""
         self._close_stream()
         if self._pipeline is not None:
             pipeline, self._pipeline = self._pipeline, None
@@ -162,7 +162,7 @@ class Passes:
         return state
 
     def flush(self) -> None:
-        """Wait until all batches that the task has done with are stored."""
+        """Wait until all batches that the task has finished are stored."""
         if self._committer is not None:
             self._committer.flush()
 

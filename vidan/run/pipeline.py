@@ -74,7 +74,7 @@ class Pipeline:
             self.control.check()
 
     def settle(self) -> None:
-        """Give the batch that the task has done with to the committer."""
+        """Give the batch that the task has finished to the committer."""
         if self._open is None:
             return
         (batch, detections), self._open = self._open, None
@@ -101,7 +101,7 @@ class Pipeline:
     def _submitted(
         self, batches: Iterator[FrameBatch]
     ) -> Iterator[tuple[FrameBatch, Pending | None]]:
-        """Yield batches that were submitted to the detector, or need none.
+        """Yield batches, each with its submission to the detector, or with None if it needs none.
 
         While the task works on a batch of a file, the next batch is submitted already, so the
         detector never waits for the task. A camera's next batch does not exist yet.
@@ -160,7 +160,7 @@ class _ReadAhead:
             yield item
 
     def close(self) -> None:
-        """Stop decoding and wait for the thread; the caller closes the source once more then."""
+        """Stop decoding and wait for the thread; then the caller closes the source again."""
         self._closed.set()
         self._source.close()
         while self._thread.is_alive():

@@ -38,7 +38,7 @@ class Run:
     def state(self) -> dict[str, Any]:
         """The task's own state: JSON, stored in one transaction with the frames it counts.
 
-        It is there again when the run resumes, on whichever worker.
+        When the run resumes, on any worker, it is as the last commit stored it.
         """
         return self._passes.state
 
@@ -48,12 +48,12 @@ class Run:
 
     @property
     def parent(self) -> Predecessor | None:
-        """The scenario that this one follows (`then`, `on_failure`), read now; None without."""
+        """The scenario that this one follows (`then`, `on_failure`), as it is now, or None."""
         return predecessors.predecessor(self._passes.context.database, self.scenario_id)
 
     @property
     def group(self) -> predecessors.GroupMembers:
-        """The members of the group whose callback this is, read as one iterates over them."""
+        """The members of the group whose callback this is; each iteration reads them again."""
         return predecessors.GroupMembers(self._passes.context.database, self.scenario_id)
 
     @property
@@ -143,8 +143,8 @@ class Run:
 
         They are stored in one transaction with that batch, so exactly once. `detections` replace
         what the detector found, boxes in pixels of the source; `extra` is JSON that is stored
-        beside them, 1 MiB at most. None leaves either as it was. Raises RejectedTask for another
-        frame, or what can't be stored.
+        beside them, 1 MiB at most. None leaves either as it was. Raises RejectedTask for a frame of
+        another batch, and for values that can't be stored.
         """
         self._passes.own.store(frame, detections, extra)
 
@@ -155,7 +155,7 @@ class _DecodeSize:
 
     detector: Seat
     exactly: bool
-    """Scale to the model's input whatever the reduction: decord reads ahead, and holds less so."""
+    """Scale to the model's input however small the gain: decord reads ahead and so holds less."""
 
     def __call__(self, height: int, width: int) -> tuple[int, int] | None:
         rows, columns = self.detector.decode_size(height, width)

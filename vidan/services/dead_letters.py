@@ -128,7 +128,7 @@ def find(
 
 
 def get_many(connection: Connection, ids: Sequence[int]) -> dict[int, DeadLetter]:
-    """Return the letters that exist of these ids, by id."""
+    """Return the letters with these ids that exist, by id."""
     found = connection.execute(
         text(f"SELECT {_COLUMNS} FROM dead_letters WHERE id = ANY(CAST(:ids AS bigint[]))"),
         {"ids": [one for one in ids if 0 < one <= MAX_ID]},

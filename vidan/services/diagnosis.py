@@ -43,7 +43,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Scenarios that have long been due and wait for the same reason; the first for `waited`.
+    """Scenarios that have long been due, for one reason; the first has waited for `waited`.
 
     `workers` are the names of the workers that the reason is about. `source` is the source that
     they wait for, None if any worker that was started with a source can run them.
@@ -213,7 +213,7 @@ def held_count(connection: Connection) -> Some:
 
 
 def left_behind(connection: Connection, *, patience: timedelta) -> Some:
-    """Return the scenarios of workers without a row or whose lease ended over `patience` ago."""
+    """Count the scenarios whose worker has no row, or a lease that ended over `patience` ago."""
     return _some(
         connection,
         "SELECT s.id FROM scenarios s LEFT JOIN workers w ON w.id = s.worker_id"
@@ -276,7 +276,7 @@ def late_heartbeats(connection: Connection, *, patience: timedelta) -> list[Sile
 
 
 def dead_letters_since(connection: Connection, since: timedelta) -> Some:
-    """Return the dead letters received in the time span, of the newest; `first_id` is the last."""
+    """Count the dead letters of the time span among the newest; `first_id` is the newest."""
     return _some(
         connection,
         "SELECT id FROM (SELECT id, received_at FROM dead_letters ORDER BY id DESC LIMIT :most) d"
@@ -287,7 +287,7 @@ def dead_letters_since(connection: Connection, since: timedelta) -> Some:
 
 
 def failed_since(connection: Connection, since: timedelta) -> Some:
-    """Return the scenarios that failed in the time span, of the newest; `first_id` is the last."""
+    """Count the failures of the time span among the newest ids; `first_id` failed last."""
     return _some(
         connection,
         "SELECT id, ended_at FROM (SELECT id, ended_at FROM scenarios WHERE status = 'failed'"

@@ -153,8 +153,8 @@ def read(
 ) -> Page:
     """Return the events that became visible since `position`, and the position after them.
 
-    A page holds the wanted ones among the rows that it read. Read one page a transaction: within a
-    transaction PostgreSQL always returns the same next number.
+    A page holds the wanted events among the rows that it read. Read one page a transaction:
+    within a transaction PostgreSQL always returns the same next number.
     """
     page = _next_page(connection, position, wanted, limit)
     return replace(page, position=_bounded(connection, page.position))

@@ -139,7 +139,7 @@ def retire(
 
 
 def still_there(connection: Connection, ids: Collection[UUID]) -> list[WorkerRow]:
-    """Return the living workers whose process is that of one of these, under any id."""
+    """Return the living workers in the processes of these workers, under whatever id now."""
     return _select(
         connection,
         "w.lease_until > now() AND (w.name, w.host, w.pid) IN (SELECT f.name, f.host, f.pid"
@@ -150,7 +150,7 @@ def still_there(connection: Connection, ids: Collection[UUID]) -> list[WorkerRow
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """A worker that was asked to have a number of slots; `changed` is False if it was before."""
+    """A worker that was asked to have a number of slots; `changed` is False if it was already."""
 
     worker: WorkerRow
     changed: bool
@@ -196,7 +196,7 @@ def desired_state(connection: Connection, worker_id: UUID) -> DesiredState:
 
 
 def by_task(connection: Connection) -> dict[str, list[str]]:
-    """Return the names of the living workers that execute each task; the leaving ones do not."""
+    """Return the names of the living workers that execute each task, without leaving ones."""
     found = connection.execute(
         text(
             "SELECT t.name AS task, array_agg(w.name ORDER BY w.name) AS names"

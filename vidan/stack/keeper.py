@@ -126,7 +126,7 @@ class Keeper:
         self._publish(need)
 
     def stop(self) -> None:
-        """Stop all services; each before those that it uses."""
+        """Stop all services, each one before the services that it uses."""
         (self.home / STATE_FILE).unlink(missing_ok=True)
         self._stop_all_but_database()
         self._database.stop()
@@ -236,7 +236,7 @@ def _reporting(home: Path, work: Callable[[], None]) -> int:
     try:
         work()
     except SchemaNotUpgraded as error:
-        if not has_failure(home):  # mostly the child has told more
+        if not has_failure(home):  # mostly the child has written a better one
             write_failure(home, error)
         return 1
     except VidanError as error:

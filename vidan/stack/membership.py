@@ -171,7 +171,7 @@ class Membership:
         return not (only_database and self._are_others(READERS_LOCK))
 
     def _are_others(self, name: str) -> bool:
-        """Whether members hold a lock: they share it, which the keeper never does.
+        """Whether members hold a lock. Members share it; the keeper takes it exclusively.
 
         It is tested three times, as other processes that test the lock hold it briefly.
         """

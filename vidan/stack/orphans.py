@@ -16,7 +16,8 @@ _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, prctl(2); it outlives the exec that f
 def dies_with_parent() -> Callable[[], None] | None:
     """Return a function that a child calls before it becomes postgres.
 
-    It asks the kernel for a fast shutdown (SIGINT) when this process dies. None but on Linux.
+    It asks the kernel for a fast shutdown (SIGINT) when this process dies. Returns None on other
+    systems than Linux.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -36,7 +37,7 @@ def end_servers_on(data: Path, patience: float = 10) -> None:
 
     A postmaster gets `patience` seconds to shut down. The processes are found by their working
     folder and their name, so a process that reuses a dead one's id is never touched. The pid file
-    is removed because PostgreSQL would take such a process for the former server. Without /proc,
+    is removed because PostgreSQL would take such a process for the dead server. Without /proc,
     only PostgreSQL's own check at start remains.
     """
     if not Path("/proc/self/cwd").exists():

@@ -124,7 +124,7 @@ class Tended:
         self._failures = 0
 
     def trouble(self) -> str | None:
-        """Return a line that says so once the service has ended soon after its start too often."""
+        """Return a line about it if the service ended soon after its start too often, else None."""
         if self._failures < TROUBLING_FAILURES:
             return None
         return f"the embedded {self.name} ended {self._failures} times soon after its start"

@@ -19,8 +19,8 @@ log = logging.getLogger("vidan.devices")
 _GPU_DEVICES = ("nvidia*", "nvhost*", "nvmap", "nvgpu*", "dxg", "kfd")
 """Device files in /dev of GPUs: desktop and server NVIDIA, three of Jetson, WSL, ROCm."""
 COUNT = "(torch.cuda.device_count() if torch.cuda.is_available() else 0)"
-"""Python expression, for a child process, of how many GPUs torch can use. `device_count` alone may
-report what the driver knows, whether torch can work with it or not."""
+"""Python expression with which a child process counts the GPUs that torch can use. `device_count`
+alone may also count GPUs that torch can't use."""
 
 
 def posts(
@@ -37,7 +37,7 @@ def posts(
     """Return the options of each worker: one per GPU, or `cpus` processes of one thread each.
 
     Without a device option: one per GPU or, on a machine without GPUs, one CPU process with all
-    cores. `gpus` is "all" or such as "0,1". Raises InputRejected for a missing GPU, MissingExtra
+    cores. `gpus` is "all" or numbers: "0,1". Raises InputRejected for a missing GPU, MissingExtra
     without torch.
     """
     if find_spec("torch") is None:

@@ -33,7 +33,8 @@ STEADY_SECONDS = 10.0
 RESTART_PAUSE_SECONDS = 5.0
 """Longest pause, in seconds, before a process that has died is started again."""
 MAX_FALSE_STARTS = 5
-"""After this many deaths in a row, none of them registered, a post is given up for a while."""
+"""After this many early deaths in a row, a post is given up for a while, unless the last process
+had registered."""
 
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "1000000000",
@@ -70,7 +71,7 @@ class Exit:
         """Whether the process did not leave in order, after handing over."""
         if self.code in (0, RETIRED_EXIT_CODE):
             return False
-        # asked to end before it listened for the signal, it had not begun anything
+        # a process that was asked to end before it handled the signal had not begun anything
         return not (self.asked and self.code == -signal.SIGTERM and self.worker_id is None)
 
 
@@ -84,7 +85,7 @@ class Post:
     asked: bool = False  # whether the child was asked to end
     ended_for: EndedFor | None = None  # set once the child was killed for a scenario
     started: float = 0.0
-    deaths: int = 0  # in a row, each soon after the start
+    deaths: int = 0  # of processes in a row that died soon after their start
     given_up: bool = False  # the last processes could not even register
     not_before: float = 0.0
     last_worker_id: UUID | None = None  # the last registration of an earlier process

@@ -25,7 +25,7 @@ AHEAD_SECONDS = 5.0
 class Quarantine:
     """Keeps the quarantine process of one supervisor: `post` is its place while there is one.
 
-    A worker with one slot takes suspects itself, so none is needed beside it.
+    A worker with one slot takes suspects itself: beside it no such process is needed.
     """
 
     def __init__(self, settings: Settings, database: Database, posts: Sequence[Post]) -> None:
@@ -74,7 +74,7 @@ class Quarantine:
             post.ask_to_end()
 
     def _able_posts(self) -> list[Post]:
-        """Return the posts that are not retired, without those given up if others are left."""
+        """Return the posts that are not retired; if some of them are not given up, only these."""
         posts = [post for post in self._posts if not post.retired]
         return [post for post in posts if not post.given_up] or posts
 

@@ -120,7 +120,7 @@ class Supervisor:
             self._give_post_up(post, ended.code)
 
     def _release_after(self, ended: Exit, post: Post, worker_id: UUID) -> Release:
-        """Return whom to charge: a scenario for which the process was killed, else all in it."""
+        """Return the release. It charges the scenario it was killed for, else all in it."""
         executing, cause = ended.executing, lifeline.death(ended.code)
         if ended.ended_for is not None:
             executing, cause = [ended.ended_for.scenario_id], ended.ended_for.cause

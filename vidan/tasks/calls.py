@@ -52,7 +52,7 @@ class Caller:
         self._lock = threading.Lock()
         self._substitute: Caller | None = None
         self.work_on: Callable[[int], None] = lambda _: None
-        """Called by `wait` before each poll: a test runs the scenario there, having no worker."""
+        """Called by `wait` before each poll: a test has no worker, and runs the scenario there."""
 
     @property
     def in_effect(self) -> Caller:
@@ -83,7 +83,7 @@ class Caller:
                 settings = config.load(database_url=self._url)
                 opened = Database(settings.require_database())
                 schema.check(opened)
-                # after a fork the former one belongs to the parent process: it is not closed
+                # after a fork the inherited one belongs to the parent process: it is not closed
                 self._database, self._process = opened, os.getpid()
             return self._database
 

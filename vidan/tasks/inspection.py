@@ -64,7 +64,7 @@ def schema_of(params: type[BaseModel]) -> dict[str, Any]:
 
 
 def result_of(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
-    """Return a function that checks a result and makes JSON values of it; None without annotation.
+    """Return a function that checks a result and turns it into JSON; None without an annotation.
 
     It raises ValidationError and PydanticSerializationError.
     """

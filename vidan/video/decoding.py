@@ -35,7 +35,7 @@ LATE = 8
 """Most pictures that wait for a missing earlier one: damage disturbs the display order."""
 
 MAX_INSIDE = 4 * REORDER
-"""Most packets for whose pictures the decoder is waited for; older ones never come out."""
+"""Most packets whose pictures are waited for; pictures of older packets never come out."""
 
 SOUND_KEY_FRAMES = 4
 """After this many key frames without damage, the decoder uses threads again."""

@@ -20,7 +20,7 @@ MAX_WALKED_PACKETS = 2_000
 
 
 class Uncertain(Exception):
-    """Beginning here, the run might differ from an undisturbed one. Never leaves this package."""
+    """A run that begins here might differ from an undisturbed one. Never leaves this package."""
 
 
 def seek_before(opened: Opened, pts: int, start: int, keys: int) -> Iterator[Packet[VideoStream]]:

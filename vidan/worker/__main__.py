@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, stop)
     orphan.worker = worker
     gc.collect()
-    gc.freeze()  # imported objects stay: each time the collector visits them takes 30 ms
+    gc.freeze()  # imported objects stay, and each visit of the collector to them takes 30 ms
     worker.run()
     return RETIRED_EXIT_CODE if worker.retired else 0
 
@@ -76,7 +76,7 @@ class _Orphan:
     worker: Worker | None = None  # None until it has been made
 
     def end(self) -> None:
-        """Let the worker hand over; then end the process, whose own or the app's code may hang."""
+        """Let the worker hand over and exit; end the process if its code or the app's hangs."""
         if self.worker is None:
             os._exit(1)
         self.worker.stopping = True

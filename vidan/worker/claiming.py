@@ -45,14 +45,14 @@ class Claims:
         self._capped = tuple(name for name, task in tasks.items() if task.spec.capped)
         self._slots = slots
         self._missing = missing
-        self._held_back = False  # whether the last claim was left out: too much was unwritten
+        self._held_back = False  # whether the last claim was left out: too many unwritten outcomes
         self._warned_of: set[str] = set()  # tasks that this worker lacks
         self._next_warning = 0.0
         # when the last tasks without a source ended, monotonic
         self._ended: deque[float] = deque(maxlen=slots.count * AHEAD_PER_SLOT)
 
     def scale(self, wanted: int | None) -> bool:
-        """Have `wanted` slots, or as many as at the start (None). Returns whether that is new.
+        """Have `wanted` slots, or with None as many as at the start. Returns whether it changed.
 
         The quarantine child keeps its one slot. A suspect stays alone in its process until it has
         ended or made progress.
@@ -112,7 +112,7 @@ class Claims:
         )
 
     def _warn_of_missing_tasks(self, lease: Lease) -> None:
-        """Log once of each task that waits in the queues and that this worker lacks."""
+        """Warn once of each task that waits in the queues and that this worker lacks."""
         now = time.monotonic()
         if now < self._next_warning or self._options.quarantine:
             return
@@ -124,10 +124,10 @@ class Claims:
             log.warning("task %s is left to others: this worker does not have it", task)
 
     def written(self, outcomes: Sequence[Outcome]) -> None:
-        """Note outcomes that were stored: as many tasks may be claimed ahead for a second.
+        """Note stored outcomes: for a second, as many short tasks may be claimed ahead of slots.
 
-        Asks for a claim if the next one may find what the last one could not take. Called in the
-        thread that writes outcomes.
+        Asks for another claim if it may take what the last one had to leave. Called in the thread
+        that writes outcomes.
         """
         now = time.monotonic()
         self._ended.extend(now for one in outcomes if not one.claimed.needs_source)
@@ -150,7 +150,9 @@ class Claims:
 
 
 def activate(database: Database, claimed: Claimed, *, actor: str) -> None:
-    """Set a claimed scenario `active`. Raises LeaseLost or RunStopped if either came first.
+    """Set a claimed scenario `active`.
+
+    Raises LeaseLost if the worker has lost it, RunStopped if a user has asked it to stop.
 
     Raises HandOver if the database is unavailable: the hand-over waits until the database answers.
     """

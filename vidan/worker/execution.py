@@ -43,7 +43,7 @@ class End(Enum):
 
     COMPLETED = "completed"
     STOPPED = "stopped"  # on request
-    HANDED_OVER = "handed over"  # given back for other workers, no budget spent
+    HANDED_OVER = "handed over"  # for other workers to resume; no budget is charged
     SOURCE_MISSING = "source missing"  # left to other hosts for now
     REJECTED = "rejected"  # a retry can't fix it
     FAILED = "failed"  # charged to `attempts`
@@ -59,12 +59,12 @@ class Outcome(NamedTuple):
     state: str | None = None
     error: str | None = None
     delay: float | None = None
-    """Seconds until the scenario is due again. None: at once after a hand-over, and after an error
-    when the database's back-off says."""
+    """Seconds until the scenario is due again. None means: at once after a hand-over; after an
+    error, when the pause is over that the database computes (BACK_OFF)."""
 
     @property
     def size(self) -> int:
-        """Bytes of JSON in it."""
+        """How many bytes of JSON it holds."""
         return sum(len(text.encode()) for text in (self.result, self.state) if text is not None)
 
 
@@ -130,7 +130,7 @@ def _outcome_of(
             return Outcome(claimed, End.HANDED_OVER, error=line)
         case SourceMissing():
             return Outcome(claimed, End.SOURCE_MISSING, error=line)
-        case DatabaseUnavailable() | BrokerUnavailable():  # maybe those of another deployment
+        case DatabaseUnavailable() | BrokerUnavailable():  # maybe another one, which the task uses
             line = f"requeued, due in {UNAVAILABLE_SECONDS:g} s: {line}"
             return Outcome(claimed, End.HANDED_OVER, error=line, delay=UNAVAILABLE_SECONDS)
         case RejectedTask() | InputRejected() | UsageError():

@@ -26,7 +26,7 @@ from vidan.protocol.heartbeats import Held
 log = logging.getLogger("vidan.lease")
 
 MARGIN_SECONDS = 2.0
-"""A worker that can't renew its lease considers it ended this many seconds before the database."""
+"""How long, in seconds, before its end in the database a worker counts its lease as ended."""
 RETRY_SECONDS = 0.5
 """Pause, in seconds, between two attempts to renew while the database does not answer."""
 CLOCK_SECONDS = 0.25
@@ -34,7 +34,7 @@ CLOCK_SECONDS = 0.25
 
 BEATS_A_COUNT = 6
 """One heartbeat in this many also counts the live workers. The count reads a row per worker, and
-serves the pace of the sweeps alone."""
+only the interval of the sweeps needs it."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """This clock runs on while the host sleeps, as the clock of a database on another host does."""
@@ -42,7 +42,7 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a heartbeat reports. `slots`: as many as exist now; None: as many as registered."""
+    """What a heartbeat reports. `slots` is the present number; None keeps the registered one."""
 
     state: str
     fps: float
@@ -57,11 +57,11 @@ def clock() -> float:
 class Lease:
     """One registration of a worker process, under an id and with database sessions of its own.
 
-    The heartbeat has a connection of its own, so it does not wait for one when the server has no
-    more to give, and it does not wait for the server's disk. A crash of the server may therefore
-    undo the last heartbeat: the lease then ends five seconds sooner in the database than here. If
-    the server is down until that moment, another worker may get a scenario before its run here has
-    noticed. The database stores nothing of that run any more.
+    The heartbeat has a connection of its own, so it works even if the server accepts no new
+    connection. It does not wait for the server's disk, so a crash of the server may undo the last
+    heartbeat: the lease then ends five seconds sooner in the database than here. If the server is
+    down until that moment, another worker may claim a scenario before its run here has noticed; the
+    epoch then keeps this run from storing anything.
 
     The heartbeat calls `on_beat` with the rows that the worker holds and the time (monotonic) at
     which the heartbeat was sent. `on_end` is called once the lease has ended, whether the database
@@ -158,9 +158,10 @@ class Lease:
             self._board.worker_id = worker_id
 
     def give_up(self) -> None:
-        """Sign off, so that the worker holds nothing any more. The database may be unavailable.
+        """End the lease in the database; if that is unavailable, only log it. Close the sessions.
 
-        This includes a lease that has ended by the worker's clock: a late renewal may have arrived.
+        A lease that has ended by the worker's clock is ended too, since a late renewal may have
+        arrived.
         """
         self._stop.set()
         for thread in self._threads:
@@ -223,7 +224,7 @@ class Lease:
         return True
 
     def _renewed(self, sent: float) -> None:
-        # counted from before the statement was sent, so never later than by the database's clock
+        # counted from before the statement was sent: the lease does not end sooner in the database
         self._until = sent + LEASE_SECONDS
         if self._board is not None:
             self._board.database_answered()

@@ -35,7 +35,7 @@ HURRIED_SECONDS = 5.0
 class LeaseHolder:
     """Holds one lease at a time for a worker, together with the thread that writes outcomes.
 
-    When a lease ends, its runs are interrupted and nothing of them is written. Once all of them
+    When a lease ends, its runs are interrupted and their outcomes are not written. Once all of them
     have stopped, the worker registers again, under another id.
     """
 
@@ -123,8 +123,9 @@ class LeaseHolder:
     def _publish(self, lease: Lease) -> None:
         """Publish the tasks and, from a process that a user has started, the app's schedules.
 
-        Of two versions of an app, the one that a user started last decides. No user started a
-        process that replaces another one, or one that is kept for suspects.
+        If workers run two versions of an app, the schedules of the version that a user started
+        last hold. A supervisor starts processes in place of dead ones, and for suspects: they
+        publish no schedules.
         """
         specs = [task.spec for task in self._registry.values()]
         lease.database.retrying(tasks.publish, specs)
@@ -140,10 +141,10 @@ class LeaseHolder:
         self.lease = None
 
     def _outlast_runs(self) -> None:
-        """Wait until the runs of a lease that holds nothing any more have stopped.
+        """Wait until the runs of an ended lease have stopped.
 
-        Code that hangs takes the process with it, and no scenario is charged. The end must not be
-        left to the interpreter, which aborts where a thread is in the middle of native code.
+        If a run hangs, the process is ended, and no scenario is charged. It ends without the
+        interpreter's own exit, which aborts while a thread is in the middle of native code.
         """
         self._close_thread()
         self._slots.forget(run.claimed.fence for run in self._slots.take_back_waiting())
@@ -160,7 +161,7 @@ class LeaseHolder:
         log.log(level, "runs of an ended lease do not stop: ending the process")
         if self._board is not None:
             self._board.clear()
-        # asked to end while it holds nothing, the worker has done what it was asked for
+        # a worker that was asked to end, and holds nothing, has done what it was asked for
         os._exit(0 if stopping else 1)
 
     def _has_left(self, lease: Lease) -> bool:

@@ -1,4 +1,4 @@
-"""How a worker leaves by itself: it was drained or stopped, or has processed its frames."""
+"""How a worker leaves: it was drained or stopped, or has reached its number of frames."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vidan.worker.slots import FrameCount, Slots
 log = logging.getLogger("vidan.worker")
 
 RECYCLE_SECONDS = 60.0
-"""Longest time, in seconds, that a process which has processed its frames waits for runs that have
-stored nothing in it yet."""
+"""Longest time, in seconds, that a process which has reached its number of frames waits for runs
+that have stored nothing in it yet."""
 
 
 class Leaving:

@@ -1,4 +1,8 @@
-"""Writes how runs ended: many outcomes in one statement, in a thread beside the worker's loop."""
+"""Writes how runs ended, in a thread beside the worker's loop.
+
+Completed, rejected and stopped runs are written in one statement; failed runs and hand-overs
+one by one.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,7 @@ class OutcomeWriter:
                 self._write_alone(database, outcome)
 
     def hand_over(self, database: Database, fences: Sequence[Fence], reason: str) -> None:
-        """Give scenarios back that have not begun here, no budget spent."""
+        """Hand over scenarios that have not begun here; no budget is charged."""
         database.retrying(lifecycle.hand_over, fences, reason=reason, actor=self._name)
 
     def _write_alone(self, database: Database, outcome: Outcome) -> None:
@@ -91,7 +95,7 @@ class OutcomeWriter:
                 self._requeue(database, outcome)
 
     def _settle_missing_source(self, outcome: Outcome) -> Outcome:
-        """Hand a scenario without its file over to other hosts; reject it once they had time."""
+        """Hand over a scenario whose file is not on this host; reject it after MISSING_SECONDS."""
         if outcome.end is not End.SOURCE_MISSING:
             return outcome
         claimed = outcome.claimed
@@ -154,7 +158,7 @@ class OutcomeThread:
     def write_ended(self) -> None:
         """Write the outcomes of ended runs, as many as one statement takes: one step of the thread.
 
-        Raises DatabaseUnavailable. Called from outside of the thread only once it is closed.
+        Raises DatabaseUnavailable. Other threads may call it only once this thread is closed.
         """
         ended = self._slots.outcomes()
         if not ended:
@@ -192,7 +196,7 @@ class OutcomeThread:
 
 
 def first_part(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-    """Return the first outcomes: at least one, with STATEMENT_BYTES of JSON at most if several."""
+    """Return as many of the first outcomes as STATEMENT_BYTES of JSON hold, but at least one."""
     size = 0
     for number, outcome in enumerate(outcomes):
         size += outcome.size

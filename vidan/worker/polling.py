@@ -18,7 +18,7 @@ messages."""
 SWEEP_SECONDS = 0.25
 """Shortest mean interval, in seconds, between two claims that no hint has caused (sweeps)."""
 WORKERS_A_SWEEP_SECOND = 250
-"""How many sweeps all live workers together make in a second, once they are many."""
+"""Most sweeps that all live workers together make in a second."""
 DEAF_SECONDS = 1.0
 """How long, in seconds, a resumed consumer may fetch nothing: librdkafka sleeps through resume."""
 DEAF_SWEEPS = 8
@@ -59,7 +59,7 @@ class Polling:
         return self._consumer.poll(min(IDLE_POLL_SECONDS, until_sweep))
 
     def wait_for_room(self, seconds: float = IDLE_POLL_SECONDS) -> bool:
-        """Wait until a run has ended and few wait for a slot: then it is time to claim."""
+        """Wait until a run has ended and few runs wait for a slot; return whether that came."""
         if not self._slots.few_waiting.wait(seconds):
             return False
         self._slots.few_waiting.clear()
@@ -77,7 +77,7 @@ class Polling:
         return time.monotonic() >= self._next_sweep
 
     def plan_sweep(self, *, short_tasks: bool, live_workers: int) -> None:
-        """Set the time of the next sweep, after a claim. `short_tasks`: some may end at once."""
+        """Set the time of the next sweep. `short_tasks`: whether claimed tasks may end at once."""
         self._short_tasks |= short_tasks
         interval = max(SWEEP_SECONDS, live_workers / WORKERS_A_SWEEP_SECOND)
         if time.monotonic() < self._deaf_until:

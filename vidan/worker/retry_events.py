@@ -16,7 +16,7 @@ CLOSE_SECONDS = 5.0
 
 
 class RetryEvents:
-    """Sends events in a thread of its own, because each try takes seconds without a broker."""
+    """Sends events in its own thread: each try takes seconds while the broker is unavailable."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer

@@ -21,7 +21,7 @@ from vidan.worker.execution import Outcome
 
 @dataclass(slots=True)
 class ClaimedRun:
-    """A scenario that this worker has claimed, until its outcome is written or it is given back."""
+    """A scenario that this worker has claimed, until it is handed over or its outcome written."""
 
     claimed: Claimed
     control: RunControl = field(default_factory=RunControl)
@@ -29,7 +29,7 @@ class ClaimedRun:
     frames: int = 0
     """How many frames the run has handed to its committer, in this process."""
     progressed: bool = False
-    """Whether the run has proved progress in this process."""
+    """Whether a commit has stored the run's progress in this process."""
 
     @property
     def id(self) -> int:
@@ -58,9 +58,9 @@ class ClaimedRun:
 class Slots:
     """Executes claimed runs, `count` at once, each with `execute(run, slot)` in a thread.
 
-    `ended` is set whenever a run has ended, and `few_waiting` if then no more than `few` runs wait
-    for a slot. After `count` was lowered more runs may still be executed (`thread_count`), but none
-    is begun until no more than `count` threads are left.
+    `ended` is set whenever a run has ended, and so is `few_waiting` if at most `few` runs then
+    wait for a slot. After `count` was lowered, there are more threads for a while
+    (`thread_count`); none of them begins a run until at most `count` threads are left.
 
     Between two runs a slot takes no lock: waiting for a lock that another slot holds takes longer
     than a short task. It pops a waiting run and adds an outcome, and both are atomic.
@@ -90,8 +90,7 @@ class Slots:
     def resize(self, count: int) -> None:
         """Have `count` slots from now on; surplus threads end when their runs have ended.
 
-        A new thread takes the lowest free number, so each number stays below the largest count that
-        there has been.
+        A new thread takes the lowest free number, so each number is below the largest count so far.
         """
         with self._changed:
             free = (slot for slot in itertools.count() if slot not in self._threads)
@@ -108,7 +107,7 @@ class Slots:
 
     @property
     def thread_count(self) -> int:
-        """The number of slots that exist: above `count` until surplus runs have ended."""
+        """The number of slots' threads: more than `count` until surplus runs have ended."""
         with self._changed:
             return len(self._threads)
 
@@ -230,7 +229,7 @@ class FrameCount:
 
     def __init__(self) -> None:
         self.total = 0
-        self._counted = 0  # of `total`, at the last call of `per_second`
+        self._counted = 0  # `total` at the last call of `per_second`
         self._since = time.monotonic()
         self._lock = threading.Lock()
 

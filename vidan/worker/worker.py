@@ -108,7 +108,7 @@ class Worker:
                 log.warning("%s", error)
             except Exception:  # one failed round must not end the process, and with it all its runs
                 if self.lease is None:
-                    raise  # it can't even register: not an outage, as the supervisor will see
+                    raise  # it can't register, and this is no outage: the supervisor sees the exit
                 log.exception("a round failed")
             else:
                 back_off.worked()
@@ -117,7 +117,10 @@ class Worker:
         self.leave()
 
     def run_once(self) -> None:
-        """Receive messages and claim scenarios: one step. DatabaseUnavailable loses nothing."""
+        """Receive messages and claim scenarios: one step.
+
+        Raises DatabaseUnavailable; the next call receives the same messages again.
+        """
         lease = self._lease_holder.current()
         if lease is None:
             return
@@ -155,7 +158,7 @@ class Worker:
         return True
 
     def _scale(self, lease: Lease) -> None:
-        """Have as many slots as users want; with fewer, the waiting runs go to other workers."""
+        """Have as many slots as users want; if that is fewer, hand over the waiting runs."""
         before = self._slots.count
         if not self._claims.scale(lease.desired_slots):
             return
@@ -194,6 +197,6 @@ class Worker:
 
 
 def _end_without_device(error: DeviceLost) -> None:
-    """End the process, which counts as a death: each scenario that it claims would fail."""
+    """End the process: every scenario that it claimed would fail. This counts as a death."""
     log.error("%s: ending the process", error)
     os._exit(1)
