@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from vidan.detection import catalogue
@@ -34,7 +35,7 @@ def build_detector(
     except InputRejected as error:
         raise RejectedTask(str(error), hint=error.hint) from None
     try:
-        return _load(model, weights, min_score, labels, size, device, threads)
+        return _load(_Wanted(model, weights, min_score, labels, size, device), threads)
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"detecting objects needs {error.name}", hint="pip install 'vidan[worker]'"
@@ -56,40 +57,72 @@ def device_lost(error: BaseException, device: str) -> DeviceLost | None:
     return lost
 
 
-def _load(
-    model: str,
-    weights: str | None,
-    min_score: float,
-    labels: Sequence[str] | None,
-    size: tuple[int, int] | None,
-    device: str,
-    threads: int | None,
-) -> Detector:
-    from vidan.detection.device import Place, set_threads
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a builder needs to build a detector; see `build_detector`."""
+
+    model: str
+    weights: str | None
+    min_score: float
+    labels: Sequence[str] | None
+    size: tuple[int, int] | None
+    device: str
+
+
+def _load(wanted: _Wanted, threads: int | None) -> Detector:
+    from vidan.detection.device import set_threads
 
     if threads is not None:
         set_threads(threads)
-    place = Place.of(device)
-    if catalogue.is_factory(model):
-        from vidan.detection.custom import FactoryDetector
+    if catalogue.is_factory(wanted.model):
+        return _custom(wanted)
+    return _BUILDERS[catalogue.find_model(wanted.model).family](wanted)
 
-        return FactoryDetector(
-            model, weights=weights, min_score=min_score, labels=labels, size=size, device=device
-        )
-    if model == catalogue.DEFAULT_MODEL:
-        from vidan.detection.nanodet import NanoDet
 
-        return NanoDet(
-            Path(weights) if weights else catalogue.NANODET_WEIGHTS,
-            sha256=None if weights else catalogue.NANODET_SHA256,
-            labels=labels or catalogue.COCO_LABELS,
-            min_score=min_score,
-            size=size,
-            place=place,
-            autocast=place.device.type == "cuda",
-        )
+def _custom(wanted: _Wanted) -> Detector:
+    from vidan.detection.custom import FactoryDetector
+    from vidan.detection.device import Place
+
+    Place.of(wanted.device)
+    return FactoryDetector(
+        wanted.model,
+        weights=wanted.weights,
+        min_score=wanted.min_score,
+        labels=wanted.labels,
+        size=wanted.size,
+        device=wanted.device,
+    )
+
+
+def _nanodet(wanted: _Wanted) -> Detector:
+    from vidan.detection.device import Place
+    from vidan.detection.nanodet import NanoDet
+
+    place = Place.of(wanted.device)
+    return NanoDet(
+        Path(wanted.weights) if wanted.weights else catalogue.NANODET_WEIGHTS,
+        sha256=None if wanted.weights else catalogue.NANODET_SHA256,
+        labels=wanted.labels or catalogue.COCO_LABELS,
+        min_score=wanted.min_score,
+        size=wanted.size,
+        place=place,
+        autocast=place.device.type == "cuda",
+    )
+
+
+def _torchvision(wanted: _Wanted) -> Detector:
+    from vidan.detection.device import Place
     from vidan.detection.torchvision_models import TorchvisionDetector
 
     return TorchvisionDetector(
-        model, weights=weights, min_score=min_score, labels=labels, size=size, place=place
+        wanted.model,
+        weights=wanted.weights,
+        min_score=wanted.min_score,
+        labels=wanted.labels,
+        size=wanted.size,
+        place=Place.of(wanted.device),
     )
+
+
+_BUILDERS = {"nanodet": _nanodet, "torchvision": _torchvision}
+"""For each family of models in the catalogue, the function that builds a detector of it."""

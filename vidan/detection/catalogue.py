@@ -52,10 +52,12 @@ class Model:
 
     `labels` are the names that its detections carry with its standard weights; `size` describes
     its default input; `weights` is the file in this package, None if torchvision downloads the
-    weights at the first use.
+    weights at the first use. `family` names the builder in `building` and the check in
+    `_CHECKS`, which all models of one kind share.
     """
 
     name: str
+    family: str
     labels: tuple[str, ...]
     size: str
     weights: Path | None
@@ -66,6 +68,7 @@ class Model:
 def _torchvision(name: str, size: str, parameters: float, box_map: float) -> Model:
     return Model(
         name=f"torchvision/{name}",
+        family="torchvision",
         labels=COCO_LABELS,
         size=size,
         weights=None,
@@ -79,6 +82,7 @@ _LARGE = "short side 800, long side at most 1333"
 _MODELS = (
     Model(
         name=DEFAULT_MODEL,
+        family="nanodet",
         labels=COCO_LABELS,
         size="short side 416, long side at most 832, multiples of 32",
         weights=NANODET_WEIGHTS,
@@ -214,12 +218,7 @@ def _check_built_in(
             f"{model} can't take {size[0]}x{size[1]}",
             hint=f"height and width are from {MIN_SIDE} to {MAX_SIDE} pixels",
         )
-    if known.name == DEFAULT_MODEL:
-        _check_nanodet(weights, size)
-    elif weights is not None:
-        _check_torchvision_weights(Path(weights))
-    # a user's weights may have other classes, which are then called class_1, class_2, …
-    unnamed = known.name != DEFAULT_MODEL and weights is not None
+    unnamed = _CHECKS[known.family](weights, size)
     check_labels(labels or (), known.labels, unnamed=unnamed)
 
 
@@ -247,7 +246,8 @@ def _check_file(path: Path) -> None:
     raise InputRejected(f"{problem}: {path}", hint="weights=FILE names a file on this machine")
 
 
-def _check_nanodet(weights: str | None, size: tuple[int, int] | None) -> None:
+def _check_nanodet(weights: str | None, size: tuple[int, int] | None) -> bool:
+    """Check weights and size of NanoDet. Returns False: its weights have the classes of COCO."""
     if size is not None and (size[0] % NANODET_MULTIPLE or size[1] % NANODET_MULTIPLE):
         rounded = "x".join(
             str(max(1, round(n / NANODET_MULTIPLE)) * NANODET_MULTIPLE) for n in size
@@ -256,17 +256,24 @@ def _check_nanodet(weights: str | None, size: tuple[int, int] | None) -> None:
             f"{DEFAULT_MODEL} can't take {size[0]}x{size[1]}",
             hint=f"height and width are multiples of {NANODET_MULTIPLE}, for example {rounded}",
         )
-    if weights is None:
-        if not NANODET_WEIGHTS.is_file():
-            raise InputRejected(
-                f"the installation lacks {NANODET_WEIGHTS}", hint="install vidan again"
-            )
-        return
-    if _tensor_shapes(Path(weights)) != _tensor_shapes(NANODET_WEIGHTS):
+    if weights is None and not NANODET_WEIGHTS.is_file():
+        raise InputRejected(f"the installation lacks {NANODET_WEIGHTS}", hint="install vidan again")
+    if weights is not None and _tensor_shapes(Path(weights)) != _tensor_shapes(NANODET_WEIGHTS):
         raise InputRejected(
             f"the weights do not fit {DEFAULT_MODEL}: {weights}",
             hint="the tensors must be those of the built-in weights: COCO's 80 classes",
         )
+    return False
+
+
+def _check_torchvision(weights: str | None, _size: tuple[int, int] | None) -> bool:
+    """Check weights of a torchvision model. Returns whether their classes may have no names.
+
+    A user's weights may have other classes, which are then called class_1, class_2, …
+    """
+    if weights is not None:
+        _check_torchvision_weights(Path(weights))
+    return weights is not None
 
 
 def _check_torchvision_weights(path: Path) -> None:
@@ -310,3 +317,7 @@ def detect_params(params: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
         if check and isinstance(model, str):
             check_model(model, weights=found["weights"])
     return found
+
+
+_CHECKS = {"nanodet": _check_nanodet, "torchvision": _check_torchvision}
+"""The check of weights and size for each family; it returns whether labels may have no names."""
