@@ -25,7 +25,7 @@ from vidan.protocol.claims import Claimant
 from vidan.protocol.commits import Batch, Row, commit
 from vidan.protocol.creation import NewScenario
 from vidan.worker.lease import BEATS_A_COUNT
-from vidan.worker.polling import SWEEP_SECONDS, WORKERS_A_SWEEP_SECOND
+from vidan.worker.polling import SWEEP_SECONDS, SWEEPS_PER_SECOND
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class Fleet:
         idle, _ = self._share(partial(time.sleep, seconds / 3))
         kinds: dict[str, tuple[float, Callable[[uuid.UUID], None]]] = {
             "heartbeats": (RENEW_SECONDS, self._beat),
-            "sweeps": (max(SWEEP_SECONDS, count / WORKERS_A_SWEEP_SECOND), self._sweep),
+            "sweeps": (max(SWEEP_SECONDS, count / SWEEPS_PER_SECOND), self._sweep),
         }
         shares, found = [], []
         for name, (interval, work) in kinds.items():

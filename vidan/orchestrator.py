@@ -156,18 +156,18 @@ class Orchestrator:
                 log.warning("scenario %d: %s, now %s", one.id, one.row.reason, one.to_status)
         return len(released)
 
-    def restart(self, timeout: float) -> None:
+    def announce_retries(self, timeout: float) -> None:
         """Poll the retry topic and plan announcements. Raises DatabaseUnavailable."""
         received = self._retries.poll(timeout)
         if not received:
             return
         try:
             ids = inbox.scenario_ids(self._connected(), received)
-            restarted = self._connected().retrying(announcements.restart, ids)
+            planned = self._connected().retrying(announcements.plan_retries, ids)
         except DatabaseUnavailable:
             inbox.rewind(self._retries, received)
             raise
-        for scenario_id in sorted(set(ids) - restarted):
+        for scenario_id in sorted(set(ids) - planned):
             with logs.bound(scenario_id=scenario_id):
                 log.info("scenario %d is not %s: passed over", scenario_id, Status.INIT_STARTUP)
         self._retries.commit(received)
@@ -261,7 +261,7 @@ class Orchestrator:
         return 0.0 if self.expire() else EXPIRY_SECONDS
 
     def _read_retries(self) -> float:
-        self.restart(timeout=RETRIES_SECONDS)
+        self.announce_retries(timeout=RETRIES_SECONDS)
         return 0.0
 
 

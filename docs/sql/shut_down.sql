@@ -1,5 +1,5 @@
 -- Note that a run which was asked to stop is shutting down.
--- Sent by vidan.protocol.lifecycle.shutting_down.
+-- Sent by vidan.protocol.lifecycle.shut_down.
 -- In psql, give each named parameter a value (\set name value) before EXPLAIN.
 WITH rows AS (
     SELECT s.*, f.*

@@ -82,7 +82,7 @@ def restart(world: World, ids: Sequence[int]) -> Deed[set[int]]:
 
     return Deed(
         f"restart {list(ids)}",
-        lambda c: announcements.restart(c, ids),
+        lambda c: announcements.plan_retries(c, ids),
         judge,
         waits_for=_waiting(world, ids),
     )

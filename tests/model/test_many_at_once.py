@@ -134,7 +134,7 @@ class Crowd:
         chance.shuffle(taken)
         self.do(announcements.announce_again, taken, delay=0.0)
         ids = self.some_ids(chance, 50)
-        self.do(announcements.restart, ids)
+        self.do(announcements.plan_retries, ids)
         self.do(expiry.expire, actor="orchestrator")
         self.do(workers.forget_gone, days=0)
         self.do(partitions.ensure_ahead)

@@ -150,7 +150,7 @@ def shut_down(world: World, run: PlayedRun) -> Deed[bool]:
         world,
         "shut down",
         [run.fence],
-        lambda c: lifecycle.shutting_down(c, run.fence, actor="w"),
+        lambda c: lifecycle.shut_down(c, run.fence, actor="w"),
         judge,
     )
 

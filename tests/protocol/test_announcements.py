@@ -30,7 +30,7 @@ def take(database: Database, limit: int = 1000) -> list[int]:
 
 def restart(database: Database, *ids: int) -> set[int]:
     with database.begin() as connection:
-        return announcements.restart(connection, ids)
+        return announcements.plan_retries(connection, ids)
 
 
 def again(database: Database, *ids: int, delay: float = 0.0) -> None:

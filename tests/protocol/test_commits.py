@@ -96,7 +96,7 @@ def test_a_stop_is_answered_by_the_commit(worker: PlayedWorker) -> None:
         steering.stop(connection, fence_of(worker).scenario_id)
     assert commit(worker, batch(0, 3)) is Status.INIT_SHUTDOWN
     with worker.database.begin() as connection:
-        lifecycle.shutting_down(connection, fence_of(worker), actor="w")
+        lifecycle.shut_down(connection, fence_of(worker), actor="w")
     assert commit(worker, batch(3, 4)) is Status.IN_SHUTDOWN_PROCESSING
     assert stored(worker) == [0, 1, 2, 3]
 

@@ -43,7 +43,7 @@ def writes_of(database: Database, fence: Fence) -> dict[str, object]:
     with database.begin() as connection:
         return {
             "start": lifecycle.start(connection, [fence], actor="w"),
-            "shutting_down": lifecycle.shutting_down(connection, fence, actor="w"),
+            "shut_down": lifecycle.shut_down(connection, fence, actor="w"),
             "hand_over": lifecycle.hand_over(connection, [fence], reason="r", actor="w"),
             "fail": lifecycle.fail(connection, fence, "e", actor="w"),
             "finish": lifecycle.finish(
@@ -52,7 +52,7 @@ def writes_of(database: Database, fence: Fence) -> dict[str, object]:
         }
 
 
-NOTHING = {"start": {}, "shutting_down": False, "hand_over": set(), "fail": None, "finish": set()}
+NOTHING = {"start": {}, "shut_down": False, "hand_over": set(), "fail": None, "finish": set()}
 
 
 def long_ago(database: Database) -> datetime:
@@ -204,7 +204,7 @@ def test_a_stop_outlives_the_worker(database: Database, in_shutdown: bool) -> No
     stop(database, scenario_id)
     if in_shutdown:
         with database.begin() as connection:
-            lifecycle.shutting_down(connection, fence_of(worker), actor="w")
+            lifecycle.shut_down(connection, fence_of(worker), actor="w")
     with database.begin() as connection:
         expiry.release_worker(connection, worker.id, actor="s", executing=[scenario_id])
     found = row(database, scenario_id)

@@ -16,7 +16,7 @@ def writes_of(database: Database, fence: Fence) -> dict[str, object]:
     with database.begin() as connection:
         return {
             "start": lifecycle.start(connection, [fence], actor="w"),
-            "shutting_down": lifecycle.shutting_down(connection, fence, actor="w"),
+            "shut_down": lifecycle.shut_down(connection, fence, actor="w"),
             "hand_over": lifecycle.hand_over(connection, [fence], reason="r", actor="w"),
             "fail": lifecycle.fail(connection, fence, "e", actor="w"),
             "finish": lifecycle.finish(
@@ -25,7 +25,7 @@ def writes_of(database: Database, fence: Fence) -> dict[str, object]:
         }
 
 
-NOTHING = {"start": {}, "shutting_down": False, "hand_over": set(), "fail": None, "finish": set()}
+NOTHING = {"start": {}, "shut_down": False, "hand_over": set(), "fail": None, "finish": set()}
 
 
 def test_writes_under_another_epoch_or_worker_change_nothing(database: Database) -> None:

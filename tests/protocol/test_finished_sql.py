@@ -170,8 +170,8 @@ STATEMENTS = {
     ),
     "shut_down": Shown(
         "Note that a run which was asked to stop is shutting down",
-        "vidan.protocol.lifecycle.shutting_down",
-        lambda w: lifecycle.shutting_down(w.connection, w.fence, actor="w"),
+        "vidan.protocol.lifecycle.shut_down",
+        lambda w: lifecycle.shut_down(w.connection, w.fence, actor="w"),
         "UPDATE scenarios",
         before=World.ask_to_stop,
     ),

@@ -36,7 +36,7 @@ def test_a_stop_while_the_source_opens_is_no_lost_lease(database: Database) -> N
         assert lifecycle.start(connection, [claimed.fence], actor="w") == {
             scenario_id: Status.INIT_SHUTDOWN
         }
-        assert lifecycle.shutting_down(connection, claimed.fence, actor="w")
+        assert lifecycle.shut_down(connection, claimed.fence, actor="w")
         ending = lifecycle.Ending(claimed.fence, Status.INACTIVE)
         assert lifecycle.finish(connection, [ending], actor="w") == {scenario_id}
     ended = row(database, scenario_id)

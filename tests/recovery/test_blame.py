@@ -20,7 +20,7 @@ from vidan.protocol import commits, creation
 from vidan.protocol.claims import Claimed
 from vidan.protocol.creation import NewScenario
 from vidan.run import committer as committer_module
-from vidan.run.committer import Committer, Done
+from vidan.run.committer import Committer, FinishedFrames
 from vidan.run.control import RunControl
 
 UNAVAILABLE = (
@@ -102,7 +102,7 @@ def committer(
 def store(committer: Committer, frame: int) -> None:
     found = [Detection((1.0, 2.0, 3.0, 4.0), "person", 0.5)]
     row = committer.labels.row(frame, frame * 40, found)
-    committer.add(Done([row], (), frame + 1, None, "{}", None))
+    committer.add(FinishedFrames([row], (), frame + 1, None, "{}", None))
 
 
 def stored(database: Database) -> int:
@@ -173,7 +173,7 @@ def test_the_waiting_rows_are_bounded_by_their_size_too(
     def work() -> None:
         for frame in range(20):
             row = committer.labels.row(frame, frame * 40, crowd)
-            committer.add(Done([row], (), frame + 1, None, "{}", None))
+            committer.add(FinishedFrames([row], (), frame + 1, None, "{}", None))
             added.append(frame)
 
     with database.begin() as connection:

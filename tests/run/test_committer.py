@@ -29,7 +29,7 @@ from vidan.protocol import creation, lifecycle
 from vidan.protocol.claims import Claimed
 from vidan.protocol.creation import NewScenario
 from vidan.run import committer as commits
-from vidan.run.committer import Committer, Done, LabelNames
+from vidan.run.committer import Committer, FinishedFrames, LabelNames
 from vidan.run.control import RunControl
 from vidan.services import predictions, scenarios, steering
 
@@ -72,10 +72,10 @@ def committer(guarded: Database, claimed: Claimed, control: RunControl) -> Itera
 
 def done(
     committer: Committer, frames: Sequence[int], *, gaps: Sequence[Gap] = (), to: int | None = None
-) -> Done:
+) -> FinishedFrames:
     found = [Detection((1.0, 2.0, 3.0, 4.0), "person", 0.5)]
     end = frames[-1] + 1 if to is None else to
-    return Done(
+    return FinishedFrames(
         rows=[committer.labels.row(frame, frame * 40, found) for frame in frames],
         gaps=gaps,
         next_frame=end,
@@ -233,7 +233,7 @@ def test_the_second_commit_that_moves_the_checkpoint_proves_progress(
         connection.execute(text("UPDATE scenarios SET attempts = 2, crashes = 3"))
     committer = Committer(guarded, claimed, control, on_progress=lambda: told.append(1))
 
-    def budgets_after(one: Done) -> tuple[int, int]:
+    def budgets_after(one: FinishedFrames) -> tuple[int, int]:
         committer.add(one)
         committer.flush()
         found = scenario(guarded, claimed)

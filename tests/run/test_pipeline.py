@@ -17,7 +17,7 @@ from vidan.detection.batcher import Batcher, Seat
 from vidan.detection.detector import Detector
 from vidan.domain.detection import Detection
 from vidan.errors import HandOver, TimeLimitExceeded, VidanError
-from vidan.run.committer import Committer, Done, LabelNames
+from vidan.run.committer import Committer, FinishedFrames, LabelNames
 from vidan.run.control import RunControl
 from vidan.run.pipeline import Pipeline
 from vidan.video.frames import FrameBatch
@@ -71,7 +71,7 @@ class Stored:
         self.labels = LabelNames(())
         self.frames: list[int] = []
 
-    def add(self, done: Done) -> None:
+    def add(self, done: FinishedFrames) -> None:
         self.frames += [row.frame for row in done.rows]
 
 

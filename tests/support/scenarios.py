@@ -87,7 +87,7 @@ def in_status(database: Database, status: Status) -> int:
     if status is Status.IN_SHUTDOWN_PROCESSING:
         assert worker.fence is not None
         with database.begin() as connection:
-            assert lifecycle.shutting_down(connection, worker.fence, actor="worker")
+            assert lifecycle.shut_down(connection, worker.fence, actor="worker")
     if status in ENDED:
         worker.end(status, error="it broke" if status is Status.FAILED else None)
     return scenario_id

@@ -119,9 +119,9 @@ def test_who_is_still_there_is_told_by_the_process(database: Database) -> None:
     one.let_lease_end()
     again = PlayedWorker(database, "w")  # the same process under another id
     with database.begin() as connection:
-        assert [row.id for row in workers.still_there(connection, [one.id])] == [again.id]
+        assert [row.id for row in workers.living_in_process_of(connection, [one.id])] == [again.id]
         heartbeats.sign_off(connection, again.id)
-        assert workers.still_there(connection, [one.id]) == []
+        assert workers.living_in_process_of(connection, [one.id]) == []
 
 
 def test_a_drained_worker_claims_nothing(database: Database) -> None:

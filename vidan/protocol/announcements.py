@@ -54,7 +54,7 @@ def next_due(connection: Connection) -> timedelta | None:
     return found
 
 
-def restart(connection: Connection, ids: Sequence[int]) -> set[int]:
+def plan_retries(connection: Connection, ids: Sequence[int]) -> set[int]:
     """Plan the announcement of scenarios that wait for their retry.
 
     Returns the ids of these scenarios. A scenario in any other status stays as it is, so an event

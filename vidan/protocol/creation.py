@@ -153,7 +153,7 @@ def create_many(
 
 
 def insert(connection: Connection, rows: Sequence[str], *, actor: str) -> Sequence[Row[Any]]:
-    """Insert rows that `row_of` has checked. Returns (id, key) of the new scenarios."""
+    """Insert rows that `checked_row` has returned. Returns (id, key) of the new scenarios."""
     if not rows:
         return []
     week = partitions.this_week(connection)
@@ -172,7 +172,7 @@ def insert(connection: Connection, rows: Sequence[str], *, actor: str) -> Sequen
     ).all()
 
 
-def row_of(connection: Connection, new: NewScenario) -> str:
+def checked_row(connection: Connection, new: NewScenario) -> str:
     """Check a scenario that is to be created later, and return its row for `insert`.
 
     Raises InputRejected or NotFoundError.

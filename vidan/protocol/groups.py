@@ -38,7 +38,7 @@ def create(
     If a member's key exists, the scenario with that key becomes the member; it counts as ended if
     it has ended. The callback is checked now. Raises what `creation.create_many` raises.
     """
-    waiting = creation.row_of(connection, callback)
+    waiting = creation.checked_row(connection, callback)
     created = creation.create_many(connection, members, actor=actor, followed=True)
     ended = _mark_existing(connection, [one.id for one in created if not one.new])
     ids = list(dict.fromkeys(one.id for one in created))

@@ -50,7 +50,7 @@ def start(connection: Connection, fences: Sequence[Fence], *, actor: str) -> dic
     return found
 
 
-def shutting_down(connection: Connection, fence: Fence, *, actor: str) -> bool:
+def shut_down(connection: Connection, fence: Fence, *, actor: str) -> bool:
     """Note that a run which was asked to stop is shutting down (`in_shutdown_processing`)."""
     return bool(
         move(

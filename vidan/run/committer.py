@@ -50,7 +50,7 @@ LIVE_PROGRESS_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class FinishedFrames:
     """Frames that the task has finished, to be stored by a commit."""
 
     rows: Sequence[commits.Row]
@@ -137,7 +137,7 @@ class Committer:
         self._live = live
         self._on_progress = on_progress
         self._checkpoint = claimed.checkpoint
-        self._waiting: deque[Done] = deque()
+        self._waiting: deque[FinishedFrames] = deque()
         self._waiting_frames = self._waiting_bytes = 0
         self._in_flight = False
         self._flush = False
@@ -157,7 +157,7 @@ class Committer:
         """Whether a commit has stored the run's progress: the scenario's budgets are full again."""
         return self._progress_stored
 
-    def add(self, done: Done) -> None:
+    def add(self, done: FinishedFrames) -> None:
         """Take frames to be stored; block while too many wait already."""
         with self._changed:
             self._waiting.append(done)
@@ -234,9 +234,9 @@ class Committer:
             clear_budgets=self._clears_budgets,
         )
 
-    def _cut(self) -> list[Done]:
+    def _cut(self) -> list[FinishedFrames]:
         """Take waiting frames, the oldest first, up to the size of one commit."""
-        done: list[Done] = []
+        done: list[FinishedFrames] = []
         frames = size = 0
         while self._waiting and frames < COMMIT_FRAMES and size < COMMIT_BYTES:
             done.append(self._waiting.popleft())

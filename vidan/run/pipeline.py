@@ -13,7 +13,7 @@ from vidan import logs
 from vidan.detection.batcher import Pending, Seat
 from vidan.domain.detection import Detection
 from vidan.processes.slotboard import Call
-from vidan.run.committer import Committer, Done
+from vidan.run.committer import Committer, FinishedFrames
 from vidan.run.control import RunControl
 from vidan.run.own_predictions import OwnPredictions
 from vidan.video.frames import FrameBatch, FrameSource
@@ -82,7 +82,7 @@ class Pipeline:
         self.position = (batch.next_frame, batch.next_pts)
         row = self.committer.labels.row
         self.committer.add(
-            Done(
+            FinishedFrames(
                 rows=[
                     row(frame, time_ms, own.detections.get(frame, found), own.extra.get(frame))
                     for frame, time_ms, found in zip(

@@ -187,32 +187,32 @@ def _subject(one: Waiting) -> tuple[Hashable, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Some:
+class Count:
     """A count, COUNTED at most, and the id to examine first."""
 
     count: int
     first_id: int | None
 
 
-def _some(connection: Connection, rows: str, first: str, **parameters: Any) -> Some:
+def _some(connection: Connection, rows: str, first: str, **parameters: Any) -> Count:
     statement = f"SELECT count(*) AS found, {first} AS first_id FROM ({rows} LIMIT :most) some_rows"
     row = connection.execute(text(statement), {"most": COUNTED, **parameters}).one()
-    return Some(row.found, row.first_id)
+    return Count(row.found, row.first_id)
 
 
-def waiting_count(connection: Connection) -> Some:
+def waiting_count(connection: Connection) -> Count:
     """Return how many scenarios wait, due or not."""
     return _some(
         connection, "SELECT id FROM scenarios WHERE status = 'init_startup' ORDER BY id", "min(id)"
     )
 
 
-def held_count(connection: Connection) -> Some:
+def held_count(connection: Connection) -> Count:
     """Return how many scenarios workers hold."""
     return _some(connection, "SELECT id FROM scenarios WHERE worker_id IS NOT NULL", "min(id)")
 
 
-def left_behind(connection: Connection, *, patience: timedelta) -> Some:
+def left_behind(connection: Connection, *, patience: timedelta) -> Count:
     """Count the scenarios whose worker has no row, or a lease that ended over `patience` ago."""
     return _some(
         connection,
@@ -224,14 +224,14 @@ def left_behind(connection: Connection, *, patience: timedelta) -> Some:
 
 
 @dataclass(frozen=True, slots=True)
-class Overdue:
+class OverdueAnnouncement:
     """The announcement that has been due for longest, and for how long."""
 
     scenario_id: int
     age: timedelta
 
 
-def oldest_announcement(connection: Connection) -> Overdue | None:
+def oldest_announcement(connection: Connection) -> OverdueAnnouncement | None:
     """Return the announcement that has been due for longest, None if no announcement is due."""
     row = connection.execute(
         text(
@@ -239,7 +239,7 @@ def oldest_announcement(connection: Connection) -> Overdue | None:
             " ORDER BY announce_at LIMIT 1"
         )
     ).one_or_none()
-    return None if row is None else Overdue(row.id, row.age)
+    return None if row is None else OverdueAnnouncement(row.id, row.age)
 
 
 def orchestrators(connection: Connection) -> int:
@@ -255,7 +255,7 @@ def orchestrators(connection: Connection) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Silent:
+class SilentWorker:
     """A worker whose heartbeat is late, and for how long."""
 
     worker_id: UUID
@@ -263,7 +263,7 @@ class Silent:
     silent_for: timedelta
 
 
-def late_heartbeats(connection: Connection, *, patience: timedelta) -> list[Silent]:
+def late_heartbeats(connection: Connection, *, patience: timedelta) -> list[SilentWorker]:
     """Return workers with a lease but without a heartbeat for `patience`, the longest first."""
     found = connection.execute(
         text(
@@ -272,10 +272,10 @@ def late_heartbeats(connection: Connection, *, patience: timedelta) -> list[Sile
         ),
         {"patience": patience, "most": COUNTED},
     )
-    return [Silent(row.id, row.name, row.silent_for) for row in found]
+    return [SilentWorker(row.id, row.name, row.silent_for) for row in found]
 
 
-def dead_letters_since(connection: Connection, since: timedelta) -> Some:
+def dead_letters_since(connection: Connection, since: timedelta) -> Count:
     """Count the dead letters of the time span among the newest; `first_id` is the newest."""
     return _some(
         connection,
@@ -286,7 +286,7 @@ def dead_letters_since(connection: Connection, since: timedelta) -> Some:
     )
 
 
-def failed_since(connection: Connection, since: timedelta) -> Some:
+def failed_since(connection: Connection, since: timedelta) -> Count:
     """Count the failures of the time span among the newest ids; `first_id` failed last."""
     return _some(
         connection,

@@ -138,7 +138,7 @@ def retire(
     return [Retired(one, one.id in changed) for one in after]
 
 
-def still_there(connection: Connection, ids: Collection[UUID]) -> list[WorkerRow]:
+def living_in_process_of(connection: Connection, ids: Collection[UUID]) -> list[WorkerRow]:
     """Return the living workers in the processes of these workers, under whatever id now."""
     return _select(
         connection,

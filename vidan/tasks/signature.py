@@ -54,12 +54,12 @@ class Signature:
             max_attempts=self.retries,
             time_limit=self.time_limit,
             soft_time_limit=self.soft_time_limit,
-            then=news(self.then),
-            on_failure=news(self.on_failure),
+            then=new_scenarios(self.then),
+            on_failure=new_scenarios(self.on_failure),
         )
 
 
-def news(signatures: Signature | Sequence[Signature]) -> tuple[NewScenario, ...]:
+def new_scenarios(signatures: Signature | Sequence[Signature]) -> tuple[NewScenario, ...]:
     """Return the scenarios that one or several signatures describe."""
     several = (signatures,) if isinstance(signatures, Signature) else signatures
     return tuple(one.new() for one in several)

@@ -136,8 +136,8 @@ class Task(Generic[P, R]):
             max_attempts=retries,
             time_limit=limit("time_limit", time_limit),
             soft_time_limit=limit("soft_time_limit", soft_time_limit),
-            then=signature.news(then),
-            on_failure=signature.news(on_failure),
+            then=signature.new_scenarios(then),
+            on_failure=signature.new_scenarios(on_failure),
         )
 
     @inspection.same_parameters_as(new)

@@ -72,7 +72,7 @@ class Reading:
                 return
             yield item
 
-    def put_back(self, items: Iterable[Item]) -> None:
+    def read_next(self, items: Iterable[Item]) -> None:
         """Make `items`, which were already read, the next ones."""
         self._ahead.extendleft(reversed(list(items)))
 
@@ -143,7 +143,7 @@ class Reading:
             if found is None:
                 yield batching.take(self.pts)
             else:
-                self.put_back(found)
+                self.read_next(found)
 
     def _check(self, decoder: PictureDecoder, began: int) -> None:
         """Raise Uncertain unless the first frame is surely that of an undisturbed run."""

@@ -46,7 +46,7 @@ class End(Enum):
     HANDED_OVER = "handed over"  # for other workers to resume; no budget is charged
     SOURCE_MISSING = "source missing"  # left to other hosts for now
     REJECTED = "rejected"  # a retry can't fix it
-    FAILED = "failed"  # charged to `attempts`
+    ERROR = "failed"  # charged to `attempts`
     LOST = "lost"  # this worker no longer holds the scenario: it may write nothing
 
 
@@ -149,4 +149,4 @@ def _outcome_of(
     if not isinstance(error, CommitFailed) and not policy.may_fix(error):
         return Outcome(claimed, End.REJECTED, error=line)
     delay = policy.delay_after(error, attempts)
-    return Outcome(claimed, End.FAILED, error=line, delay=delay)
+    return Outcome(claimed, End.ERROR, error=line, delay=delay)

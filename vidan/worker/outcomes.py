@@ -75,7 +75,7 @@ class OutcomeWriter:
             log.error("scenario %d: its end can't be stored: %s", scenario_id, error)
             line = storable.line(f"its end can't be stored: {type(error).__name__}: {error}")
             try:
-                self._fail(database, outcome._replace(end=End.FAILED, error=line, delay=None))
+                self._fail(database, outcome._replace(end=End.ERROR, error=line, delay=None))
             except DatabaseUnavailable:
                 raise
             except Exception:  # a heartbeat finds the row without a run, and hands it over
@@ -86,13 +86,13 @@ class OutcomeWriter:
         for outcome in settled:
             if outcome.end is End.STOPPED:
                 fence = outcome.claimed.fence
-                database.retrying(lifecycle.shutting_down, fence, actor=self._name)
-            elif outcome.end is End.FAILED:
+                database.retrying(lifecycle.shut_down, fence, actor=self._name)
+            elif outcome.end is End.ERROR:
                 self._fail(database, outcome)
         self._finish(database, [_ENDINGS[one.end](one) for one in settled if one.end in _ENDINGS])
         for outcome in settled:
             if outcome.end is End.HANDED_OVER:
-                self._requeue(database, outcome)
+                self._hand_over(database, outcome)
 
     def _settle_missing_source(self, outcome: Outcome) -> Outcome:
         """Hand over a scenario whose file is not on this host; reject it after MISSING_SECONDS."""
@@ -123,7 +123,7 @@ class OutcomeWriter:
         elif failed.status is Status.INIT_STARTUP:
             self._retries.add(fence.scenario_id)
 
-    def _requeue(self, database: Database, outcome: Outcome) -> None:
+    def _hand_over(self, database: Database, outcome: Outcome) -> None:
         database.retrying(
             lifecycle.hand_over,
             [outcome.claimed.fence],

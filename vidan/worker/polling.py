@@ -17,7 +17,7 @@ SHORT_TASKS_SECONDS = 0.01
 messages."""
 SWEEP_SECONDS = 0.25
 """Shortest mean interval, in seconds, between two claims that no hint has caused (sweeps)."""
-WORKERS_A_SWEEP_SECOND = 250
+SWEEPS_PER_SECOND = 250
 """Most sweeps that all live workers together make in a second."""
 DEAF_SECONDS = 1.0
 """How long, in seconds, a resumed consumer may fetch nothing: librdkafka sleeps through resume."""
@@ -79,7 +79,7 @@ class Polling:
     def plan_sweep(self, *, short_tasks: bool, live_workers: int) -> None:
         """Set the time of the next sweep. `short_tasks`: whether claimed tasks may end at once."""
         self._short_tasks |= short_tasks
-        interval = max(SWEEP_SECONDS, live_workers / WORKERS_A_SWEEP_SECOND)
+        interval = max(SWEEP_SECONDS, live_workers / SWEEPS_PER_SECOND)
         if time.monotonic() < self._deaf_until:
             interval /= DEAF_SWEEPS
         self._next_sweep = time.monotonic() + interval * random.uniform(0.75, 1.25)

@@ -16,7 +16,7 @@ from vidan.services.diagnosis import Reason
 
 if TYPE_CHECKING:
     from vidan.db.session import Connection
-    from vidan.services.diagnosis import Some, Waiting
+    from vidan.services.diagnosis import Count, Waiting
     from vidan.services.workers import WorkerRow
 
 HEARTBEAT_PATIENCE = timedelta(seconds=8)
@@ -225,7 +225,7 @@ def span(time: timedelta) -> str:
     return f"{seconds} s"
 
 
-def _most(some: Some) -> str:
+def _most(some: Count) -> str:
     return f"{some.count} or more" if some.count >= diagnosis.COUNTED else str(some.count)
 
 

@@ -143,7 +143,7 @@ def _wait(database: Database, out: Output, ids: Sequence[UUID], timeout: float |
 
     def remaining() -> list[workers.WorkerRow]:
         with database.begin() as connection:
-            return workers.still_there(connection, ids)
+            return workers.living_in_process_of(connection, ids)
 
     while there := following.patiently(remaining, out):
         if until is not None and time.monotonic() > until:
