@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from vidan.errors import MissingExtra, RejectedTask, VidanError
+from vidan.video.optional import look_up
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -103,7 +104,9 @@ class Opened:
         Raises VidanError when the connection is lost or the disk fails.
         """
         av = import_av()
-        errors, limit = 0, max(MAX_ERRORS, len(self.stream.index_entries))
+        errors = 0
+        listed = look_up("the index", lambda: len(self.stream.index_entries), 0)
+        limit = max(MAX_ERRORS, listed)
         while True:
             try:
                 for packet in self.container.demux(self.stream):
@@ -157,7 +160,13 @@ def open_container(source: str, read_timeout: float = 10.0) -> Opened:
     timeout = (read_timeout, read_timeout) if scheme else None
     try:
         # With file:… FFmpeg takes no file name for a protocol or a list of files.
-        container = av.open(name if scheme else f"file:{name}", options=options, timeout=timeout)
+        # Titles and comments are text of any encoding, or of none.
+        container = av.open(
+            name if scheme else f"file:{name}",
+            options=options,
+            timeout=timeout,
+            metadata_errors="replace",
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unopened(av, source, scheme, error) from error
     try:

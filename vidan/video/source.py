@@ -18,6 +18,7 @@ from vidan.video.counting import Count
 from vidan.video.decoding import Decoder
 from vidan.video.decord import DecordDecoder, import_decord, refuse_unless_exact
 from vidan.video.frames import FrameBatch, Size
+from vidan.video.optional import look_up
 from vidan.video.pictures import Converter
 from vidan.video.probe import DEFAULT_RATE, Probe, probe, probe_live
 from vidan.video.reading import PictureDecoder, Reading
@@ -75,7 +76,11 @@ class VideoSource:
             self._size = size(self.height, self.width) if callable(size) else size
             self._shape = self._size or (self.height, self.width)
             self.fps = float(self._probe.rate) if self._probe.rate else None
-            self.frames_total = stored_total(self._probe, self._opened, sampling)
+            self.frames_total = look_up(
+                "the number of frames",
+                partial(stored_total, self._probe, self._opened, sampling),
+                None,
+            )
         except BaseException:
             self._opened.container.close()
             raise
