@@ -11,6 +11,7 @@ from vidan.errors import RejectedTask
 from vidan.video.container import Opened, import_av, open_container, shown
 from vidan.video.optional import look_up
 from vidan.video.pictures import REFUSED_COLORS, Turn
+from vidan.video.promise import Promise, promised
 from vidan.video.sampling import Sampling
 from vidan.video.timeline import REORDER, Timeline
 
@@ -38,6 +39,8 @@ class Probe:
     """Frames per second."""
     total: int | None
     """Number of pictures to be displayed, according to the container's table of packets."""
+    promise: Promise | None = None
+    """The end of the video, according to the container's header."""
 
 
 def probe(source: str, read_timeout: float) -> Probe:
@@ -72,7 +75,9 @@ def _probe(opened: Opened, source: str) -> Probe:
     timed = None not in stamps and (len(set(stamps)) == len(stamps) or _rises_again(first))
     start = _start(first, opened) if timed else None
     total = look_up("the number of pictures", lambda: _total(opened), None)
-    return Probe(*turn.size(height, width), turn, start, timed, _rate(opened), total)
+    rate = _rate(opened)
+    promise = look_up("the duration", lambda: promised(opened, source, rate, first), None)
+    return Probe(*turn.size(height, width), turn, start, timed, rate, total, promise)
 
 
 def _check_colors(source: str, matrix: int) -> None:

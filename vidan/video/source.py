@@ -41,8 +41,8 @@ class VideoSource:
     """A FrameSource that decodes only when a batch is asked for.
 
     With `decord` the pictures come from decord, everything else from PyAV. The lost end of a
-    truncated file is a gap if the container says how many frames there were (MP4); otherwise their
-    number is unknown and the frames simply end.
+    truncated file is a gap if the container says how many frames there were (MP4) or how long it
+    was (Matroska, AVI, FLV); otherwise their number is unknown and the frames simply end.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class VideoSource:
         most = MAX_BATCH_BYTES // max(1, self._shape[0] * self._shape[1] * 3)
         size = max(1, min(size, most))
         batching = Batching(self._frame, self._shape, picture, size, self.live)
-        reading.pts = self._pts
+        reading.pts, reading.promise = self._pts, self._probe.promise
         if self._decord:
             decoder: PictureDecoder = DecordDecoder(self._now, self._source, self._size)
             yield from reading.batches(batching, decoder, _copy, self._probe.total)
