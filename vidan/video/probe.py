@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from vidan.errors import RejectedTask
-from vidan.video.container import Opened, import_av, open_container, shown
+from vidan.video.container import Opened, import_av, nothing_decoded, open_container, shown
 from vidan.video.optional import look_up
 from vidan.video.pictures import REFUSED_COLORS, Turn
 from vidan.video.promise import Promise, promised
@@ -67,9 +67,7 @@ def _probe(opened: Opened, source: str) -> Probe:
     height, width = context.height, context.width
     first, turn = _first_packets(opened)
     if not height or not width:
-        raise RejectedTask(
-            f"no picture in {shown(source)}", hint="was it copied or downloaded whole?"
-        )
+        raise nothing_decoded(source, f"no picture in {shown(source)}")
     _check_colors(source, look_up("the colour matrix", lambda: int(context.colorspace), 0))
     stamps = [packet.pts for packet in first]
     timed = None not in stamps and (len(set(stamps)) == len(stamps) or _rises_again(first))

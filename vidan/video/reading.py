@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vidan.errors import RejectedTask
 from vidan.video.batching import Batching
-from vidan.video.container import Opened, shown
+from vidan.video.container import Opened, nothing_decoded, shown
 from vidan.video.decoding import Item
 from vidan.video.frames import FrameBatch
 from vidan.video.probe import is_shown
@@ -135,10 +134,8 @@ class Reading:
         if batching.expected == began:
             self._check(decoder, began)
             if began == 0:
-                raise RejectedTask(
-                    f"no frame of {shown(str(self.opened.container.name))} can be decoded",
-                    hint="was it copied or downloaded whole?",
-                )
+                name = str(self.opened.container.name)
+                raise nothing_decoded(name, f"no frame of {shown(name)} can be decoded")
         batching.lose(self.timeline.count, self._reason(decoder, batching.expected))
         if self.promise is not None and total is None:
             total = self.timeline.count + self._reach.lacks(self.promise)
