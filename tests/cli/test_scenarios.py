@@ -22,7 +22,7 @@ from vidan.protocol.tasks import TaskSpec
 
 KEYS = set(
     "id name key labels task source params queue priority status frames_done frames_total pruned"
-    " attempts crashes worker result error created_at started_at ended_at time_limit"
+    " lost_frames attempts crashes worker result error created_at started_at ended_at time_limit"
     " soft_time_limit parent_id".split()
 )
 
@@ -384,11 +384,3 @@ def _is_connected(database: Database) -> bool:
     )
     with database.begin() as connection:
         return bool(connection.execute(text(query)).scalar_one())
-
-
-def test_waiting_tells_of_lost_frames(vidan: Shell, worker: PlayedWorker) -> None:
-    one = create(vidan)
-    worker.claim()
-    worker.store([0, 1, 5], gaps=[Gap(2, 4, "damaged")])
-    worker.end(Status.COMPLETED)
-    assert "3 frames, 3 lost" in vidan("scenario", "wait", one).err

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from tests.support.processes import eventually
+from tests.support.videos import encode, truncated
 from vidan.stack_state import KEEPER_LOCK, is_held
 
 if TYPE_CHECKING:
@@ -112,6 +113,17 @@ def test_run_of_a_damaged_video_stores_what_can_be_had(
         return
     assert ended.code == 0, ended.err
     assert ended.json()["lost_frames"] > 0
+
+
+def test_run_of_a_cut_video_is_incomplete_if_nothing_may_be_lost(
+    bare: Shell, home: Path, tmp_path: Path
+) -> None:
+    whole = encode(tmp_path / "a.mkv", 60)
+    cut = truncated(whole, tmp_path / "cut.mkv", 0.7)
+    ended = bare.run("run", cut, "--every", 20, "--cpus", 1, "--max-lost", "1%", "--json")
+    assert ended.code == 11, ended.err
+    assert 1 < ended.json()["lost_frames"] < 60
+    assert "more than 1%" in ended.err
 
 
 def test_ctrl_c_stops_a_run_and_leaves_nothing(bare: Shell, home: Path, video: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.videos import encode
+from tests.support.videos import encode, truncated
 from vidan import Run, Vidan
 from vidan.domain.status import Status
 from vidan.tasks.app import Stack
@@ -64,3 +65,16 @@ def test_one_after_the_other_goes_on_where_the_last_one_was(stack: Stack, tmp_pa
     ended = scenario.wait(check=True)
     assert ended.result == list(range(FRAMES))
     assert [one.frame for one in scenario.predictions()] == list(range(FRAMES))
+
+
+def test_a_cut_video_is_told_in_the_log_and_in_the_scenario(
+    stack: Stack, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = encode(tmp_path / "a.mkv", 3 * FRAMES)
+    with caplog.at_level(logging.WARNING, "vidan.runner"):
+        ended = in_turn.delay(source=truncated(whole, tmp_path / "cut.mkv", 0.7)).wait()
+    assert ended.status is Status.COMPLETED
+    assert ended.lost_frames == 3 * FRAMES - ended.frames_done > 1
+    (line,) = [one.getMessage() for one in caplog.records if one.name == "vidan.runner"]
+    assert line.startswith(f"lost {ended.lost_frames} frames: ")
+    assert "(cut off)" in line

@@ -107,8 +107,8 @@ def test_as_json_has_the_keys_that_scripts_rely_on(database: Database) -> None:
         list(found)
         == (
             "id name key labels task source params queue priority status frames_done frames_total"
-            " attempts crashes worker result error created_at started_at ended_at pruned"
-            " time_limit soft_time_limit parent_id"
+            " lost_frames attempts crashes worker result error created_at started_at ended_at"
+            " pruned time_limit soft_time_limit parent_id"
         ).split()
     )
     assert (found["worker"], found["status"]) == ("cpu-0@test", "active")

@@ -15,8 +15,8 @@ from vidan.domain.status import ENDED, Status
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from vidan.cli.options.params import MaxLost
     from vidan.db.session import Database
-    from vidan.domain.detection import Gap
     from vidan.services.scenarios import Scenario
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ POLL_MANY_SECONDS = 1.0
 SHOWN = 10
 """Most scenarios that get a progress bar each; with more, one bar counts the ended ones."""
 
-FAILED, STOPPED, TIMED_OUT = 5, 6, 7
+FAILED, STOPPED, TIMED_OUT, INCOMPLETE = 5, 6, 7, 11
 _CODES: Mapping[Status, int] = {
     Status.COMPLETED: 0,
     Status.FAILED: FAILED,
@@ -47,6 +47,24 @@ def worst(statuses: Sequence[Status]) -> int:
     """Return the exit code for several scenarios: 5 before 6 before 7."""
     codes = [code for code in map(code_of, statuses) if code]
     return min(codes, default=0)
+
+
+def incomplete(out: Output, found: Sequence[Scenario], most: MaxLost | None) -> int:
+    """Name the completed scenarios that lost more than `most`; return 11 if there is one, else 0.
+
+    None allows any loss.
+    """
+    code = 0
+    for one in found:
+        if most is None or one.status is not Status.COMPLETED:
+            continue
+        # the checkpoint counts the frames of the source, the lost ones included
+        frames = max(one.checkpoint, one.lost_frames)
+        if most.is_exceeded(one.lost_frames, frames):
+            code = INCOMPLETE
+            lost = f"{one.lost_frames} of {frames} frames were lost, more than {most}"
+            out.warn(f"scenario {one.id} is incomplete: {lost}")
+    return code
 
 
 def patiently(work: Callable[[], T], out: Output) -> T:
@@ -131,10 +149,12 @@ def wait_and_tell(
     timeout: float | None,
     *,
     created: bool = False,
+    max_lost: MaxLost | None = None,
 ) -> int:
     """Wait, print how they ended, and return the exit code. Ctrl-C ends only the waiting.
 
-    `created`: this command has created them and has printed their ids already.
+    `created`: this command has created them and has printed their ids already. `max_lost`: what a
+    completed one may have lost.
     """
     try:
         note_unserved(database, out, ids)
@@ -147,24 +167,17 @@ def wait_and_tell(
         if out.json or not created:
             text = f"{scenario.id}\t{out.shown(scenario.status)}"
             out.line(scenario.as_json(), text, id=scenario.id)
-        tell_end(database, out, scenario)
-    return worst([scenario.status for scenario in found])
+        tell_end(out, scenario)
+    lacking = incomplete(out, found, max_lost)
+    return worst([scenario.status for scenario in found]) or lacking
 
 
-def tell_end(database: Database, out: Output, scenario: Scenario) -> None:
+def tell_end(out: Output, scenario: Scenario) -> None:
     """Say on stderr how a scenario ended, and how many frames were lost."""
-    from vidan.services import scenarios
-
-    def read_gaps() -> list[Gap]:
-        with database.begin() as connection:
-            return scenarios.gaps(connection, scenario.id)
-
-    gaps = patiently(read_gaps, out)
-    lost = sum(gap.to_frame - gap.from_frame + 1 for gap in gaps)
     status = out.said(scenario.status)
     text = f"scenario {scenario.id} is {status}: {scenario.frames_done} frames"
-    if lost:
-        text += f", {lost} lost"
+    if scenario.lost_frames:
+        text += f", {scenario.lost_frames} lost"
     if scenario.status not in ENDED:
         text = f"timed out waiting: {text}"
     out.note(f"{text}; {scenario.error}" if scenario.error else text)

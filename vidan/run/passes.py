@@ -19,6 +19,7 @@ from vidan.protocol.claims import Claimed
 from vidan.run.committer import Committer
 from vidan.run.context import RunContext
 from vidan.run.control import RunControl
+from vidan.run.losses import Losses
 from vidan.run.own_predictions import OwnPredictions
 from vidan.run.pipeline import Pipeline, unguarded
 from vidan.video import opening
@@ -44,6 +45,7 @@ class Passes:
     _stream: Iterator[Frames] | None = field(default=None, init=False)
     _committer: Committer | None = field(default=None, init=False)
     _active: bool = field(default=False, init=False)
+    _losses: Losses = field(default_factory=Losses, init=False)
 
     def __post_init__(self) -> None:
         self.state = dict(self.claimed.state)
@@ -85,6 +87,7 @@ class Passes:
             batch_size=batch_size,
             guard=unguarded if timed else self.context.guard,
             on_frames=self.context.on_frames,
+            on_gaps=self._losses.add,
         )
         self._pipeline, self._stream = pipeline, pipeline.batches()
         yield from self._stream
@@ -169,5 +172,6 @@ class Passes:
     def close(self) -> None:
         """Close the source and end the committer. What was not flushed is not stored."""
         self._close_stream()
+        self._losses.tell()
         if self._committer is not None:
             self._committer.close()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 
 from vidan import logs
 from vidan.detection.batcher import Pending, Seat
-from vidan.domain.detection import Detection
+from vidan.domain.detection import Detection, Gap
 from vidan.processes.slotboard import Call
 from vidan.run.committer import Committer, FinishedFrames
 from vidan.run.control import RunControl
@@ -46,6 +46,7 @@ class Pipeline:
     batch_size: int = 4
     guard: Guard = unguarded
     on_frames: Callable[[int], None] = lambda _: None
+    on_gaps: Callable[[Sequence[Gap]], None] = lambda _: None
     position: tuple[int, int | None] | None = field(default=None, init=False)
     """Where the next pass starts: the frame and its timestamp; None before the first batch."""
     own: OwnPredictions = field(default_factory=OwnPredictions, init=False)
@@ -97,6 +98,8 @@ class Pipeline:
             )
         )
         self.on_frames(len(batch.indices))
+        if batch.gaps:
+            self.on_gaps(batch.gaps)
 
     def _submitted(
         self, batches: Iterator[FrameBatch]

@@ -38,7 +38,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario's row. `worker` is the name of the worker that holds it."""
+    """A scenario's row. `worker` is the name of the worker that holds it.
+
+    `lost_frames` is the number of frames in its gaps: of the source, before sampling.
+    """
 
     id: int
     name: str | None
@@ -52,6 +55,7 @@ class Scenario:
     status: Status
     frames_done: int
     frames_total: int | None
+    lost_frames: int
     attempts: int
     max_attempts: int
     crashes: int
@@ -82,13 +86,15 @@ class Scenario:
 
 _JSON_KEYS = (
     "id name key labels task source params queue priority status frames_done frames_total"
-    " attempts crashes worker result error created_at started_at ended_at"
+    " lost_frames attempts crashes worker result error created_at started_at ended_at"
     " pruned time_limit soft_time_limit parent_id"
 ).split()
-_COLUMNS = ", ".join(
-    f"s.{name}" if name != "worker" else "w.name AS worker"
-    for name in Scenario.__dataclass_fields__
-)
+_LOST = """(
+    SELECT coalesce(sum(g.to_frame - g.from_frame + 1), 0)::bigint FROM gaps g
+    WHERE g.scenario_id = s.id
+) AS lost_frames"""
+_ELSEWHERE = {"worker": "w.name AS worker", "lost_frames": _LOST}
+_COLUMNS = ", ".join(_ELSEWHERE.get(name, f"s.{name}") for name in Scenario.__dataclass_fields__)
 _FROM = "scenarios s LEFT JOIN workers w ON w.id = s.worker_id"
 
 # The page of each status is read in the order of the index (status, id), from its edge on; no other

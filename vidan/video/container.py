@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from vidan.errors import MissingExtra, RejectedTask, VidanError
+from vidan.video.optional import look_up
+from vidan.video.refusals import DECRYPT, explained, is_encrypted
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -100,14 +102,19 @@ class Opened:
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """Yield the stream's packets, skipping those that can't be read.
 
-        Raises VidanError when the connection is lost or the disk fails.
+        Raises VidanError when the connection is lost or the disk fails, RejectedTask if they are
+        encrypted.
         """
         av = import_av()
-        errors, limit = 0, max(MAX_ERRORS, len(self.stream.index_entries))
+        errors = 0
+        listed = look_up("the index", lambda: len(self.stream.index_entries), 0)
+        limit = max(MAX_ERRORS, listed)
         while True:
             try:
                 for packet in self.container.demux(self.stream):
                     errors = 0
+                    if is_encrypted(packet):
+                        raise _encrypted(str(self.container.name))
                     if packet.size > 0:  # an empty packet marks the end for the decoder
                         yield packet
                 return
@@ -157,7 +164,13 @@ def open_container(source: str, read_timeout: float = 10.0) -> Opened:
     timeout = (read_timeout, read_timeout) if scheme else None
     try:
         # With file:… FFmpeg takes no file name for a protocol or a list of files.
-        container = av.open(name if scheme else f"file:{name}", options=options, timeout=timeout)
+        # Titles and comments are text of any encoding, or of none.
+        container = av.open(
+            name if scheme else f"file:{name}",
+            options=options,
+            timeout=timeout,
+            metadata_errors="replace",
+        )
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unopened(av, source, scheme, error) from error
     try:
@@ -184,6 +197,17 @@ def check_size(source: str, height: int, width: int) -> None:
         )
 
 
+def nothing_decoded(source: str, message: str) -> RejectedTask:
+    """Return the error for a source without a picture: with `message`, unless the file says why."""
+    path = None if scheme_of(source) else local_path(source.removeprefix("file:"))
+    message, hint = explained(path, message, "was it copied or downloaded whole?")
+    return RejectedTask(message, hint=hint)
+
+
+def _encrypted(source: str) -> RejectedTask:
+    return RejectedTask(f"the video in {shown(source)} is encrypted", hint=DECRYPT)
+
+
 def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError:
     where = shown(source)
     permanent = (
@@ -200,10 +224,7 @@ def _unopened(av: Any, source: str, scheme: str, error: Exception) -> VidanError
     if scheme and not isinstance(error, av.error.InvalidDataError):
         return RejectedTask(f"can't open {where}: {reason(error)}")
     if isinstance(error, av.error.EOFError):
-        return RejectedTask(
-            f"the file ends before its first picture: {where}",
-            hint="was it copied or downloaded whole?",
-        )
+        return nothing_decoded(source, f"the file ends before its first picture: {where}")
     return RejectedTask(
         f"not a video that can be read: {where}",
         hint="an MP4 cut off before its index can't be opened",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidan.domain.bounds import DECODERS
 from vidan.errors import InputRejected, MissingExtra, UsageError, VidanError
-from vidan.video.container import local_path, open_container, scheme_of
+from vidan.video.container import local_path, nothing_decoded, open_container, scheme_of
 from vidan.video.frames import FrameSource, Size
 from vidan.video.sampling import Sampling
 
@@ -105,4 +105,5 @@ def _check_video(path: str) -> None:
     finally:
         opened.container.close()
     if found is None:
-        raise InputRejected(f"no picture in {path}", hint="was it copied or downloaded whole?")
+        empty = nothing_decoded(path, f"no picture in {path}")
+        raise InputRejected(str(empty), hint=empty.hint)

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidan.video.optional import look_up
+
 if TYPE_CHECKING:
     from av import VideoFrame
+
+MAX_SIDE_DATA_TYPE = 64
+"""Above all numbers of side data that FFmpeg uses (it had 32 in version 8.1)."""
+
+REFUSED_COLORS = {
+    8: "YCgCo",
+    11: "YDzDx",
+    14: "ICtCp",
+    15: "IPT-C2",
+    16: "YCgCo-Re",
+    17: "YCgCo-Ro",
+}
+"""Colour matrices (ITU-T H.273, table 4) that FFmpeg's scaler lacks; it has none that is near."""
+
+BT709, UNSPECIFIED, BT2020, BT2020_CONSTANT, DERIVED, DERIVED_CONSTANT = 1, 2, 9, 10, 12, 13
+"""Numbers of colour matrices; the primaries BT.709 and BT.2020 have the same numbers."""
 
 
 class Turn:
@@ -37,8 +56,7 @@ class Turn:
     @classmethod
     def of(cls, frame: VideoFrame) -> Turn:
         """Return the turn in the display matrix of a decoded frame."""
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        return cls(bytes(matrix) if matrix is not None else None)  # type: ignore[call-overload]
+        return cls(display_matrix(frame))
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Convert a stored (height, width) to the displayed one, or back."""
@@ -49,6 +67,63 @@ class Turn:
         if self.transposed:
             pixels = pixels.transpose(1, 0, 2)
         return pixels[:: -1 if self.upside_down else 1, :: -1 if self.mirrored else 1]
+
+
+def display_matrix(frame: VideoFrame) -> bytes | None:
+    """Return the display matrix of a decoded frame, None if it has none.
+
+    PyAV can't list the side data of a frame if its enum lacks one of them, such as EXIF. Then
+    FFmpeg removes these first. `VideoFrame.rotation` would not do: it does not tell mirrored
+    pictures.
+    """
+
+    def listed(one: VideoFrame) -> bytes | None:
+        matrix = one.side_data.get("DISPLAYMATRIX")
+        return bytes(matrix) if matrix is not None else None  # type: ignore[call-overload]
+
+    try:
+        return listed(frame)
+    except Exception:
+        return look_up("the display matrix", lambda: listed(_with_known_data(frame)), None)
+
+
+def _with_known_data(frame: VideoFrame) -> VideoFrame:
+    """Return the frame without the side data that PyAV's enum lacks."""
+    import av
+    from av.sidedata.sidedata import Type
+
+    known: set[int] = {int(one.value) for one in Type}  # type: ignore[call-overload]
+    graph = av.filter.Graph()
+    end = graph.add_buffer(template=None, width=frame.width, height=frame.height,
+                           format=frame.format, time_base=frame.time_base)  # fmt: skip
+    first = end
+    for number in range(MAX_SIDE_DATA_TYPE):
+        if number in known:
+            continue
+        try:
+            step = graph.add("sidedata", f"mode=delete:type={number}")
+        except (ValueError, OSError):
+            break  # FFmpeg itself has no more types
+        end.link_to(step)
+        end = step
+    end.link_to(graph.add("buffersink"))
+    graph.configure()
+    first.push(frame)
+    known_frame = graph.pull()
+    assert isinstance(known_frame, av.VideoFrame)
+    return known_frame
+
+
+def _near_matrix(matrix: int, primaries: int) -> int:
+    """Return a colour matrix that the scaler has, near to one that it lacks.
+
+    Other numbers than these are reserved: such a label says nothing.
+    """
+    if matrix == BT2020_CONSTANT:
+        return BT2020
+    if matrix in (DERIVED, DERIVED_CONSTANT):  # from the primaries
+        return BT2020 if primaries == BT2020 else BT709
+    return UNSPECIFIED
 
 
 class Converter:
@@ -67,7 +142,13 @@ class Converter:
     def into(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
         """Write the picture into `out`, (H, W, 3) uint8 RGB."""
         height, width = self.turn.size(*self.size)
-        rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
+        try:
+            rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            frame.colorspace = _near_matrix(frame.colorspace, frame.color_primaries)
+            rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
         plane = rgb.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height]  # type: ignore[call-overload]
         np.copyto(out, self.turn.apply(rows[:, : width * 3].reshape(height, width, 3)))

@@ -8,8 +8,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from vidan.errors import RejectedTask
-from vidan.video.container import Opened, import_av, open_container, shown
-from vidan.video.pictures import Turn
+from vidan.video.container import Opened, import_av, nothing_decoded, open_container, shown
+from vidan.video.optional import look_up
+from vidan.video.pictures import REFUSED_COLORS, Turn
+from vidan.video.promise import Promise, promised
 from vidan.video.sampling import Sampling
 from vidan.video.timeline import REORDER, Timeline
 
@@ -37,6 +39,8 @@ class Probe:
     """Frames per second."""
     total: int | None
     """Number of pictures to be displayed, according to the container's table of packets."""
+    promise: Promise | None = None
+    """The end of the video, according to the container's header."""
 
 
 def probe(source: str, read_timeout: float) -> Probe:
@@ -63,13 +67,25 @@ def _probe(opened: Opened, source: str) -> Probe:
     height, width = context.height, context.width
     first, turn = _first_packets(opened)
     if not height or not width:
-        raise RejectedTask(
-            f"no picture in {shown(source)}", hint="was it copied or downloaded whole?"
-        )
+        raise nothing_decoded(source, f"no picture in {shown(source)}")
+    _check_colors(source, look_up("the colour matrix", lambda: int(context.colorspace), 0))
     stamps = [packet.pts for packet in first]
     timed = None not in stamps and (len(set(stamps)) == len(stamps) or _rises_again(first))
     start = _start(first, opened) if timed else None
-    return Probe(*turn.size(height, width), turn, start, timed, _rate(opened), _total(opened))
+    total = look_up("the number of pictures", lambda: _total(opened), None)
+    rate = _rate(opened)
+    promise = look_up("the duration", lambda: promised(opened, source, rate, first), None)
+    return Probe(*turn.size(height, width), turn, start, timed, rate, total, promise)
+
+
+def _check_colors(source: str, matrix: int) -> None:
+    """Raise RejectedTask for a colour matrix that can't be converted: colours would be false."""
+    if matrix in REFUSED_COLORS:
+        raise RejectedTask(
+            f"the colours of {shown(source)} are {REFUSED_COLORS[matrix]},"
+            " which can't be converted to RGB",
+            hint="convert the video first, e.g. to BT.709",
+        )
 
 
 def _first_packets(opened: Opened) -> tuple[list[Packet[VideoStream]], Turn]:
@@ -153,7 +169,15 @@ def is_shown(packet: Packet[VideoStream], codec: str) -> bool:
 
 def _rate(opened: Opened) -> Fraction | None:
     stream = opened.stream
-    return stream.average_rate or stream.guessed_rate or stream.base_rate
+    for look in (
+        lambda: stream.average_rate,
+        lambda: stream.guessed_rate,
+        lambda: stream.base_rate,
+    ):
+        rate = look_up("the frame rate", look, None)
+        if rate:
+            return rate
+    return None
 
 
 def _total(opened: Opened) -> int | None:

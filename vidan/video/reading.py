@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from vidan.errors import RejectedTask
 from vidan.video.batching import Batching
-from vidan.video.container import Opened, shown
+from vidan.video.container import Opened, nothing_decoded, shown
 from vidan.video.decoding import Item
 from vidan.video.frames import FrameBatch
 from vidan.video.probe import is_shown
+from vidan.video.promise import Promise, Reach
 from vidan.video.resuming import Uncertain
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Reading:
     before the first frame if that may not be exact. `must_match` is the pts that the first frame
     then must have. `walk` finds the packets with which to begin. `pts` is the timestamp with which
     the first frame was asked for. `epoch_ms` is the Unix time of frame 0 of a live source.
+    `promise` says where the source should end.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Reading:
         self.walk: Iterator[list[Item] | None] = iter(())
         self.pts: int | None = None
         self.epoch_ms: int | None = None
+        self.promise: Promise | None = None
+        self._reach = Reach()
         self._packets = packets
         self._closed = closed
         self._ahead: deque[Item] = deque()  # already read, to be decoded next
@@ -82,6 +85,8 @@ class Reading:
             self._ended = True
             self.timeline.finish()
             return None
+        if self.promise is not None:
+            self._reach.see(packet, self.promise.step)
         shows = is_shown(packet, self.opened.codec)
         return Item(packet, self.timeline.add(packet.pts, packet.dts) if shows else None)
 
@@ -129,11 +134,11 @@ class Reading:
         if batching.expected == began:
             self._check(decoder, began)
             if began == 0:
-                raise RejectedTask(
-                    f"no frame of {shown(str(self.opened.container.name))} can be decoded",
-                    hint="was it copied or downloaded whole?",
-                )
+                name = str(self.opened.container.name)
+                raise nothing_decoded(name, f"no frame of {shown(name)} can be decoded")
         batching.lose(self.timeline.count, self._reason(decoder, batching.expected))
+        if self.promise is not None and total is None:
+            total = self.timeline.count + self._reach.lacks(self.promise)
         batching.lose(total or 0, "cut off")
         if batching.begun or not yielded:
             yield batching.take(self._next_pts(batching.expected))

@@ -18,6 +18,7 @@ from vidan.video.counting import Count
 from vidan.video.decoding import Decoder
 from vidan.video.decord import DecordDecoder, import_decord, refuse_unless_exact
 from vidan.video.frames import FrameBatch, Size
+from vidan.video.optional import look_up
 from vidan.video.pictures import Converter
 from vidan.video.probe import DEFAULT_RATE, Probe, probe, probe_live
 from vidan.video.reading import PictureDecoder, Reading
@@ -40,8 +41,8 @@ class VideoSource:
     """A FrameSource that decodes only when a batch is asked for.
 
     With `decord` the pictures come from decord, everything else from PyAV. The lost end of a
-    truncated file is a gap if the container says how many frames there were (MP4); otherwise their
-    number is unknown and the frames simply end.
+    truncated file is a gap if the container says how many frames there were (MP4) or how long it
+    was (Matroska, AVI, FLV); otherwise their number is unknown and the frames simply end.
     """
 
     def __init__(
@@ -75,7 +76,11 @@ class VideoSource:
             self._size = size(self.height, self.width) if callable(size) else size
             self._shape = self._size or (self.height, self.width)
             self.fps = float(self._probe.rate) if self._probe.rate else None
-            self.frames_total = stored_total(self._probe, self._opened, sampling)
+            self.frames_total = look_up(
+                "the number of frames",
+                partial(stored_total, self._probe, self._opened, sampling),
+                None,
+            )
         except BaseException:
             self._opened.container.close()
             raise
@@ -165,7 +170,7 @@ class VideoSource:
         most = MAX_BATCH_BYTES // max(1, self._shape[0] * self._shape[1] * 3)
         size = max(1, min(size, most))
         batching = Batching(self._frame, self._shape, picture, size, self.live)
-        reading.pts = self._pts
+        reading.pts, reading.promise = self._pts, self._probe.promise
         if self._decord:
             decoder: PictureDecoder = DecordDecoder(self._now, self._source, self._size)
             yield from reading.batches(batching, decoder, _copy, self._probe.total)

@@ -130,3 +130,23 @@ def test_a_number_is_written_as_it_is(number: float) -> None:
 
 def test_control_characters_are_not_printed() -> None:
     assert "\x1b" not in printable("a\x1b[31mb\r\x07")
+
+
+@pytest.mark.parametrize(
+    ("word", "lost", "frames", "exceeded"),
+    [
+        ("0", 0, 100, False), ("0", 1, 100, True), ("3", 3, 100, False), ("3", 4, 100, True),
+        ("1%", 1, 100, False), ("1%", 2, 199, True), ("0.1%", 1, 1000, False),
+        ("0.1%", 2, 1999, True), ("0%", 0, 0, False), ("100%", 7, 7, False),
+        ("0.000001%", 1, 10**8, False), ("0.000001%", 2, 10**8, True),
+    ],
+)  # fmt: skip
+def test_how_much_may_be_lost(word: str, lost: int, frames: int, exceeded: bool) -> None:
+    assert params.max_lost(word).is_exceeded(lost, frames) is exceeded
+    assert str(params.max_lost(word)) == word
+
+
+@pytest.mark.parametrize("word", ["", "-1", "1.5", "101%", "%", "one", "1 %", "nan", "٣"])
+def test_no_number_of_frames_and_no_share(word: str) -> None:
+    with pytest.raises(ValueError, match="neither a number of frames"):
+        params.max_lost(word)

@@ -129,7 +129,7 @@ def watch(
         _tell_unseen(out, selection)
         if ended is None:
             return 0
-        following.tell_end(database, out, ended)
+        following.tell_end(out, ended)
     return following.code_of(ended.status)
 
 

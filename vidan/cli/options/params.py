@@ -19,6 +19,8 @@ from vidan.errors import UsageError
 LONGEST_AGO = timedelta(days=36525)
 """Longest time ago that an option accepts, a hundred years: far inside the calendars of both Python
 and PostgreSQL."""
+PARTS = 10**8
+"""A share is counted in these parts of a whole, exactly: a millionth of a percent."""
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)", re.ASCII)
 
@@ -118,6 +120,36 @@ def _no_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
 
 
+@dataclass(frozen=True, slots=True)
+class MaxLost:
+    """How much a completed scenario may have lost: frames, or a share of them."""
+
+    word: str  # as it was given
+    frames: int | None = None
+    parts: int | None = None  # in PARTS of all frames
+
+    def is_exceeded(self, lost: int, frames: int) -> bool:
+        """Whether `lost` of `frames` frames are more than allowed."""
+        if self.parts is not None:
+            return lost * PARTS > self.parts * frames
+        return lost > (self.frames or 0)
+
+    def __str__(self) -> str:
+        return self.word
+
+
+def max_lost(word: str) -> MaxLost:
+    """Read a number of frames such as 0, or a share such as 1% or 0.5%. Raises ValueError."""
+    match = re.fullmatch(r"(\d{1,18})(?:\.(\d{1,6}))?(%?)", word, re.ASCII)
+    if match is not None and match[3]:
+        parts = (int(match[1]) * 10**6 + int((match[2] or "").ljust(6, "0"))) * PARTS // 10**8
+        if parts <= PARTS:
+            return MaxLost(word, parts=parts)
+    elif match is not None and match[2] is None:
+        return MaxLost(word, frames=int(word))
+    raise ValueError(f"{word!r} is neither a number of frames (0) nor a share of them (1%)")
+
+
 def unique(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
     """Return the pairs as a mapping. Raises UsageError if a name was given twice."""
     found: dict[str, Any] = {}
@@ -152,5 +184,15 @@ TimeoutOption = Annotated[
         metavar="D",
         parser=duration,
         help="Stop waiting after this long (exit code 7), e.g. 30s, 10m.",
+    ),
+]
+MaxLostOption = Annotated[
+    Any,
+    typer.Option(
+        "--max-lost",
+        metavar="N|P%",
+        parser=max_lost,
+        help="End with exit code 11 if a completed scenario has lost more frames than this, e.g. 0"
+        " or 1%.",
     ),
 ]

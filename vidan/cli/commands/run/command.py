@@ -16,7 +16,7 @@ from vidan.cli.command import Commands
 from vidan.cli.commands.run import results as run_results
 from vidan.cli.options import devices
 from vidan.cli.options.devices import CpusOption, GpusOption
-from vidan.cli.options.params import names
+from vidan.cli.options.params import MaxLost, MaxLostOption, names
 from vidan.cli.own_workers import OwnWorkers
 from vidan.cli.terminal.output import Output
 from vidan.detection import catalogue
@@ -103,13 +103,15 @@ def run(
         str | None,
         typer.Option(metavar="D", help=f"{' or '.join(DECODERS)} [{DECODERS[0]}]."),
     ] = None,
+    max_lost: MaxLostOption = None,
     gpus: GpusOption = None,
     cpus: CpusOption = None,
 ) -> int:
     """Analyse a video on this machine, without any other service, and print a summary.
 
     It starts the database, broker, orchestrator and workers that a cluster uses too, and stops them
-    afterwards. Exit code 0: completed; 5: failed; 6: stopped by another command; 130: by Ctrl-C.
+    afterwards. Exit code 0: completed; 5: failed; 6: stopped by another command; 11: more frames
+    lost than --max-lost allows; 130: stopped by Ctrl-C.
     """
     from vidan.video.sources import source_for
 
@@ -131,7 +133,7 @@ def run(
     with stack.join(settings, on_progress=out.note) as member:
         database = connect.open_database(member.settings)
         try:
-            return _Run(out, member, database, place, params, queue, posts, results).run()
+            return _Run(out, member, database, place, params, queue, posts, results, max_lost).run()
         finally:
             database.close()
 
@@ -165,6 +167,7 @@ class _Run:
     queue: str
     posts: Sequence[WorkerOptions]
     results: Path | None
+    max_lost: MaxLost | None
     checked: float = 0.0
     reported: float = 0.0
 
@@ -181,7 +184,8 @@ class _Run:
         written = run_results.write(self.database, self.out, scenario, self.results)
         run_results.summarise(self.database, self.out, scenario, self.results, written)
         run_results.name_unfinished(self.database, self.out, apart_from=scenario_id)
-        return following.code_of(scenario.status)
+        lacking = following.incomplete(self.out, [scenario], self.max_lost)
+        return following.code_of(scenario.status) or lacking
 
     def _create(self) -> int:
         new = creation.NewScenario(source=self.source, params=self.params, queue=self.queue)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -15,7 +15,16 @@ import typer
 from vidan.cli import connect
 from vidan.cli.command import Commands
 from vidan.cli.options.param_types import typed
-from vidan.cli.options.params import TimeoutOption, duration, label, moment, param, status, unique
+from vidan.cli.options.params import (
+    MaxLostOption,
+    TimeoutOption,
+    duration,
+    label,
+    moment,
+    param,
+    status,
+    unique,
+)
 from vidan.cli.terminal.output import Output
 from vidan.domain.bounds import DEFAULT_QUEUE, MAX_INTEGER
 from vidan.domain.status import Status
@@ -165,21 +174,22 @@ def create(
         bool, typer.Option("--wait", help="Wait until the scenarios have ended.")
     ] = False,
     timeout: TimeoutOption = None,
+    max_lost: MaxLostOption = None,
 ) -> int:
     """Queue scenarios, one per source, and print their ids.
 
     Several sources are one transaction: all are queued or none. Paths are made absolute, and the
     files are opened first, unless --no-check is given. With --wait the exit code says how the
-    scenarios ended: 0 completed, 5 failed, 6 stopped, 7 timed out. With --json one line of JSON is
-    printed for each.
+    scenarios ended: 0 completed, 5 failed, 6 stopped, 7 timed out, 11 completed with more frames
+    lost than --max-lost allows. With --json one line of JSON is printed for each.
     """
     from vidan.cli import following
     from vidan.protocol import tasks
     from vidan.video.sources import source_for
 
-    named = sources or []
-    held, check = Status(wanted) is Status.INACTIVE, not no_check
-    _check_usage(named, file, key=key, wait=wait, timeout=timeout, status=Status(wanted))
+    named, held, check = sources or [], Status(wanted) is Status.INACTIVE, not no_check
+    _check_usage(named, file, key=key, wait=wait, status=Status(wanted))
+    _check_waiting(wait, {"--timeout": timeout, "--max-lost": max_lost})
     _check_times(at, after)
     given, tags = unique(params or [], "--param"), unique(labels or [], "--label")
     checked = [source_for(place, check=check) for place in _places(named, file)]
@@ -212,7 +222,7 @@ def create(
     if not wait:
         return 0
     with closing(connect.open_database(settings, guarded=True)) as database:
-        return following.wait_and_tell(database, out, ids, timeout, created=True)
+        return following.wait_and_tell(database, out, ids, timeout, created=True, max_lost=max_lost)
 
 
 def _check_usage(
@@ -221,7 +231,6 @@ def _check_usage(
     *,
     key: str | None,
     wait: bool,
-    timeout: float | None,
     status: str,
 ) -> None:
     """Raise UsageError for options that contradict each other."""
@@ -231,11 +240,6 @@ def _check_usage(
             key is not None and (len(sources) > 1 or file is not None),
             "--key is for one source alone",
             "create them one by one",
-        ),
-        (
-            timeout is not None and not wait,
-            "--timeout goes with --wait",
-            "add --wait, or leave out --timeout",
         ),
         (
             status not in ("init_startup", "inactive"),
@@ -251,6 +255,15 @@ def _check_usage(
     for broken, problem, hint in rules:
         if broken:
             raise UsageError(problem, hint=hint)
+
+
+def _check_waiting(wait: bool, given: Mapping[str, object]) -> None:
+    """Raise UsageError for a given option that only --wait makes use of."""
+    for option, value in given.items():
+        if value is not None and not wait:
+            raise UsageError(
+                f"{option} goes with --wait", hint=f"add --wait, or leave out {option}"
+            )
 
 
 def _check_times(at: datetime | None, after: float | None) -> None:

@@ -13,6 +13,7 @@ from vidan.cli.command import Commands
 from vidan.cli.options.params import (
     Ids,
     LabelOption,
+    MaxLostOption,
     StatusOption,
     TaskOption,
     TimeoutOption,
@@ -99,6 +100,7 @@ commands = Commands("scenario")
     examples="""
         vidan scenario wait 42 --timeout 10m
         vidan scenario wait --label batch=7 && echo all completed
+        vidan scenario wait 42 --max-lost 1% || echo more than a hundredth is lost
         vidan scenario wait 42 --json | jq .error
     """,
 )
@@ -110,11 +112,13 @@ def wait(
     label: LabelOption = None,
     task: TaskOption = None,
     timeout: TimeoutOption = None,
+    max_lost: MaxLostOption = None,
 ) -> int:
     """Wait until scenarios have ended.
 
-    Exit code 0: all completed; 5: one failed; 6: one was stopped; 7: timed out. If several apply,
-    5 comes before 6, and 6 before 7. Ctrl-C ends the waiting, not the scenarios.
+    Exit code 0: all completed; 5: one failed; 6: one was stopped; 7: timed out; 11: all completed,
+    but one has lost more frames than --max-lost allows. If several apply, 5 comes before 6, 6
+    before 7, and 7 before 11. Ctrl-C ends the waiting, not the scenarios.
     """
     from vidan.cli import following
 
@@ -123,7 +127,7 @@ def wait(
         chosen = choice.find(database)
         if not chosen:
             raise NotFoundError("no scenario matches", hint="see `vidan scenario list`")
-        return following.wait_and_tell(database, out, chosen, timeout)
+        return following.wait_and_tell(database, out, chosen, timeout, max_lost=max_lost)
 
 
 @commands.command(

@@ -1,0 +1,155 @@
+"""The end of a file is held against what its header promises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import av
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support import videos
+from tests.support.frames import read
+from vidan.domain.detection import Gap
+from vidan.video.promise import Promise, Reach
+
+WEBM = {"deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "0"}
+FRAMES = 60
+Maker = Callable[[Path], Path]
+
+
+def joined_with_longer_sound(folder: Path) -> Path:
+    """A Matroska whose sound lasts 2 seconds longer than its video, without statistics."""
+    path = folder / "a.mkv"
+    with av.open(str(videos.encode(folder / "b.mkv", FRAMES, audio=True))) as given_:
+        video, sound = given_.streams.video[0], given_.streams.audio[0]
+        with av.open(str(path), "w") as output:
+            copies = {one.index: output.add_stream_from_template(one) for one in (video, sound)}
+            for packet in given_.demux():
+                if packet.size:
+                    if packet.stream is sound:
+                        packet.pts = packet.dts = (packet.pts or 0) * 2
+                    packet.stream = copies[packet.stream.index]
+                    output.mux(packet)
+    return without_statistics(path)
+
+
+def without_statistics(path: Path) -> Path:
+    """Rename the statistics of each stream: other programs than FFmpeg write none."""
+    content = path.read_bytes()
+    assert b"DURATION" in content
+    path.write_bytes(content.replace(b"DURATION", b"NOTATION"))
+    return path
+
+
+def without_duration(path: Path) -> Path:
+    """Remove what the header says about the duration, as a recorder leaves it that was killed."""
+    content = path.read_bytes()
+    found = re.search(rb"\x44\x89\x88.{8}", content, re.DOTALL)
+    assert found
+    void = b"\xec\x89" + bytes(9)  # an element Void of the same length
+    path.write_bytes(content[: found.start()] + void + content[found.end() :])
+    return without_statistics(path)
+
+
+PROMISING: dict[str, Maker] = {
+    "mkv": lambda d: videos.encode(d / "a.mkv", FRAMES),
+    "mkv with sound": lambda d: videos.encode(d / "a.mkv", FRAMES, audio=True),
+    "mkv without statistics": lambda d: without_statistics(videos.encode(d / "a.mkv", FRAMES)),
+    "webm": lambda d: videos.encode(d / "a.webm", FRAMES, codec="libvpx", options=WEBM),
+    "avi": lambda d: videos.encode(d / "a.avi", FRAMES, codec="mpeg4", options={}),
+    "avi with sound": lambda d: videos.encode(
+        d / "a.avi", FRAMES, codec="mpeg4", options={}, audio=True
+    ),
+    "avi of B pictures": lambda d: videos.encode(
+        d / "a.avi", FRAMES, codec="mpeg4", options={"bf": "2"}
+    ),
+    "flv": lambda d: videos.encode(d / "a.flv", FRAMES),
+}
+SILENT: dict[str, Maker] = {
+    "ts": lambda d: videos.encode(d / "a.ts", FRAMES),
+    "mkv without duration": lambda d: without_duration(videos.encode(d / "a.mkv", FRAMES)),
+    "longer sound": joined_with_longer_sound,
+}
+UNEVEN = [0, 40, 80, 1000, 1040, 1080, 4000, 4040, 4080, 9000]
+"""Milliseconds at which the pictures of a recorded screen come."""
+
+
+@pytest.mark.parametrize("kind", [*PROMISING, *SILENT])
+def test_a_whole_file_lacks_no_end(kind: str, tmp_path: Path) -> None:
+    result = read((PROMISING | SILENT)[kind](tmp_path))
+    assert result.gaps == []
+    assert result.numbers == list(range(FRAMES))
+
+
+@pytest.mark.parametrize("share", [0.7, 0.8])
+@pytest.mark.parametrize("kind", PROMISING)
+def test_the_lost_end_of_a_file_is_a_gap(kind: str, share: float, tmp_path: Path) -> None:
+    whole = PROMISING[kind](tmp_path)
+    path = videos.truncated(whole, tmp_path / f"cut{whole.suffix}", share)
+    result = read(path)
+    assert sorted(result.numbers + result.lost) == list(range(FRAMES))
+    assert result.gaps[-1].to_frame == FRAMES - 1
+    assert result.gaps[-1].reason == "cut off"
+    assert result.checkpoints[-1][0] == FRAMES
+    for frame, pts in result.checkpoints[:: len(result.checkpoints) // 3]:
+        again = read(path, frame=frame, pts=pts)
+        assert again.frames == [one for one in result.frames if one[0] >= frame]
+        assert again.gaps == [Gap(max(frame, gap.from_frame), gap.to_frame, gap.reason)
+                              for gap in result.gaps if gap.to_frame >= frame]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_where_nothing_is_promised_the_frames_end(kind: str, tmp_path: Path) -> None:
+    whole = SILENT[kind](tmp_path)
+    result = read(videos.truncated(whole, tmp_path / f"cut{whole.suffix}", 0.6))
+    assert 0 < len(result.numbers) < FRAMES
+    assert [gap for gap in result.gaps if gap.reason == "cut off"] == []
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv"])
+def test_pictures_at_uneven_times_are_no_loss(suffix: str, tmp_path: Path) -> None:
+    result = read(videos.encode(tmp_path / f"a.{suffix}", len(UNEVEN), times=UNEVEN))
+    assert result.numbers == list(range(len(UNEVEN)))
+    assert result.gaps == []
+
+
+def test_a_header_that_promises_more_pictures_than_bytes_is_damaged(tmp_path: Path) -> None:
+    path = videos.encode(tmp_path / "a.avi", FRAMES, codec="mpeg4", options={})
+    content = path.read_bytes()
+    at = content.index(b"vids") - 8 + 8 + 32  # dwLength of the stream's header
+    assert int.from_bytes(content[at : at + 4], "little") == FRAMES
+    path.write_bytes(content[:at] + (2**31 - 1).to_bytes(4, "little") + content[at + 4 :])
+    assert read(path).gaps == []
+
+
+def reached(stamps: list[int], duration: int | None = None) -> Reach:
+    reach = Reach()
+    for stamp in stamps:
+        packet = SimpleNamespace(pts=stamp, dts=stamp, duration=duration)
+        reach.see(cast("Any", packet), Fraction(40))
+    return reach
+
+
+@given(st.integers(10, 200), st.integers(0, 100), st.sampled_from([None, 0, 40]))
+def test_an_even_video_lacks_what_was_cut(frames: int, cut: int, duration: int | None) -> None:
+    reach = reached([n * 40 for n in range(frames)], duration)
+    promise = Promise(Fraction((frames + cut) * 40), Fraction(40))
+    assert reach.lacks(promise) == (cut if cut > 1 else 0)
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=50), st.integers(0, 39))
+def test_a_whole_video_of_any_rate_lacks_nothing(steps: list[int], more: int) -> None:
+    stamps = [sum(steps[:n]) for n in range(len(steps) + 1)]
+    promise = Promise(Fraction(stamps[-1] + 40 + more), Fraction(40))
+    assert reached(stamps).lacks(promise) == 0
+
+
+def test_a_source_without_packets_lacks_nothing_that_could_be_counted() -> None:
+    assert Reach().lacks(Promise(Fraction(1000), Fraction(40))) == 0
