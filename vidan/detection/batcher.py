@@ -272,8 +272,19 @@ class Batcher:
                     return batch[0].context.run(self._detect, batch), None
                 return self._detect(batch), None
             except BaseException as error:  # raised again by Seat.take
-                clear_frames(error)
-                return [], self._lost(error) or error
+                return [], self._judged(error)
+
+    def _judged(self, error: BaseException) -> BaseException:
+        """Return the error of a call, or that its GPU is lost, cleared of the call's frames.
+
+        Never raises, though code of a user's own exception may: a lane that ended with an error
+        would keep all scenarios of the detector waiting.
+        """
+        try:
+            clear_frames(error)
+            return self._lost(error) or error
+        except BaseException as another:
+            return another
 
     def _detect(self, batch: Sequence[Pending]) -> list[list[Detection]]:
         return detect_jointly(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from vidan.errors import (
     LeaseLost,
     MissingExtra,
     RejectedTask,
+    RunInterrupted,
     RunStopped,
     SourceMissing,
     TimeLimitExceeded,
@@ -72,6 +74,26 @@ def run_scenario(
     claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, context: RunContext
 ) -> Outcome:
     """Run a claimed scenario to its end. Never raises: the outcome says what happens next."""
+    try:
+        return _run(claimed, tasks, control, context)
+    except BaseException as error:
+        return escaped(claimed, error)
+
+
+def escaped(claimed: Claimed, error: BaseException) -> Outcome:
+    """Return the outcome of a run whose end could not be told: an error of the run.
+
+    Never raises, though an exception's own code may: of `error`, only its type is named.
+    """
+    name = storable.line(type.__repr__(type(error)))
+    with suppress(BaseException):
+        log.error("the run's end could not be told", exc_info=error)
+    return Outcome(claimed, End.FAILED, error=f"its end could not be told: {name}")
+
+
+def _run(
+    claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, context: RunContext
+) -> Outcome:
     started = time.monotonic()
     task = tasks[claimed.task]
     passes = Passes(claimed, control, context)
@@ -102,7 +124,7 @@ def _call(run: Run, task: Task[..., Any], passes: Passes) -> Outcome:
     try:
         try:
             control.check()  # the run may have been interrupted while it waited for its slot
-            returned = task.perform(run, claimed.params)
+            returned = _perform(task, run, passes)
             control.check_left_off()  # the return value of a task that left off is no result
             result = task.result(returned)
             state = passes.finish()
@@ -116,11 +138,22 @@ def _call(run: Run, task: Task[..., Any], passes: Passes) -> Outcome:
         return _outcome_of(error, claimed, task.policy, passes.attempts)
 
 
+def _perform(task: Task[..., Any], run: Run, passes: Passes) -> Any:
+    try:
+        return task.perform(run, passes.claimed.params)
+    except BaseExceptionGroup as group:  # from a task group in the task's code
+        interruption = passes.control.interruption
+        if interruption is None or group.subgroup(RunInterrupted) is None:
+            raise
+        raise interruption from group
+
+
 def _outcome_of(
     error: BaseException, claimed: Claimed, policy: RetryPolicy, attempts: int
 ) -> Outcome:
     """Decide by the exception's type: stop, hand over, retry or reject."""
-    line = storable.line(error) or type(error).__name__
+    said = storable.line(error)
+    line = said or type(error).__name__
     match error:
         case LeaseLost():
             return Outcome(claimed, End.LOST, error=line)
@@ -135,9 +168,9 @@ def _outcome_of(
             return Outcome(claimed, End.HANDED_OVER, error=line, delay=UNAVAILABLE_SECONDS)
         case RejectedTask() | InputRejected() | UsageError():
             return Outcome(claimed, End.REJECTED, error=line)
-        case Retry() if not str(error) and error.__cause__ is not None:
+        case Retry() if not said and error.__cause__ is not None:
             line = f"{type(error.__cause__).__name__}: {storable.line(error.__cause__)}"
-        case Retry() if not str(error):
+        case Retry() if not said:
             line = "the task asked for a retry"
         case _:  # from the task's code, a detector or a commit; also a task's SystemExit
             log.debug("the run raised", exc_info=error)
