@@ -25,6 +25,7 @@ from vidan.detection.joint_call import clear_frames, detect_jointly
 from vidan.detection.stall_clock import Clock, StallClock
 from vidan.domain.detection import Detection
 from vidan.errors import DeviceLost
+from vidan.processes.forks import Contained
 
 if TYPE_CHECKING:  # an app's module is also imported where tasks are only called, without numpy
     import numpy as np
@@ -287,11 +288,12 @@ class Batcher:
             return another
 
     def _detect(self, batch: Sequence[Pending]) -> list[list[Detection]]:
-        return detect_jointly(
-            self.detector,
-            [one.pixels for one in batch],
-            [(one.width, one.height) for one in batch],
-        )
+        with Contained():
+            return detect_jointly(
+                self.detector,
+                [one.pixels for one in batch],
+                [(one.width, one.height) for one in batch],
+            )
 
     def _settle(
         self, one: Pending, found: list[list[Detection]] | None, error: BaseException | None

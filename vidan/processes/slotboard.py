@@ -65,6 +65,10 @@ class SlotBoard:
         self._memory.close()
         os.close(self.fd)
 
+    def detach(self) -> None:
+        """Go on with empty memory of this process's own: what it writes is shown to nobody."""
+        self._memory = mmap.mmap(-1, _HEADER + _SLOT * self.slots)
+
     @property
     def worker_id(self) -> UUID | None:
         """The id under which the process is registered now."""

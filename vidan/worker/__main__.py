@@ -16,7 +16,7 @@ from uuid import UUID
 from vidan import config, logs
 from vidan.domain.worker import MAX_SLOTS, WorkerOptions
 from vidan.errors import RETIRED_EXIT_CODE, DeviceLost, VidanError
-from vidan.processes import lifeline
+from vidan.processes import forks, lifeline
 from vidan.processes.slotboard import SlotBoard
 from vidan.tasks.loading import load_tasks
 from vidan.worker.worker import Worker
@@ -35,13 +35,15 @@ def main(argv: list[str] | None = None) -> int:
     lifeline.watch(orphan.end)
     settings = config.load()
     logs.configure(settings, "worker")
-    board = None if arguments.board is None else SlotBoard(arguments.board, MAX_SLOTS)
+    board = None if arguments.board is None else _board(arguments.board)
     try:
         if options.device != "cpu":
             from vidan.detection.device import require
 
             require(options.device)
-        worker = Worker(settings, options, load_tasks(options.app), board, arguments.replaces)
+        with forks.Contained():
+            tasks = load_tasks(options.app)
+        worker = Worker(settings, options, tasks, board, arguments.replaces)
     except DeviceLost as error:  # the device may come back: the supervisor tries again
         log.error("%s", error)
         return 1
@@ -52,8 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     def stop(_signal: int, _frame: FrameType | None) -> None:
         worker.stopping = True
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    forks.handle((signal.SIGTERM, signal.SIGINT), stop)
     orphan.worker = worker
     gc.collect()
     gc.freeze()  # imported objects stay: each time the collector visits them takes 30 ms
@@ -67,6 +68,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--board", type=int, help="descriptor of the supervisor's slot board")
     parser.add_argument("--replaces", type=UUID, help="the registration that this process replaces")
     return parser.parse_args(argv)
+
+
+def _board(fd: int) -> SlotBoard:
+    """Return the board, on which no process writes that this one starts."""
+    os.set_inheritable(fd, False)
+    board = SlotBoard(fd, MAX_SLOTS)
+    os.register_at_fork(after_in_child=board.detach)
+    return board
 
 
 @dataclass(slots=True)

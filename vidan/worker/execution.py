@@ -26,6 +26,7 @@ from vidan.errors import (
     UsageError,
     VidanError,
 )
+from vidan.processes.forks import Contained
 from vidan.protocol import storable
 from vidan.protocol.claims import Claimed
 from vidan.run.context import RunContext
@@ -140,7 +141,8 @@ def _call(run: Run, task: Task[..., Any], passes: Passes) -> Outcome:
 
 def _perform(task: Task[..., Any], run: Run, passes: Passes) -> Any:
     try:
-        return task.perform(run, passes.claimed.params)
+        with Contained():
+            return task.perform(run, passes.claimed.params)
     except BaseExceptionGroup as group:  # from a task group in the task's code
         interruption = passes.control.interruption
         if interruption is None or group.subgroup(RunInterrupted) is None:
