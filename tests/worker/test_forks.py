@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster import SAMPLE, SAMPLE_FRAMES, Cluster
+from tests.support.processes import eventually
 from vidan.domain.status import Status
 from vidan.protocol import creation
 from vidan.protocol.creation import NewScenario
@@ -67,3 +68,24 @@ def test_a_child_never_comes_back_from_its_task(embedded_cluster: Cluster, creat
     assert embedded_cluster.worker_pid() == pid
     assert "in the child" in embedded_cluster.log()
     assert embedded_cluster.query("SELECT 1 FROM scenarios WHERE crashes > 0") == []
+
+
+@pytest.mark.parametrize("code", [0, 20])
+def test_ending_the_process_is_a_crash_at_once(
+    embedded_cluster: Cluster, create: Create, code: int
+) -> None:
+    """Nobody waits for the end of a lease, and the worker is started again."""
+    deadly = create("ends", code=code)
+    crashed = "SELECT 1 FROM scenarios WHERE id = :id AND crashes >= 2"
+    assert eventually(lambda: embedded_cluster.query(crashed, id=deadly) != [], 60), (
+        embedded_cluster.get(deadly)
+    )
+    waits = embedded_cluster.query(
+        "SELECT extract(epoch FROM at - lag(at) OVER (ORDER BY id)) AS seconds, from_status, reason"
+        " FROM transitions WHERE scenario_id = :id ORDER BY id",
+        id=deadly,
+    )
+    held = [one for one in waits if one["from_status"] == "active"]
+    assert min(float(one["seconds"]) for one in held) < 5
+    assert all(f"exit code {code}" in one["reason"] for one in held)
+    completed(embedded_cluster, {"next": create("runs_a_program")})

@@ -15,9 +15,9 @@ from uuid import UUID
 
 from vidan import config, logs
 from vidan.domain.worker import MAX_SLOTS, WorkerOptions
-from vidan.errors import RETIRED_EXIT_CODE, DeviceLost, VidanError
+from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, DeviceLost, VidanError
 from vidan.processes import forks, lifeline
-from vidan.processes.slotboard import SlotBoard
+from vidan.processes.slotboard import Ended, SlotBoard
 from vidan.tasks.loading import load_tasks
 from vidan.worker.worker import Worker
 
@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except VidanError as error:
         log.error("%s", f"{error}; {error.hint}" if error.hint else error)
+        if board is not None and error.exit_code in HOPELESS_EXIT_CODES:
+            board.ended = Ended.HOPELESS
         return error.exit_code
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -59,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     gc.collect()
     gc.freeze()  # imported objects stay: each time the collector visits them takes 30 ms
     worker.run()
+    if board is not None:
+        board.ended = Ended.RETIRED if worker.retired else Ended.LEFT
     return RETIRED_EXIT_CODE if worker.retired else 0
 
 
