@@ -18,6 +18,7 @@ from vidan.domain.worker import MAX_SLOTS, WorkerOptions
 from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, DeviceLost, VidanError
 from vidan.processes import forks, lifeline
 from vidan.processes.slotboard import Ended, SlotBoard
+from vidan.tasks import blame
 from vidan.tasks.loading import load_tasks
 from vidan.worker.worker import Worker
 
@@ -48,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
         log.error("%s", error)
         return 1
     except VidanError as error:
-        log.error("%s", f"{error}; {error.hint}" if error.hint else error)
+        trace = None if error.__cause__ is None else blame.trace(error.__cause__)
+        log.error("%s", f"{error}; {error.hint}" if error.hint else error, extra={"trace": trace})
         if board is not None and error.exit_code in HOPELESS_EXIT_CODES:
             board.ended = Ended.HOPELESS
         return error.exit_code

@@ -33,6 +33,7 @@ from vidan.run.context import RunContext
 from vidan.run.control import RunControl
 from vidan.run.passes import Passes
 from vidan.run.run import Run
+from vidan.tasks import blame
 from vidan.tasks.task import Task
 
 log = logging.getLogger("vidan.runner")
@@ -64,6 +65,10 @@ class Outcome(NamedTuple):
     delay: float | None = None
     """Seconds until the scenario is due again. None: at once after a hand-over, and after an error
     when the database's back-off says."""
+    trace: str | None = None
+    """The traceback of the error, for the log."""
+    seconds: float = 0.0
+    """How long the run lasted."""
 
     @property
     def size(self) -> int:
@@ -109,15 +114,23 @@ def _run(
         control.set_soft_limit(limits.soft)
     if limits.hard is not None:
         context.set_hard_limit(limits.hard)
-    outcome = _call(run, task, passes)
-    log.log(
-        logging.INFO if claimed.needs_source or outcome.error else logging.DEBUG,
-        "%s after %.1f s%s",
-        outcome.end.value,
-        time.monotonic() - started,
-        f": {outcome.error}" if outcome.error else "",
-    )
+    outcome = _call(run, task, passes)._replace(seconds=time.monotonic() - started)
+    if outcome.end is not End.FAILED:  # those are told with what follows: see OutcomeWriter
+        log.log(
+            _level(outcome),
+            "%s after %.1f s%s",
+            outcome.end.value,
+            outcome.seconds,
+            f": {outcome.error}" if outcome.error else "",
+            extra={"trace": outcome.trace},
+        )
     return outcome
+
+
+def _level(outcome: Outcome) -> int:
+    if outcome.end is End.REJECTED:
+        return logging.ERROR
+    return logging.INFO if outcome.claimed.needs_source or outcome.error else logging.DEBUG
 
 
 def _call(run: Run, task: Task[..., Any], passes: Passes) -> Outcome:
@@ -169,19 +182,26 @@ def _outcome_of(
             line = f"requeued, due in {UNAVAILABLE_SECONDS:g} s: {line}"
             return Outcome(claimed, End.HANDED_OVER, error=line, delay=UNAVAILABLE_SECONDS)
         case RejectedTask() | InputRejected() | UsageError():
-            return Outcome(claimed, End.REJECTED, error=line)
+            return Outcome(claimed, End.REJECTED, error=line, trace=blame.trace(error))
         case Retry() if not said and error.__cause__ is not None:
-            line = f"{type(error.__cause__).__name__}: {storable.line(error.__cause__)}"
+            line = _described(error.__cause__)
         case Retry() if not said:
             line = "the task asked for a retry"
         case _:  # from the task's code, a detector or a commit; also a task's SystemExit
-            log.debug("the run raised", exc_info=error)
             if isinstance(error, VidanError) and type(error) in (VidanError, MissingExtra):
                 line = "; ".join(filter(None, (line, error.hint)))
             else:
-                line = f"{type(error).__name__}: {line}"
+                line = _described(error)
     # a failed commit is no error of the task's code, so the task's policy does not decide
     if not isinstance(error, CommitFailed) and not policy.may_fix(error):
-        return Outcome(claimed, End.REJECTED, error=line)
+        return Outcome(claimed, End.REJECTED, error=line, trace=blame.trace(error))
     delay = policy.delay_after(error, attempts)
-    return Outcome(claimed, End.FAILED, error=line, delay=delay)
+    return Outcome(claimed, End.FAILED, error=line, delay=delay, trace=blame.trace(error))
+
+
+def _described(error: BaseException) -> str:
+    """Return type, words and place of an error in one line: `KeyError: 'a' (shop.py:12)`."""
+    name = type(error).__name__
+    line = f"{name}: {storable.line(error) or name}"
+    place = None if isinstance(error, VidanError | CommitFailed) else blame.place(error)
+    return f"{line} ({place})" if place else line
