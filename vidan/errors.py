@@ -10,7 +10,8 @@ HOPELESS_EXIT_CODES = (2, 3, 8, 10)
 """Exit codes with which a restarted process would end again: usage, not found, schema, input."""
 
 RETIRED_EXIT_CODE = 20
-"""Exit code of a worker that was drained or stopped: its supervisor does not start it again."""
+"""Exit code of a worker that was drained or stopped, for people and logs: its supervisor reads the
+slot board."""
 
 
 class VidanError(Exception):

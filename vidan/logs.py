@@ -77,6 +77,8 @@ def configure(settings: Settings, process: str) -> None:
 def _note_fields(record: logging.LogRecord) -> bool:
     # This runs in the thread that logs, so the fields that are bound there belong to the line.
     record.fields = {**_of_process, **_bound.get({})}
+    # A traceback may be given as text: its exception would keep frames of the run in memory.
+    record.exc_text = getattr(record, "trace", None) or record.exc_text
     return True
 
 
@@ -94,6 +96,8 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
+        elif record.exc_text:
+            line["traceback"] = record.exc_text
         return json_module.dumps(line, ensure_ascii=False, default=str)
 
 

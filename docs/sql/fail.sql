@@ -71,7 +71,15 @@ moved AS (
             ('completed', 'init_startup'),
             ('failed', 'init_startup')
         )
-    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason, s.followed, s.attempts
+    RETURNING
+        s.id,
+        r.status AS from_status,
+        s.status AS to_status,
+        r.reason,
+        s.followed,
+        s.attempts,
+        s.max_attempts,
+        CAST(extract(epoch FROM s.not_before - now()) AS double precision) AS delay
 ),
 logged AS (
     INSERT INTO transitions (scenario_id, from_status, to_status, reason, actor)

@@ -251,3 +251,39 @@ def test_labels_and_detect_suffice_for_a_detector() -> None:
     found = seat.submit(frames(1), 4, 3).result()
     assert found == [[Detection((0.0, 0.0, 4.0, 3.0), "thing", 0.5)]]
     seat.close()
+
+
+class Unshowable(Exception):
+    """Its words fail, as those of any user's exception may."""
+
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+    def __eq__(self, other: object) -> bool:
+        raise SystemExit(1)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_an_error_that_can_not_be_judged_ends_no_lane(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All scenarios of the detector would wait for ever for the lane's thread."""
+
+    def fail(pixels: Pixels, width: int, height: int) -> list[list[Detection]]:
+        raise Unshowable from Unshowable()
+
+    def lost(error: BaseException) -> DeviceLost | None:
+        return DeviceLost(f"lost: {error}")
+
+    detect = gate.detect
+    monkeypatch.setattr(gate, "detect", fail)
+    batcher = Batcher(gate, lost=lost)
+    seat = batcher.seat(no_clock)
+    failed = submit(seat, 1)
+    assert eventually(lambda: failed.settled)
+    with pytest.raises(SystemExit):
+        failed.result()
+    monkeypatch.setattr(gate, "detect", detect)
+    gate.let()
+    assert values(submit(seat, 2)) == [2]

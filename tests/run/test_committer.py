@@ -407,3 +407,15 @@ def test_what_the_columns_can_not_hold_is_rejected() -> None:
         assert labels.row(0, 0, [Detection((0, 0, 1, 1), "last", 1.0, track)]).track_ids == [track]
     with pytest.raises(RejectedTask, match="track id"):
         labels.row(0, 0, [Detection((0, 0, 1, 1), "last", 1.0, 2**31)])
+
+
+def test_a_thread_that_can_not_go_on_keeps_no_run_waiting(
+    committer: Committer, control: RunControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(self: Committer) -> list[FinishedFrames]:
+        raise MemoryError
+
+    monkeypatch.setattr(Committer, "_cut", no_memory)
+    committer.add(done(committer, range(3)))
+    with pytest.raises(CommitFailed, match="MemoryError"):
+        committer.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,8 +14,9 @@ from typing import Any, cast
 import pytest
 
 from vidan.config import Settings
-from vidan.domain.worker import WorkerOptions
+from vidan.domain.worker import MAX_SLOTS, WorkerOptions
 from vidan.processes import lifeline
+from vidan.processes.slotboard import Ended, SlotBoard
 from vidan.supervisor.post import MAX_FALSE_STARTS
 from vidan.supervisor.quarantine import Quarantine
 from vidan.supervisor.supervisor import Supervisor
@@ -27,6 +29,7 @@ class Played:
     code: int | None
     pid: int = 1
     asked: bool = False
+    says: Ended | None = None
 
     def poll(self) -> int | None:
         return self.code
@@ -49,6 +52,8 @@ class Clock:
         return self.time
 
 
+HOPELESS = {10: Ended.HOPELESS}
+
 Make = Callable[[Callable[[str], Played]], Supervisor]
 
 
@@ -66,7 +71,12 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Make]:
 
     def make(start: Callable[[str], Played]) -> Supervisor:
         def spawn(_module: str, arguments: list[str], **_: Any) -> Played:
-            return start(WorkerOptions.from_json(arguments[1]).name)
+            played = start(WorkerOptions.from_json(arguments[1]).name)
+            if played.says is not None:
+                board = SlotBoard(os.dup(int(arguments[-1])), MAX_SLOTS)
+                board.ended = played.says
+                board.close()
+            return played
 
         monkeypatch.setattr(lifeline, "spawn", spawn)
         monkeypatch.setattr(Quarantine, "keep", lambda _: None)
@@ -96,7 +106,7 @@ def test_a_worker_that_can_not_start_ends_no_other(make: Make, clock: Clock, cod
     def start(name: str) -> Played:
         if name == "first":
             return healthy
-        failed.append(Played(code if clock.time < 500 else None))
+        failed.append(Played(code if clock.time < 500 else None, says=HOPELESS.get(code)))
         return failed[-1]
 
     supervisor = make(start)
@@ -119,7 +129,7 @@ def test_where_none_can_start_the_supervisor_ends(
 
     def start(name: str) -> Played:
         started.append(name)
-        return Played(code)
+        return Played(code, says=HOPELESS.get(code))
 
     supervisor = make(start)
     rounds(supervisor, clock, 60)
@@ -141,3 +151,52 @@ def test_what_the_system_refuses_is_tried_again(make: Make, clock: Clock) -> Non
     rounds(supervisor, clock, 20)
     assert refused == 2
     assert all(post.child is not None for post in supervisor._posts)
+
+
+@pytest.mark.parametrize("code", [0, 2, 10, 20, 77, -15])
+def test_no_exit_code_makes_a_death_a_leave(make: Make, clock: Clock, code: int) -> None:
+    """A task may end the process with any code, that of a worker that was drained included."""
+    supervisor = make(lambda _: Played(None))
+    rounds(supervisor, clock, 1)
+    first, _ = supervisor._posts
+    assert first.board is not None
+    first.board.worker_id = worker_id = uuid.uuid4()
+    first.board.take(3, 42)
+    cast("Played", first.child).code = code
+    supervisor._next_release = clock.time + 60  # there is no database
+    supervisor.run_once()
+    (release,) = supervisor._releases
+    assert (release.worker_id, release.executing) == (worker_id, [42])
+    assert str(code) in release.cause or code < 0
+    assert not first.retired
+
+
+@pytest.mark.parametrize("says", [Ended.LEFT, Ended.RETIRED])
+def test_what_has_left_says_so(make: Make, clock: Clock, says: Ended) -> None:
+    """Even if the interpreter aborts in its last steps."""
+    supervisor = make(lambda _: Played(None))
+    rounds(supervisor, clock, 1)
+    first, _ = supervisor._posts
+    assert first.board is not None
+    first.board.worker_id = uuid.uuid4()
+    first.board.ended = says
+    cast("Played", first.child).code = -6
+    supervisor.run_once()
+    assert supervisor._releases == []
+    assert first.retired is (says is Ended.RETIRED)
+
+
+@pytest.mark.parametrize("code", [0, 20])
+def test_an_app_that_ends_its_process_while_it_is_loaded_is_not_started_for_ever(
+    make: Make, clock: Clock, code: int
+) -> None:
+    started: list[float] = []
+
+    def start(_: str) -> Played:
+        started.append(clock.time)
+        return Played(code)
+
+    supervisor = make(start)
+    rounds(supervisor, clock, 60)
+    assert len(started) == 2 * MAX_FALSE_STARTS
+    assert supervisor._exit_code != 0

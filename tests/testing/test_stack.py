@@ -199,7 +199,7 @@ def test_an_error_uses_up_the_retries_and_no_pause_is_slept_through(stack: Stack
     ended = buy.delay().wait(timeout=60)
 
     assert (ended.status, ended.attempts) == (Status.FAILED, 3)
-    assert ended.error == "ConnectionError: no shop in a test"
+    assert (ended.error or "").startswith("ConnectionError: no shop in a test (")
 
 
 def test_a_retry_waits_for_its_time_until_it_is_brought_forward(stack: Stack) -> None:
@@ -207,7 +207,7 @@ def test_a_retry_waits_for_its_time_until_it_is_brought_forward(stack: Stack) ->
 
     assert stack.run_due() == 1
     assert (scenario.status, scenario.look().attempts) == (Status.INIT_STARTUP, 1)
-    assert scenario.look().error == "OSError: not at the first time"
+    assert (scenario.look().error or "").startswith("OSError: not at the first time (")
     assert stack.run_due() == 0
     assert stack.bring_forward() == scenario.id
     assert stack.run_due() == 1

@@ -61,8 +61,8 @@ def test_an_error_that_a_retry_may_mend_is_tried_again(
 @pytest.mark.parametrize(
     ("how", "error"),
     [
-        ("value", "ValueError: no number"),
-        ("missing", "FileNotFoundError: not there"),
+        ("value", "ValueError: no number (unsteady.py:"),
+        ("missing", "FileNotFoundError: not there (unsteady.py:"),
         ("reject", "it never will"),
     ],
 )
@@ -71,7 +71,8 @@ def test_any_other_ends_the_scenario_at_once(
 ) -> None:
     scenario = working.wait(fails(working, marks, how=how))
 
-    assert (scenario.status, scenario.error, scenario.attempts) == (Status.FAILED, error, 0)
+    assert (scenario.status, scenario.attempts) == (Status.FAILED, 0)
+    assert (scenario.error or "").startswith(error)
 
 
 def test_a_retry_is_due_when_it_says(working: Cluster, marks: str) -> None:
@@ -102,7 +103,7 @@ def test_the_pause_is_the_tasks_own(attempts: int, pause: int, working: Cluster)
 
     scenario = failed_once(working, scenario_id)
 
-    assert scenario.error == "ValueError: at this one"
+    assert (scenario.error or "").startswith("ValueError: at this one (")
     assert scenario.attempts == attempts + 1
     assert pause - 600 < seconds_until_due(working, scenario_id) <= pause
 
@@ -115,7 +116,9 @@ def test_after_progress_the_pauses_begin_anew(working: Cluster) -> None:
 
     scenario = failed_once(working, scenario_id)
 
-    assert scenario.error == "ValueError: at this one"  # what the retry was raised from
+    assert (scenario.error or "").startswith(
+        "ValueError: at this one ("
+    )  # what the retry was raised from
     assert scenario.attempts == 1
     assert 3_000 < seconds_until_due(working, scenario_id) <= 3_600
 

@@ -25,6 +25,7 @@ from vidan.detection.joint_call import clear_frames, detect_jointly
 from vidan.detection.stall_clock import Clock, StallClock
 from vidan.domain.detection import Detection
 from vidan.errors import DeviceLost
+from vidan.processes.forks import Contained
 
 if TYPE_CHECKING:  # an app's module is also imported where tasks are only called, without numpy
     import numpy as np
@@ -271,15 +272,27 @@ class Batcher:
                     return batch[0].context.run(self._detect, batch), None
                 return self._detect(batch), None
             except BaseException as error:  # raised again by Seat.take
-                clear_frames(error)
-                return [], self._lost(error) or error
+                return [], self._judged(error)
+
+    def _judged(self, error: BaseException) -> BaseException:
+        """Return the error of a call, or that its GPU is lost, cleared of the call's frames.
+
+        Never raises, though code of a user's own exception may: a lane that ended with an error
+        would keep all scenarios of the detector waiting.
+        """
+        try:
+            clear_frames(error)
+            return self._lost(error) or error
+        except BaseException as another:
+            return another
 
     def _detect(self, batch: Sequence[Pending]) -> list[list[Detection]]:
-        return detect_jointly(
-            self.detector,
-            [one.pixels for one in batch],
-            [(one.width, one.height) for one in batch],
-        )
+        with Contained():
+            return detect_jointly(
+                self.detector,
+                [one.pixels for one in batch],
+                [(one.width, one.height) for one in batch],
+            )
 
     def _settle(
         self, one: Pending, found: list[list[Detection]] | None, error: BaseException | None

@@ -175,4 +175,7 @@ def _labels(model: str, detector: Any) -> tuple[str, ...]:
 
 
 def _line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
+    try:
+        return str(error).partition("\n")[0]
+    except BaseException:  # the class is a user's own, and its __str__ may raise anything
+        return "it can't be shown"

@@ -54,10 +54,10 @@ def clear_frames(error: BaseException) -> None:
     Else the traceback would keep the batch for which a GPU had no memory.
     """
     each: BaseException | None = error
-    seen: list[BaseException] = []
-    while each is not None and each not in seen:  # causes may form a circle
+    seen: set[int] = set()
+    while each is not None and id(each) not in seen:  # causes may form a circle
         traceback.clear_frames(each.__traceback__)
-        seen.append(each)
+        seen.add(id(each))
         each = each.__cause__ or each.__context__
 
 

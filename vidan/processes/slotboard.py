@@ -1,7 +1,8 @@
 """The slot board: memory in which a worker process shows its supervisor what each slot does.
 
 After the process has died, the supervisor reads which scenarios' code it ran and under which id it
-was registered; while the process lives, how long a call has taken. No message has to arrive.
+was registered; while the process lives, how long a call has taken. Whether a process has left or
+died stands here too: its exit code may be that of any code that it ran. No message has to arrive.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from uuid import UUID
 _UUID = struct.Struct("16s")
 _INTEGER = struct.Struct("q")
 _TIME = struct.Struct("d")
-_HEADER = 32  # worker id, time of the database's last answer, number of slots
+_HEADER = 40  # worker id, time of the database's last answer, number of slots, how it ended
 _SLOT = 48  # scenario id, a clock per kind of call, the run's time limit, its deadline
 _LIMIT, _DEADLINE = 32, 40
 _NONE = bytes(_SLOT - 8)
@@ -31,6 +32,15 @@ class Call(IntEnum):
     DECODER = 1
     DETECTOR = 2
     PROGRESS = 3  # since the task last called `run.progress()`
+
+
+class Ended(IntEnum):
+    """How a process has ended, by its own account."""
+
+    DIED = 0  # it has said nothing
+    LEFT = 1  # it has handed over all that it held
+    RETIRED = 2  # the same, and it was asked not to come back
+    HOPELESS = 3  # it could not start, and another process could not either
 
 
 class SlotBoard:
@@ -65,6 +75,10 @@ class SlotBoard:
         self._memory.close()
         os.close(self.fd)
 
+    def detach(self) -> None:
+        """Go on with empty memory of this process's own: what it writes is shown to nobody."""
+        self._memory = mmap.mmap(-1, _HEADER + _SLOT * self.slots)
+
     @property
     def worker_id(self) -> UUID | None:
         """The id under which the process is registered now."""
@@ -91,6 +105,15 @@ class SlotBoard:
     @in_use.setter
     def in_use(self, slots: int) -> None:
         _INTEGER.pack_into(self._memory, 24, slots)
+
+    @property
+    def ended(self) -> Ended:
+        """How the process has ended, or DIED while it has not said so."""
+        return Ended(_INTEGER.unpack_from(self._memory, 32)[0])
+
+    @ended.setter
+    def ended(self, how: Ended) -> None:
+        _INTEGER.pack_into(self._memory, 32, how)
 
     def take(self, slot: int, scenario_id: int) -> None:
         """Note that a slot runs a scenario's code from now on."""

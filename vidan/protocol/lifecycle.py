@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, text
 
@@ -111,6 +111,9 @@ class Failed:
 
     status: Status
     attempts: int
+    max_attempts: int = field(default=0, compare=False)
+    delay: float = field(default=0.0, compare=False)
+    """Seconds until the retry is due."""
 
 
 def fail(
@@ -146,10 +149,17 @@ def fail(
             f"{BACK_OFF.format(count='r.attempts')}))",
             "ended_at = CASE WHEN r.to_status <> 'init_startup' THEN now() END",
         ),
-        returning=("s.attempts",),
+        returning=(
+            "s.attempts",
+            "s.max_attempts",
+            "CAST(extract(epoch FROM s.not_before - now()) AS double precision) AS delay",
+        ),
         parameters={"fences": fence_rows([fence]), "error": error, "delay": delay},
     )
-    return Failed(moved[0].to_status, moved[0].row.attempts) if moved else None
+    if not moved:
+        return None
+    row = moved[0].row
+    return Failed(moved[0].to_status, row.attempts, row.max_attempts, row.delay)
 
 
 def hand_over(

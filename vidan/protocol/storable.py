@@ -52,9 +52,9 @@ def line(value: object) -> str:
     """Return any value, such as an exception, as one line that a text column accepts."""
     try:
         text = str(value)
-    except Exception:  # the class is a user's own, and its __str__ fails
+    except BaseException:  # the class is a user's own, and its __str__ may raise anything
         text = f"{type(value).__name__} that can't be shown"
-    found = " ".join(text.split())[:MAX_LINE]
+    found = " ".join(str.split(text))[:MAX_LINE]  # of a user's own str, too
     return found.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
 
 

@@ -190,6 +190,16 @@ class Committer:
         return isinstance(self._control.interruption, LeaseLost | CommitFailed)
 
     def _run(self) -> None:
+        try:
+            self._store_all()
+        except BaseException as error:  # such as no memory; `flush` would wait for ever
+            log.exception("scenario %d: storing ended", self._fence.scenario_id)
+            self._control.interrupt(CommitFailed(f"storing ended: {type(error).__name__}"))
+            with self._changed:
+                self._in_flight = False
+                self._changed.notify_all()
+
+    def _store_all(self) -> None:
         while (batch := self._next()) is not None:
             try:
                 status = self._store(batch)

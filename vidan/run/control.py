@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -26,6 +27,7 @@ class RunControl:
         self._interruption: RunInterrupted | None = None
         self._lock = threading.Lock()
         self._task_was_told = False
+        self._process = os.getpid()
 
     def interrupt(self, interruption: RunInterrupted) -> None:
         """Ask the run to end at its next step.
@@ -42,10 +44,19 @@ class RunControl:
         return self._interruption
 
     def check(self) -> None:
-        """Raise the interruption if the run has to end."""
+        """Raise the interruption if the run has to end, and RuntimeError in a forked child."""
+        self.check_process()
         if self._interruption is not None:
             self._task_was_told = True
             raise self._interruption
+
+    def check_process(self) -> None:
+        """Raise RuntimeError in a forked child, which has neither threads nor connections."""
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                "a run belongs to the process of its worker: a forked child can't use it,"
+                " so let the child return what it has found"
+            )
 
     def set_soft_limit(self, seconds: float) -> None:
         """Set the run's soft time limit, in seconds from now."""

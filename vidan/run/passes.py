@@ -67,6 +67,7 @@ class Passes:
 
         Ends the previous pass, if it has not ended. For `sampling` and `size` see `open_source`.
         """
+        self.control.check_process()
         self._end_pass()
         source = self._open(sampling, size)
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from vidan import logs
 from vidan.detection.batcher import Pending, Seat
 from vidan.domain.detection import Detection, Gap
+from vidan.processes.forks import end_child
 from vidan.processes.slotboard import Call
 from vidan.run.committer import Committer, FinishedFrames
 from vidan.run.control import RunControl
@@ -71,8 +72,15 @@ class Pipeline:
                 self.own = OwnPredictions(batch.indices.tolist())
                 if len(batch.indices):
                     yield batch, detections
+                    self._end_forked_child()
                 self.settle()
             self.control.check()
+
+    def _end_forked_child(self) -> None:
+        try:
+            self.control.check_process()
+        except RuntimeError as error:  # closing this pass would wait for locks of the parent
+            end_child(error)
 
     def settle(self) -> None:
         """Give the batch that the task has finished to the committer."""

@@ -105,6 +105,7 @@ class Run:
         if batch_size is not None and batch_size < 1:
             raise RejectedTask(f"batch_size {batch_size} is below 1")
         passes = self._passes
+        passes.control.check_process()
         detector = passes.context.detectors.get(
             passes.context.guard,
             passes.control.check_time,
@@ -146,6 +147,7 @@ class Run:
         beside them, 1 MiB at most. None leaves either as it was. Raises RejectedTask for a frame of
         another batch, and for values that can't be stored.
         """
+        self._passes.control.check_process()
         self._passes.own.store(frame, detections, extra)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,10 +11,9 @@ from vidan import logs
 from vidan.config import Settings
 from vidan.domain.durations import in_words
 from vidan.domain.worker import MAX_SLOTS, WorkerOptions
-from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE
 from vidan.processes import lifeline
 from vidan.processes.lifeline import Child
-from vidan.processes.slotboard import Call, SlotBoard
+from vidan.processes.slotboard import Call, Ended, SlotBoard
 
 log = logging.getLogger("vidan.supervisor")
 
@@ -59,7 +57,8 @@ class EndedFor:
 class Exit:
     """How a process has ended, and what its slot board showed then."""
 
-    code: int  # negative: the signal that ended the process
+    code: int  # negative: the signal that ended the process; for logs alone
+    ended: Ended
     worker_id: UUID | None  # None: the process had not registered
     executing: list[int]  # the scenarios whose code it ran
     ended_for: EndedFor | None
@@ -68,11 +67,14 @@ class Exit:
 
     @property
     def died(self) -> bool:
-        """Whether the process did not leave in order, after handing over."""
-        if self.code in (0, RETIRED_EXIT_CODE):
+        """Whether the process did not leave in order, after handing over.
+
+        Its exit code does not tell: a task may end the process in its middle with any code.
+        """
+        if self.ended in (Ended.LEFT, Ended.RETIRED):
             return False
-        # a process that was asked to end before it handled the signal had not begun anything
-        return not (self.asked and self.code == -signal.SIGTERM and self.worker_id is None)
+        # asked to end before it had registered, it had not begun anything
+        return not (self.asked and self.worker_id is None)
 
 
 @dataclass(slots=True)
@@ -153,14 +155,22 @@ class Post:
         if self.child is None or self.board is None or (code := self.child.poll()) is None:
             return None
         lived = time.monotonic() - self.started
-        executing = self.board.executing()
-        ended = Exit(code, self.board.worker_id, executing, self.ended_for, self.asked, lived)
+        board = self.board
+        ended = Exit(
+            code=code,
+            ended=board.ended,
+            worker_id=board.worker_id,
+            executing=board.executing(),
+            ended_for=self.ended_for,
+            asked=self.asked,
+            lived=lived,
+        )
         self.slots = self.count()
         self.last_worker_id = self.worker_id
         self.child.close()
-        self.board.close()
+        board.close()
         self.child = self.board = self.ended_for = None
-        self.retired = code == RETIRED_EXIT_CODE
+        self.retired = ended.ended is Ended.RETIRED
         return ended
 
     def plan_restart(self, ended: Exit) -> bool:
@@ -171,7 +181,7 @@ class Post:
         self.not_before = time.monotonic() + pause
         if ended.worker_id is not None:
             return False
-        return ended.code in HOPELESS_EXIT_CODES or self.deaths >= MAX_FALSE_STARTS
+        return ended.ended is Ended.HOPELESS or self.deaths >= MAX_FALSE_STARTS
 
     def give_up_for(self, seconds: float) -> None:
         """Start no process for a while, since none can register."""

@@ -132,7 +132,7 @@ class Vidan:
 
         `schedule="0 6 * * *"` runs the task at these times, in UTC; a `Schedule` has more options.
 
-        Raises InputRejected for a value out of range.
+        Raises InputRejected for a value out of range, and for an async function or a generator.
         """
         policy = RetryPolicy.of(retry_on, reject_on, retry_backoff, retry_backoff_max, retry_jitter)
         limits = TimeLimits.of(time_limit, soft_time_limit)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import cmath
 import inspect
 import math
 import sys
+from collections import deque
 from collections.abc import Callable
+from decimal import Decimal
+from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Concatenate, Never, NoReturn, ParamSpec, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticUserError
 
 from vidan.errors import InputRejected
 
@@ -81,7 +86,7 @@ def result_of(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
         return None
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint)
-    except PydanticSchemaGenerationError:
+    except PydanticUserError:
         raise InputRejected(
             f"{function.__qualname__}: its result can't be {hint!r}",
             hint="a result is JSON: numbers, text, lists, dicts, dataclasses, pydantic models",
@@ -92,9 +97,59 @@ def result_of(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
 
     def dumped(returned: Any) -> Any:
         valid = adapter.validate_python(returned)
-        return adapter.dump_python(valid, mode="json", warnings="error")
+        return json_values(partial(adapter.dump_python, valid, warnings="error"))
 
     return dumped
+
+
+def json_values(dump: Callable[..., Any]) -> Any:
+    """Return the JSON values that a dump of pydantic's gives; `dump` takes its `mode`.
+
+    Raises ValueError for NaN and infinity: where an annotation is Any, pydantic makes null of them,
+    and of others text. Raises PydanticSerializationError.
+    """
+    values = dump(mode="json")
+    waiting = [dump(mode="python", warnings=False)]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list | tuple | set | frozenset | deque):
+            waiting += one
+        elif isinstance(one, Enum):
+            waiting.append(one.value)
+        elif not (one.is_finite() if isinstance(one, Decimal) else _is_finite(one)):
+            raise ValueError(f"{one} can't be stored")
+    return values
+
+
+def _is_finite(value: Any) -> bool:
+    return cmath.isfinite(value) if isinstance(value, float | complex) else True
+
+
+def check_kind(function: Callable[..., Any]) -> None:
+    """Raise InputRejected for a function whose call does not run its code."""
+    name = getattr(function, "__qualname__", str(function))
+    for one in (function, getattr(function, "__call__", function)):  # noqa: B004  (an object's)
+        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+            raise InputRejected(
+                f"{name}: an async function can't be a task",
+                hint="write it with def, and call asyncio.run(…) in it",
+            )
+        if inspect.isgeneratorfunction(one):
+            raise InputRejected(
+                f"{name}: a function with yield can't be a task",
+                hint="it returns its result; run.store(…) stores what it finds meanwhile",
+            )
+
+
+def unfinished(returned: Any) -> str | None:
+    """Return what a call has given in place of a result, such as a coroutine; None for a result."""
+    if inspect.isawaitable(returned) or inspect.isasyncgen(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()  # else Python warns, later and elsewhere, that nobody awaited it
+        return type(returned).__name__
+    return None
 
 
 def module_of(function: Callable[..., Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from vidan.errors import InputRejected, VidanError
 from vidan.protocol import storable
 from vidan.protocol.tasks import DETECT
+from vidan.tasks import blame
 from vidan.tasks.app import Vidan
 from vidan.tasks.builtin import detect
 from vidan.tasks.calls import Caller
@@ -40,8 +41,10 @@ def _load_app(app: str) -> Vidan:
     except VidanError:
         raise
     except Exception as error:  # the user's module may raise anything
+        place = blame.place(error)
         raise InputRejected(
-            f"--app {app}: {type(error).__name__}: {storable.line(error)}",
+            f"--app {app}: {type(error).__name__}: {storable.line(error)}"
+            + (f" ({place})" if place else ""),
             hint="the current directory is importable",
         ) from error
     if not isinstance(found, Vidan):

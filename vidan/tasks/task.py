@@ -52,6 +52,7 @@ class Task(Generic[P, R]):
         rate_limit: str | None = None,
     ) -> None:
         caps.check(concurrency, rate_limit)
+        inspection.check_kind(function)
         functools.update_wrapper(self, function)
         self.name = name
         self.policy = policy
@@ -169,11 +170,14 @@ class Task(Generic[P, R]):
         """Return the params, checked, as JSON values. Raises InputRejected."""
         try:
             checked = self.params.model_validate(dict(params))
-            return checked.model_dump(mode="json", exclude_unset=True)
+            found: dict[str, Any] = inspection.json_values(
+                functools.partial(checked.model_dump, exclude_unset=True)
+            )
+            return found
         except ValidationError as error:
             known = ", ".join(self.params.model_fields) or "none"
             raise InputRejected(_said(self.name, error), hint=f"its params: {known}") from None
-        except PydanticSerializationError as error:
+        except (ValueError, PydanticSerializationError) as error:
             raise InputRejected(
                 f"task {self.name}: a param is not JSON: {storable.line(error)}"
             ) from None
@@ -194,6 +198,11 @@ class Task(Generic[P, R]):
 
         It is text, since the task's code may still change what it returned. Raises RejectedTask.
         """
+        if (kind := inspection.unfinished(returned)) is not None:
+            raise RejectedTask(
+                f"task {self.name}: it returned a {kind}, whose code has not run",
+                hint="call asyncio.run(…) in the task",
+            )
         try:
             return storable.json_text(
                 returned if self._returns is None else self._returns(returned)

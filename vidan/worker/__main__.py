@@ -15,9 +15,10 @@ from uuid import UUID
 
 from vidan import config, logs
 from vidan.domain.worker import MAX_SLOTS, WorkerOptions
-from vidan.errors import RETIRED_EXIT_CODE, DeviceLost, VidanError
-from vidan.processes import lifeline
-from vidan.processes.slotboard import SlotBoard
+from vidan.errors import HOPELESS_EXIT_CODES, RETIRED_EXIT_CODE, DeviceLost, VidanError
+from vidan.processes import forks, lifeline
+from vidan.processes.slotboard import Ended, SlotBoard
+from vidan.tasks import blame
 from vidan.tasks.loading import load_tasks
 from vidan.worker.worker import Worker
 
@@ -35,29 +36,35 @@ def main(argv: list[str] | None = None) -> int:
     lifeline.watch(orphan.end)
     settings = config.load()
     logs.configure(settings, "worker")
-    board = None if arguments.board is None else SlotBoard(arguments.board, MAX_SLOTS)
+    board = None if arguments.board is None else _board(arguments.board)
     try:
         if options.device != "cpu":
             from vidan.detection.device import require
 
             require(options.device)
-        worker = Worker(settings, options, load_tasks(options.app), board, arguments.replaces)
+        with forks.Contained():
+            tasks = load_tasks(options.app)
+        worker = Worker(settings, options, tasks, board, arguments.replaces)
     except DeviceLost as error:  # the device may come back: the supervisor tries again
         log.error("%s", error)
         return 1
     except VidanError as error:
-        log.error("%s", f"{error}; {error.hint}" if error.hint else error)
+        trace = None if error.__cause__ is None else blame.trace(error.__cause__)
+        log.error("%s", f"{error}; {error.hint}" if error.hint else error, extra={"trace": trace})
+        if board is not None and error.exit_code in HOPELESS_EXIT_CODES:
+            board.ended = Ended.HOPELESS
         return error.exit_code
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         worker.stopping = True
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    forks.handle((signal.SIGTERM, signal.SIGINT), stop)
     orphan.worker = worker
     gc.collect()
     gc.freeze()  # imported objects stay, and each visit of the collector to them takes 30 ms
     worker.run()
+    if board is not None:
+        board.ended = Ended.RETIRED if worker.retired else Ended.LEFT
     return RETIRED_EXIT_CODE if worker.retired else 0
 
 
@@ -67,6 +74,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--board", type=int, help="descriptor of the supervisor's slot board")
     parser.add_argument("--replaces", type=UUID, help="the registration that this process replaces")
     return parser.parse_args(argv)
+
+
+def _board(fd: int) -> SlotBoard:
+    """Return the board, on which no process writes that this one starts."""
+    os.set_inheritable(fd, False)
+    board = SlotBoard(fd, MAX_SLOTS)
+    os.register_at_fork(after_in_child=board.detach)
+    return board
 
 
 @dataclass(slots=True)

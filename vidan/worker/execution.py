@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -18,18 +19,21 @@ from vidan.errors import (
     LeaseLost,
     MissingExtra,
     RejectedTask,
+    RunInterrupted,
     RunStopped,
     SourceMissing,
     TimeLimitExceeded,
     UsageError,
     VidanError,
 )
+from vidan.processes.forks import Contained
 from vidan.protocol import storable
 from vidan.protocol.claims import Claimed
 from vidan.run.context import RunContext
 from vidan.run.control import RunControl
 from vidan.run.passes import Passes
 from vidan.run.run import Run
+from vidan.tasks import blame
 from vidan.tasks.task import Task
 
 log = logging.getLogger("vidan.runner")
@@ -61,6 +65,10 @@ class Outcome(NamedTuple):
     delay: float | None = None
     """Seconds until the scenario is due again. None means: at once after a hand-over; after an
     error, when the pause is over that the database computes (BACK_OFF)."""
+    trace: str | None = None
+    """The traceback of the error, for the log."""
+    seconds: float = 0.0
+    """How long the run lasted."""
 
     @property
     def size(self) -> int:
@@ -72,6 +80,26 @@ def run_scenario(
     claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, context: RunContext
 ) -> Outcome:
     """Run a claimed scenario to its end. Never raises: the outcome says what happens next."""
+    try:
+        return _run(claimed, tasks, control, context)
+    except BaseException as error:
+        return escaped(claimed, error)
+
+
+def escaped(claimed: Claimed, error: BaseException) -> Outcome:
+    """Return the outcome of a run whose end could not be told: an error of the run.
+
+    Never raises, though an exception's own code may: of `error`, only its type is named.
+    """
+    name = storable.line(type.__repr__(type(error)))
+    with suppress(BaseException):
+        log.error("the run's end could not be told", exc_info=error)
+    return Outcome(claimed, End.ERROR, error=f"its end could not be told: {name}")
+
+
+def _run(
+    claimed: Claimed, tasks: Mapping[str, Task[..., Any]], control: RunControl, context: RunContext
+) -> Outcome:
     started = time.monotonic()
     task = tasks[claimed.task]
     passes = Passes(claimed, control, context)
@@ -86,15 +114,23 @@ def run_scenario(
         control.set_soft_limit(limits.soft)
     if limits.hard is not None:
         context.set_hard_limit(limits.hard)
-    outcome = _call(run, task, passes)
-    log.log(
-        logging.INFO if claimed.needs_source or outcome.error else logging.DEBUG,
-        "%s after %.1f s%s",
-        outcome.end.value,
-        time.monotonic() - started,
-        f": {outcome.error}" if outcome.error else "",
-    )
+    outcome = _call(run, task, passes)._replace(seconds=time.monotonic() - started)
+    if outcome.end is not End.ERROR:  # those are told with what follows: see OutcomeWriter
+        log.log(
+            _level(outcome),
+            "%s after %.1f s%s",
+            outcome.end.value,
+            outcome.seconds,
+            f": {outcome.error}" if outcome.error else "",
+            extra={"trace": outcome.trace},
+        )
     return outcome
+
+
+def _level(outcome: Outcome) -> int:
+    if outcome.end is End.REJECTED:
+        return logging.ERROR
+    return logging.INFO if outcome.claimed.needs_source or outcome.error else logging.DEBUG
 
 
 def _call(run: Run, task: Task[..., Any], passes: Passes) -> Outcome:
@@ -102,7 +138,7 @@ def _call(run: Run, task: Task[..., Any], passes: Passes) -> Outcome:
     try:
         try:
             control.check()  # the run may have been interrupted while it waited for its slot
-            returned = task.perform(run, claimed.params)
+            returned = _perform(task, run, passes)
             control.check_left_off()  # the return value of a task that left off is no result
             result = task.result(returned)
             state = passes.finish()
@@ -116,11 +152,23 @@ def _call(run: Run, task: Task[..., Any], passes: Passes) -> Outcome:
         return _outcome_of(error, claimed, task.policy, passes.attempts)
 
 
+def _perform(task: Task[..., Any], run: Run, passes: Passes) -> Any:
+    try:
+        with Contained():
+            return task.perform(run, passes.claimed.params)
+    except BaseExceptionGroup as group:  # from a task group in the task's code
+        interruption = passes.control.interruption
+        if interruption is None or group.subgroup(RunInterrupted) is None:
+            raise
+        raise interruption from group
+
+
 def _outcome_of(
     error: BaseException, claimed: Claimed, policy: RetryPolicy, attempts: int
 ) -> Outcome:
     """Decide by the exception's type: stop, hand over, retry or reject."""
-    line = storable.line(error) or type(error).__name__
+    said = storable.line(error)
+    line = said or type(error).__name__
     match error:
         case LeaseLost():
             return Outcome(claimed, End.LOST, error=line)
@@ -134,19 +182,26 @@ def _outcome_of(
             line = f"requeued, due in {UNAVAILABLE_SECONDS:g} s: {line}"
             return Outcome(claimed, End.HANDED_OVER, error=line, delay=UNAVAILABLE_SECONDS)
         case RejectedTask() | InputRejected() | UsageError():
-            return Outcome(claimed, End.REJECTED, error=line)
-        case Retry() if not str(error) and error.__cause__ is not None:
-            line = f"{type(error.__cause__).__name__}: {storable.line(error.__cause__)}"
-        case Retry() if not str(error):
+            return Outcome(claimed, End.REJECTED, error=line, trace=blame.trace(error))
+        case Retry() if not said and error.__cause__ is not None:
+            line = _described(error.__cause__)
+        case Retry() if not said:
             line = "the task asked for a retry"
         case _:  # from the task's code, a detector or a commit; also a task's SystemExit
-            log.debug("the run raised", exc_info=error)
             if isinstance(error, VidanError) and type(error) in (VidanError, MissingExtra):
                 line = "; ".join(filter(None, (line, error.hint)))
             else:
-                line = f"{type(error).__name__}: {line}"
+                line = _described(error)
     # a failed commit is no error of the task's code, so the task's policy does not decide
     if not isinstance(error, CommitFailed) and not policy.may_fix(error):
-        return Outcome(claimed, End.REJECTED, error=line)
+        return Outcome(claimed, End.REJECTED, error=line, trace=blame.trace(error))
     delay = policy.delay_after(error, attempts)
-    return Outcome(claimed, End.ERROR, error=line, delay=delay)
+    return Outcome(claimed, End.ERROR, error=line, delay=delay, trace=blame.trace(error))
+
+
+def _described(error: BaseException) -> str:
+    """Return type, words and place of an error in one line: `KeyError: 'a' (shop.py:12)`."""
+    name = type(error).__name__
+    line = f"{name}: {storable.line(error) or name}"
+    place = None if isinstance(error, VidanError | CommitFailed) else blame.place(error)
+    return f"{line} ({place})" if place else line

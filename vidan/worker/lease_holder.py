@@ -12,7 +12,7 @@ from uuid import UUID
 from vidan.config import Settings
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import DatabaseUnavailable, HandOver, LeaseLost
-from vidan.processes.slotboard import SlotBoard
+from vidan.processes.slotboard import Ended, SlotBoard
 from vidan.protocol import tasks
 from vidan.protocol.fences import Fence
 from vidan.protocol.heartbeats import Held
@@ -161,7 +161,8 @@ class LeaseHolder:
         log.log(level, "runs of an ended lease do not stop: ending the process")
         if self._board is not None:
             self._board.clear()
-        # a worker that was asked to end, and holds nothing, has done what it was asked for
+            if stopping:  # it holds nothing, so it has done what it was asked for
+                self._board.ended = Ended.LEFT
         os._exit(0 if stopping else 1)
 
     def _has_left(self, lease: Lease) -> bool:

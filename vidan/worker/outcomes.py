@@ -10,13 +10,15 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
+from vidan import logs
 from vidan.backoff import BackOff
 from vidan.db.session import Database
+from vidan.domain.durations import in_words
 from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable
 from vidan.protocol import lifecycle, storable
 from vidan.protocol.fences import Fence
-from vidan.protocol.lifecycle import Ending
+from vidan.protocol.lifecycle import Ending, Failed
 from vidan.worker.execution import End, Outcome
 from vidan.worker.lease import Lease
 from vidan.worker.missing_sources import MissingSources
@@ -24,6 +26,7 @@ from vidan.worker.retry_events import RetryEvents
 from vidan.worker.slots import Slots
 
 log = logging.getLogger("vidan.worker")
+runs_log = logging.getLogger("vidan.runner")
 
 STATEMENT_BYTES = 8 * 2**20
 """Most bytes of JSON, in results and states, that one statement writes: far from its time-out."""
@@ -120,8 +123,10 @@ class OutcomeWriter:
         )
         if failed is None:
             log.warning("this worker no longer holds scenario %d", fence.scenario_id)
-        elif failed.status is Status.INIT_STARTUP:
-            self._retries.add(fence.scenario_id)
+        else:
+            _tell(outcome, failed)
+            if failed.status is Status.INIT_STARTUP:
+                self._retries.add(fence.scenario_id)
 
     def _hand_over(self, database: Database, outcome: Outcome) -> None:
         database.retrying(
@@ -131,6 +136,27 @@ class OutcomeWriter:
             actor=self._name,
             delay=outcome.delay or 0.0,
         )
+
+
+def _tell(outcome: Outcome, failed: Failed) -> None:
+    """Log a failure: when it is tried again, or else its traceback."""
+    fence, error = outcome.claimed.fence, outcome.error
+    with logs.bound(scenario_id=fence.scenario_id, epoch=fence.epoch, worker_id=fence.worker_id):
+        if failed.status is Status.INIT_STARTUP:
+            again = in_words(round(failed.delay, 1))
+            tries = f"{failed.attempts} of {failed.max_attempts}"
+            runs_log.warning(
+                "failed after %.1f s: %s; again in %s (%s)",
+                outcome.seconds,
+                error,
+                again,
+                tries,
+                extra={"trace": outcome.trace if runs_log.isEnabledFor(logging.DEBUG) else None},
+            )
+        else:
+            runs_log.error(
+                "failed after %.1f s: %s", outcome.seconds, error, extra={"trace": outcome.trace}
+            )
 
 
 class OutcomeThread:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
 from vidan import logs
@@ -16,7 +17,9 @@ from vidan.processes.slotboard import SlotBoard
 from vidan.protocol.claims import Claimed
 from vidan.protocol.fences import Fence
 from vidan.run.control import RunControl
-from vidan.worker.execution import Outcome
+from vidan.worker.execution import Outcome, escaped
+
+log = logging.getLogger("vidan.worker")
 
 
 @dataclass(slots=True)
@@ -183,19 +186,42 @@ class Slots:
             thread.join()
 
     def _work(self, slot: int) -> None:
-        while (run := self._next(slot)) is not None:
-            if self._board is not None:
-                self._board.take(slot, run.id)
-            outcome = self._execute(run, slot)
+        """Execute runs, one after the other: the thread of a slot.
+
+        It ends with its slot alone, whatever a run raises. An error may also come between two runs:
+        libraries for time-outs send exceptions to other threads, where they arrive late.
+        """
+        exists = True
+        while exists:
+            run: ClaimedRun | None = None
+            try:
+                run = self._next(slot)
+                exists = run is not None
+                if run is not None:
+                    self._end(run, self._executed(run, slot))
+            except BaseException as error:
+                with suppress(BaseException):
+                    log.error("an error came out of a run", exc_info=error)
+                if run is not None:
+                    self._end(run, escaped(run.claimed, error))
+
+    def _executed(self, run: ClaimedRun, slot: int) -> Outcome:
+        if self._board is not None:
+            self._board.take(slot, run.id)
+        try:
+            return self._execute(run, slot)
+        finally:
             if self._board is not None:
                 self._board.leave(slot)
-            self._outcomes[run.claimed.fence] = outcome
-            # The reader clears an event before it reads what the event announces: if it is still
-            # set, this outcome will be seen.
-            if not self.ended.is_set():
-                self.ended.set()
-            if len(self._waiting) <= self.few and not self.few_waiting.is_set():
-                self.few_waiting.set()
+
+    def _end(self, run: ClaimedRun, outcome: Outcome) -> None:
+        self._outcomes.setdefault(run.claimed.fence, outcome)
+        # The reader clears an event before it reads what the event announces: if it is still set,
+        # this outcome will be seen.
+        if not self.ended.is_set():
+            self.ended.set()
+        if len(self._waiting) <= self.few and not self.few_waiting.is_set():
+            self.few_waiting.set()
 
     def _pop(self) -> ClaimedRun | None:
         try:
