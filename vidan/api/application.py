@@ -32,6 +32,12 @@ LARGEST_BODY = 2**20
 _CONNECTIONS = 10
 """Most database connections kept open while idle."""
 
+_SHOWN = 5
+"""Most errors of one request that its answer names."""
+
+_MAX_DETAIL = 4_000
+"""Most characters of an answer's detail, which may quote what a request contained."""
+
 _STATUS: Mapping[type[VidanError], int] = {
     NotFoundError: 404,
     NotAllowedError: 409,
@@ -96,18 +102,21 @@ def _of_vidan(_request: Request, error: Exception) -> Response:
 
 
 def _of_validation(_request: Request, error: Exception) -> Response:
-    """Answer with FastAPI's list of errors, without the input, which JSON may not hold (NaN)."""
+    """Answer with the first errors in one line, without the input, which JSON may not hold."""
     assert isinstance(error, RequestValidationError)
-    return _answer(
-        422, [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
-    )
+    found = error.errors()
+    lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:_SHOWN]]
+    more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return _answer(422, "; ".join(lines + more))
 
 
 def _unexpected(_request: Request, _error: Exception) -> Response:
     return _answer(500, "internal error: see the server's log")
 
 
-def _answer(status: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
+def _answer(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    if len(detail) > _MAX_DETAIL:
+        detail = f"{detail[: _MAX_DETAIL // 2]} … {detail[-_MAX_DETAIL // 2 :]}"
     return _AsciiResponse({"detail": detail}, status_code=status, headers=headers)
 
 

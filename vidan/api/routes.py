@@ -23,12 +23,15 @@ from vidan.db import schema
 from vidan.db.session import Database
 from vidan.domain.bounds import MAX_ID
 from vidan.errors import InputRejected, NotFoundError
-from vidan.protocol import creation
+from vidan.protocol import creation, param_checks
 from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, steering
 
 ACTOR = "http"
 """Actor of the changes made here, as `vidan scenario history` shows it."""
+
+CHECK_SECONDS = 2.0
+"""Most processor time, in seconds, that the checks of one body may take."""
 
 router = APIRouter(responses={503: {"model": Problem, "description": "No usable database"}})
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
@@ -80,7 +83,8 @@ def create(
         status=body.status,
     )
     try:
-        created = database.retrying(creation.create, new, actor=ACTOR)
+        with param_checks.limited_to(CHECK_SECONDS):
+            created = database.retrying(creation.create, new, actor=ACTOR)
     except NotFoundError as error:  # no such task: the body is wrong, not the address
         raise InputRejected(str(error), hint=error.hint) from None
     return Created(scenario_id=created.id)
