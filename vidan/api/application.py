@@ -12,7 +12,9 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 
 from vidan import __version__
+from vidan.api import documentation
 from vidan.api.guard import Guard, token_of
+from vidan.api.request_bodies import RequestBodies
 from vidan.api.routes import router
 from vidan.config import Settings
 from vidan.db import schema
@@ -25,9 +27,6 @@ from vidan.errors import (
     SchemaMismatch,
     VidanError,
 )
-
-LARGEST_BODY = 2**20
-"""Largest body of a request, in bytes."""
 
 _CONNECTIONS = 10
 """Most database connections kept open while idle."""
@@ -75,8 +74,10 @@ def build(settings: Settings, database: Database) -> FastAPI:
         title="vidan",
         version=__version__,
         description="Scenarios: videos to be analysed, and what was found in them.",
-        max_body_size=LARGEST_BODY,
+        docs_url=None,  # FastAPI's own pages load their files from the internet
+        redoc_url=None,
     )
+    documentation.add(app, app.title)
     app.state.settings = settings
     app.state.database = database
     # the guard checks the token; this only makes the pages of /docs offer a field for it
@@ -85,6 +86,7 @@ def build(settings: Settings, database: Database) -> FastAPI:
     app.add_exception_handler(VidanError, _of_vidan)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(RequestBodies)
     app.add_middleware(Guard, token=token_of(settings))
     return app
 

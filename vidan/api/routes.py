@@ -33,7 +33,21 @@ ACTOR = "http"
 CHECK_SECONDS = 2.0
 """Most processor time, in seconds, that the checks of one body may take."""
 
-router = APIRouter(responses={503: {"model": Problem, "description": "No usable database"}})
+_ALWAYS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "The bearer token is missing or wrong"},
+    403: {"model": Problem, "description": "No token is set: only this machine is answered"},
+    500: {"model": Problem, "description": "An error of the server, which its log tells"},
+    503: {"model": Problem, "description": "No usable database, or too many requests at once"},
+}
+_WRONG: dict[int | str, dict[str, Any]] = {422: {"model": Problem, "description": "Wrong input"}}
+_WITH_BODY: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The body can't be read"},
+    408: {"model": Problem, "description": "The body did not come in time"},
+    413: {"model": Problem, "description": "The body is too large"},
+    **_WRONG,
+}
+
+router = APIRouter(responses=_ALWAYS)
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such scenario"}
 }
@@ -69,7 +83,7 @@ Limit = Annotated[
 ]
 
 
-@router.post("/scenario/", summary="Create a scenario")
+@router.post("/scenario/", summary="Create a scenario", responses=_WITH_BODY)
 def create(
     body: Creation, database: Opened, settings: Annotated[Settings, Depends(_settings)]
 ) -> Created:
@@ -91,7 +105,9 @@ def create(
 
 
 @router.post(
-    "/scenario/{scenario_id}/", summary="Start or stop it", responses={**_UNKNOWN, **_REFUSED}
+    "/scenario/{scenario_id}/",
+    summary="Start or stop it",
+    responses={**_UNKNOWN, **_REFUSED, **_WITH_BODY},
 )
 def change(scenario_id: int, body: Change, database: Opened) -> Updated:
     """Start or stop a scenario. It is no error if that is done already or under way."""
@@ -103,7 +119,7 @@ def change(scenario_id: int, body: Change, database: Opened) -> Updated:
     "/scenario/{scenario_id}/",
     summary="Read its status",
     response_model=None,
-    responses={200: {"model": ScenarioStatus}, **_UNKNOWN},
+    responses={200: {"model": ScenarioStatus}, **_UNKNOWN, **_WRONG},
 )
 def show(
     scenario_id: int,
@@ -122,7 +138,7 @@ def show(
     "/prediction/{scenario_id}/",
     summary="Read what was found",
     response_class=StreamingResponse,
-    responses={200: {"model": Predictions}, **_UNKNOWN},
+    responses={200: {"model": Predictions}, **_UNKNOWN, **_WRONG},
 )
 def read(
     scenario_id: int,
