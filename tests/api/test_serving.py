@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.ports import free_port
 from tests.support.processes import eventually
 from vidan import api
+from vidan.api import serving
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain.status import Status
@@ -89,6 +91,14 @@ def server(database_url: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     yield process, port
     process.kill()
     process.communicate()
+
+
+def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
+    (listening,) = serving._listen([(socket.AF_INET, "127.0.0.1")], "127.0.0.1", 0)
+    with listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

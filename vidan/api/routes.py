@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from vidan.api import allowed_sources, streaming
 from vidan.api.bodies import (
@@ -149,22 +149,26 @@ def read(
     detail: Annotated[
         bool, Query(description="Add frame, time_ms, box and track_id to each detection.")
     ] = False,
-) -> StreamingResponse:
-    """Stream all detections stored so far, in the order of the frames."""
+) -> Response:
+    """Stream all detections stored so far, in the order of the frames.
+
+    The answer of a running scenario ends at the frame that is stored when it begins.
+    """
+    upto = None
     if frame is not None:
         if after is not None or limit is not None:
             raise InputRejected("frame goes without after and limit")
         after, upto = frame - 1, frame
-    else:
-        with database.begin() as connection:
-            # the answer of a running scenario ends at the frame that is stored now
-            upto = scenarios.get(connection, scenario_id).checkpoint - 1
     found = streaming.pages(
         database, scenario_id, after=-1 if after is None else after, upto=upto, limit=limit
     )
     first = next(found, [])  # errors raised here can still become a status code
+    second = next(found, None)
+    if second is None:  # one piece needs no thread for each of its parts
+        whole = b"".join(streaming.document(scenario_id, [first], detail=detail))
+        return Response(whole, media_type="application/json")
     return StreamingResponse(
-        streaming.document(scenario_id, chain([first], found), detail=detail),
+        streaming.document(scenario_id, chain([first, second], found), detail=detail),
         media_type="application/json",
     )
 
