@@ -8,6 +8,7 @@ command builds its settings when it starts, so this module imports nothing slow.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,18 +170,13 @@ def _checked(url: str) -> str:
     if not separator or scheme not in _SCHEMES:
         raise UsageError(
             "the database URL has to begin with postgresql://"
-            + (f", not {scheme}://" if separator else ""),
+            + (f", not {scheme}://" if separator and scheme.isalpha() else ""),
             hint=_URL_HINT,
         )
     authority, _, path = rest.partition("?")[0].partition("/")
     if not (authority or path or "?" in rest):
         raise UsageError("the database URL names neither host nor database", hint=_URL_HINT)
-    if "#" in rest or "/" in path:
-        raise UsageError(
-            "the database URL is malformed: a # or / in user, password or name has to be "
-            "written as %23 or %2F",
-            hint=_URL_HINT,
-        )
+    _check_marks(rest, authority, path)
     try:
         _ = urlsplit(f"postgresql://{rest}").port
     except ValueError:  # its text would show what is in place of the port, maybe a password
@@ -188,6 +184,40 @@ def _checked(url: str) -> str:
             "the database URL is malformed: the host or port is wrong", hint=_URL_HINT
         ) from None
     return rest
+
+
+def _check_marks(rest: str, authority: str, path: str) -> None:
+    """Refuse marks that would make a part of the password something else, which messages show."""
+    if "#" in rest or "/" in path:
+        raise UsageError(
+            "the database URL is malformed: a # or / in user, password or name has to be "
+            "written as %23 or %2F",
+            hint=_URL_HINT,
+        )
+    query = rest.partition("?")[2]
+    misplaced = "@" in path or ("@" in query and "@" not in authority)
+    if authority.count("@") > 1 or misplaced:
+        raise UsageError(
+            "the database URL is malformed: a @ or ? in user, password or name has to be "
+            "written as %40 or %3F",
+            hint=_URL_HINT,
+        )
+    if re.search(r"%(?![0-9A-Fa-f]{2})", rest) or re.search(r"[\s\x00-\x1f]", rest):
+        raise UsageError(
+            "the database URL is malformed: a % or a space in user, password or name has to be "
+            "written as %25 or %20",
+            hint=_URL_HINT,
+        )
+    host = authority.rpartition("@")[2]
+    if not re.fullmatch(r"[\w.,:%-]*(\[[0-9A-Fa-f:.%\w]+\][\w.,:%-]*)*", host):
+        raise UsageError("the database URL is malformed: the host is wrong", hint=_URL_HINT)
+    if query and not all(
+        re.fullmatch(r"[A-Za-z_]+=[^=]*(=[^=]*)*", one) for one in query.split("&")
+    ):
+        raise UsageError(
+            "the database URL is malformed: what follows the ? is no list of name=value",
+            hint=_URL_HINT,
+        )
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:

@@ -7,9 +7,14 @@ from collections.abc import Iterable
 SHOWN = 12
 """Most names that are listed if no name is close."""
 
+LONGEST = 200
+"""Most characters of a name that is compared: the time grows with the square of its length."""
+
 
 def close_names(name: str, known: Iterable[str]) -> list[str]:
     """Return up to three close names, regardless of case; `b` is close to `a/b` too."""
+    if len(name) > LONGEST:
+        return []
     import difflib  # needed only after a mistake
 
     wanted = name.lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,22 +11,77 @@ from fastapi.testclient import TestClient
 
 from tests.support.http_interface import client_of, create, queue_and_store
 from tests.support.played_worker import PlayedWorker
-from vidan.api import application
+from vidan.api import application, request_bodies
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.errors import SchemaMismatch
 from vidan.services import scenarios
 
 
-def test_documentation_pages(client: TestClient) -> None:
-    assert client.get("/docs").status_code == 200
-    assert client.get("/redoc").status_code == 200
+@pytest.mark.parametrize(("page", "files"), [("/docs", 3), ("/redoc", 2)])
+def test_the_pages_of_the_description_load_nothing_from_elsewhere(
+    client: TestClient, page: str, files: int
+) -> None:
+    answer = client.get(page)
+
+    assert answer.status_code == 200
+    assert "//" not in re.sub(r"<!--.*?-->", "", answer.text).replace("</", "")
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    named = set(re.findall(r"""(?:src|href)=["']([^"']+)["']""", answer.text))
+    assert len(named) == files
+    for name in named:
+        file = client.get(f"/{name}")
+        assert file.status_code == 200
+        assert len(file.content) > 500
+        assert file.headers["content-type"].startswith(("text/", "image/"))
+
+
+def test_the_description_names_every_route(client: TestClient) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/scenario/", "/scenario/{scenario_id}/", "/prediction/{scenario_id}/"} <= set(paths)
 
 
+def test_the_description_names_every_answer_and_its_one_shape(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            answers = operation["responses"]
+            expected = {"200", "401", "403", "500", "503"}
+            expected |= set() if path == "/health" else {"422"}
+            expected |= {"400", "408", "413"} if method == "post" else set()
+            expected |= {"404"} if "{scenario_id}" in path else set()
+            expected |= {"409"} if "{scenario_id}" in path and method == "post" else set()
+            assert set(answers) == expected, (path, method)
+            for code in expected - {"200"}:
+                shape = answers[code]["content"]["application/json"]["schema"]
+                assert shape == {"$ref": "#/components/schemas/Problem"}
+
+
+def test_every_refusal_has_the_described_shape(client: TestClient) -> None:
+    json_type = {"Content-Type": "application/json"}
+    answers = {
+        422: [
+            client.post("/scenario/", json={}),
+            client.post("/scenario/", content=b"{", headers=json_type),
+            client.post("/scenario/", json={"status": "active"}),
+            client.get("/prediction/1/?limit=0"),
+            client.get("/prediction/1/?frame=1&limit=1"),
+            client.get("/scenario/x/"),
+        ],
+        400: [client.post("/scenario/", content=b"[" * 100_000, headers=json_type)],
+        404: [client.get("/scenario/1/"), client.get("/nowhere")],
+        405: [client.delete("/scenario/1/")],
+        413: [create(client, key="k" * request_bodies.LARGEST_BODY)],
+    }
+    for status, found in answers.items():
+        for answer in found:
+            assert answer.status_code == status, answer.text
+            assert list(answer.json()) == ["detail"]
+            assert isinstance(answer.json()["detail"], str)
+
+
 def test_a_body_that_is_too_long_is_refused(client: TestClient) -> None:
-    assert create(client, key="k" * application.LARGEST_BODY).status_code == 413
+    assert create(client, key="k" * request_bodies.LARGEST_BODY).status_code == 413
 
 
 def test_without_a_database_it_says_so_and_not_where(

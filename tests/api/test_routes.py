@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from fastapi.testclient import TestClient
 
 from tests.support.http_interface import PICTURES, client_of, create, queue_and_store
 from tests.support.played_worker import PlayedWorker
+from vidan.api import routes
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain.status import Status
-from vidan.protocol import commits, creation
+from vidan.protocol import commits, creation, tasks
 from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios
 
@@ -122,6 +125,45 @@ def test_a_bad_create_body_queues_nothing(
 
     assert answer.status_code == 422
     assert answer.json()["detail"]
+    with database.begin() as connection:
+        assert scenarios.find(connection) == []
+
+
+CHAIN = {"anyOf": [{"type": "array", "items": {"$ref": "#/properties/x"}}] * 2}
+"""A schema with which each level of nesting doubles the work."""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"params": {"labels": [{"a": number} for number in range(2_000)]}},
+        {"params": {"labels": ["person"] * 90_000}},
+        {"params": {"model": "x" * 900_000}},
+        {"params": {f"k{number}": 1 for number in range(50_000)}},
+        {"source": "a/" * 400_000},
+        {"params": {"weights": "a/" * 400_000}},
+        {"task": "x" * 900_000},
+        {"task": "x" * 900},
+        {"task": "doubling", "params": {"x": json.loads("[" * 40 + "1" + "]" * 40)}},
+        {"task": "doubling", "params": {"x": json.loads("[" * 500 + "1" + "]" * 500)}},
+        {f"k{number}": 1 for number in range(50_000)},
+    ],
+    ids=lambda body: str(body)[:40],
+)
+def test_the_checks_of_a_body_are_bounded_in_time(
+    settings: Settings, database: Database, tmp_path: Path, body: dict[str, Any]
+) -> None:
+    doubling = tasks.TaskSpec("doubling", {"type": "object", "properties": {"x": CHAIN}}, False)
+    with database.begin() as connection:
+        tasks.publish(connection, [doubling])
+    client = client_of(replace(settings, source_roots=(tmp_path,)), database)
+
+    began = time.process_time()
+    answer = create(client, **body)
+
+    assert time.process_time() - began < 2 * routes.CHECK_SECONDS
+    assert answer.status_code == 422
+    assert 0 < len(answer.json()["detail"]) < 5_000
     with database.begin() as connection:
         assert scenarios.find(connection) == []
 

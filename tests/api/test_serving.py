@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tests.support.played_worker import PlayedWorker
 from tests.support.ports import free_port
 from tests.support.processes import eventually
 from vidan import api
+from vidan.api import serving
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain.status import Status
@@ -91,6 +93,14 @@ def server(database_url: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     process.communicate()
 
 
+def test_answers_do_not_wait_for_the_clients_acknowledgement() -> None:
+    (listening,) = serving._listen([(socket.AF_INET, "127.0.0.1")], "127.0.0.1", 0)
+    with listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_real_server(
     server: tuple[subprocess.Popen[str], int], worker: PlayedWorker, number: int, code: int
@@ -155,6 +165,47 @@ def test_an_answer_that_cannot_be_finished_does_not_look_whole(
             steering.delete(connection, 1)
         with pytest.raises(httpx2.RemoteProtocolError):
             list(parts)
+
+
+BUSY = """
+import signal, sys
+from vidan import config
+from vidan.api import serving
+from vidan.services import scenarios
+
+def get(*_):
+    while True:
+        pass
+
+scenarios.get = get
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+serving.STOP_SECONDS, serving.LAST_SECONDS = 1, 2
+serving.serve(config.load(), "127.0.0.1", int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_the_middle_of_a_request_that_never_ends(
+    database_url: str, number: int
+) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY, str(port)],
+        env={**os.environ, "DATABASE_URL": database_url, "VIDAN_DOTENV": "0"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until_it_answers(process, port)
+        with pytest.raises(httpx2.ReadTimeout):
+            httpx2.get(f"http://127.0.0.1:{port}/scenario/1/", timeout=1)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 128 + number
+    assert "a request did not end in 2 s" in errors
 
 
 def test_a_port_in_use_is_told_in_one_line(

@@ -148,3 +148,13 @@ def test_a_page_is_read_when_it_is_asked_for_and_an_error_breaks_the_answer_off(
     assert first.count(b"person") == 2
     with pytest.raises(NotFoundError):
         next(pieces)
+
+
+@pytest.mark.parametrize(("frames", "whole"), [(1, True), (499, True), (501, False)])
+def test_a_page_is_answered_in_one_piece(
+    client: TestClient, worker: PlayedWorker, frames: int, whole: bool
+) -> None:
+    queue_and_store(worker, range(frames))
+    answer = client.get("/prediction/1/")
+    assert ("content-length" in answer.headers) == whole
+    assert len(found_in(answer)) == frames

@@ -36,6 +36,10 @@ def allowed_file(given: str, roots: Sequence[Path], *, what: str = "source") -> 
             f"a {what} has to be a file below a folder of {_VARIABLE}, not a URL",
             hint="`vidan scenario create` accepts URLs",
         )
+    if len(given) > catalogue.MAX_PATH:  # resolving takes time with the square of the length
+        raise InputRejected(
+            f"the path of the {what} is too long", hint=f"at most {catalogue.MAX_PATH} characters"
+        )
     inside = list(_inside(given, roots))
     if not inside:
         raise InputRejected(f"the {what} is not below a folder of {_VARIABLE}: {given!r}")

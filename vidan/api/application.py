@@ -12,7 +12,9 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 
 from vidan import __version__
+from vidan.api import documentation
 from vidan.api.guard import Guard, token_of
+from vidan.api.request_bodies import RequestBodies
 from vidan.api.routes import router
 from vidan.config import Settings
 from vidan.db import schema
@@ -26,11 +28,14 @@ from vidan.errors import (
     VidanError,
 )
 
-LARGEST_BODY = 2**20
-"""Largest body of a request, in bytes."""
-
 _CONNECTIONS = 10
 """Most database connections kept open while idle."""
+
+_SHOWN = 5
+"""Most errors of one request that its answer names."""
+
+_MAX_DETAIL = 4_000
+"""Most characters of an answer's detail, which may quote what a request contained."""
 
 _STATUS: Mapping[type[VidanError], int] = {
     NotFoundError: 404,
@@ -69,8 +74,10 @@ def build(settings: Settings, database: Database) -> FastAPI:
         title="vidan",
         version=__version__,
         description="Scenarios: videos to be analysed, and what was found in them.",
-        max_body_size=LARGEST_BODY,
+        docs_url=None,  # FastAPI's own pages load their files from the internet
+        redoc_url=None,
     )
+    documentation.add(app, app.title)
     app.state.settings = settings
     app.state.database = database
     # the guard checks the token; this only makes the pages of /docs offer a field for it
@@ -79,6 +86,7 @@ def build(settings: Settings, database: Database) -> FastAPI:
     app.add_exception_handler(VidanError, _of_vidan)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(RequestBodies)
     app.add_middleware(Guard, token=token_of(settings))
     return app
 
@@ -96,18 +104,21 @@ def _of_vidan(_request: Request, error: Exception) -> Response:
 
 
 def _of_validation(_request: Request, error: Exception) -> Response:
-    """Answer with FastAPI's list of errors, without the input, which JSON may not hold (NaN)."""
+    """Answer with the first errors in one line, without the input, which JSON may not hold."""
     assert isinstance(error, RequestValidationError)
-    return _answer(
-        422, [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()]
-    )
+    found = error.errors()
+    lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found[:_SHOWN]]
+    more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+    return _answer(422, "; ".join(lines + more))
 
 
 def _unexpected(_request: Request, _error: Exception) -> Response:
     return _answer(500, "internal error: see the server's log")
 
 
-def _answer(status: int, detail: object, headers: Mapping[str, str] | None = None) -> Response:
+def _answer(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    if len(detail) > _MAX_DETAIL:
+        detail = f"{detail[: _MAX_DETAIL // 2]} … {detail[-_MAX_DETAIL // 2 :]}"
     return _AsciiResponse({"detail": detail}, status_code=status, headers=headers)
 
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vidan.detection.catalogue import MAX_PATH
+from vidan.domain.bounds import MAX_NAME_BYTES
 from vidan.domain.status import Status
 
 
@@ -22,10 +24,15 @@ class Creation(BaseModel):
     )
     source: str | None = Field(
         None,
+        max_length=MAX_PATH,
         description="a video below a folder of VIDAN_SOURCE_ROOTS: an absolute path, or one "
         "relative to such a folder. Without it, a worker started with a source takes the scenario",
     )
-    task: str = Field("detect", description="a task that a worker has published, or `detect`")
+    task: str = Field(
+        "detect",
+        max_length=MAX_NAME_BYTES,
+        description="a task that a worker has published, or `detect`",
+    )
     params: dict[str, Any] = Field(default_factory=dict, description="parameters of the task")
     key: str | None = Field(
         None,
@@ -95,6 +102,6 @@ class Predictions(BaseModel):
 
 
 class Problem(BaseModel):
-    """What went wrong, in one line."""
+    """What went wrong, in one line: the shape of every answer that is not 200."""
 
-    detail: str
+    detail: str = Field(examples=["body.status: Field required"])

@@ -11,12 +11,13 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vidan.api import documentation
 from vidan.config import Settings
 from vidan.errors import UsageError
 
 VARIABLE = "VIDAN_API_TOKEN"
 
-OPEN = frozenset({"/health", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
+OPEN = documentation.PATHS | {"/health", "/openapi.json"}
 """Paths answered without the token: they reveal only whether the server works, and its routes."""
 
 

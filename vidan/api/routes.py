@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from vidan.api import allowed_sources, streaming
 from vidan.api.bodies import (
@@ -23,14 +23,31 @@ from vidan.db import schema
 from vidan.db.session import Database
 from vidan.domain.bounds import MAX_ID
 from vidan.errors import InputRejected, NotFoundError
-from vidan.protocol import creation
+from vidan.protocol import creation, param_checks
 from vidan.protocol.creation import NewScenario
 from vidan.services import scenarios, steering
 
 ACTOR = "http"
 """Actor of the changes made here, as `vidan scenario history` shows it."""
 
-router = APIRouter(responses={503: {"model": Problem, "description": "No usable database"}})
+CHECK_SECONDS = 2.0
+"""Most processor time, in seconds, that the checks of one body may take."""
+
+_ALWAYS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "The bearer token is missing or wrong"},
+    403: {"model": Problem, "description": "No token is set: only this machine is answered"},
+    500: {"model": Problem, "description": "An error of the server, which its log tells"},
+    503: {"model": Problem, "description": "No usable database, or too many requests at once"},
+}
+_WRONG: dict[int | str, dict[str, Any]] = {422: {"model": Problem, "description": "Wrong input"}}
+_WITH_BODY: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The body can't be read"},
+    408: {"model": Problem, "description": "The body did not come in time"},
+    413: {"model": Problem, "description": "The body is too large"},
+    **_WRONG,
+}
+
+router = APIRouter(responses=_ALWAYS)
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such scenario"}
 }
@@ -66,7 +83,7 @@ Limit = Annotated[
 ]
 
 
-@router.post("/scenario/", summary="Create a scenario")
+@router.post("/scenario/", summary="Create a scenario", responses=_WITH_BODY)
 def create(
     body: Creation, database: Opened, settings: Annotated[Settings, Depends(_settings)]
 ) -> Created:
@@ -80,14 +97,17 @@ def create(
         status=body.status,
     )
     try:
-        created = database.retrying(creation.create, new, actor=ACTOR)
+        with param_checks.limited_to(CHECK_SECONDS):
+            created = database.retrying(creation.create, new, actor=ACTOR)
     except NotFoundError as error:  # no such task: the body is wrong, not the address
         raise InputRejected(str(error), hint=error.hint) from None
     return Created(scenario_id=created.id)
 
 
 @router.post(
-    "/scenario/{scenario_id}/", summary="Start or stop it", responses={**_UNKNOWN, **_REFUSED}
+    "/scenario/{scenario_id}/",
+    summary="Start or stop it",
+    responses={**_UNKNOWN, **_REFUSED, **_WITH_BODY},
 )
 def change(scenario_id: int, body: Change, database: Opened) -> Updated:
     """Start or stop a scenario. It is no error if that is done already or under way."""
@@ -99,7 +119,7 @@ def change(scenario_id: int, body: Change, database: Opened) -> Updated:
     "/scenario/{scenario_id}/",
     summary="Read its status",
     response_model=None,
-    responses={200: {"model": ScenarioStatus}, **_UNKNOWN},
+    responses={200: {"model": ScenarioStatus}, **_UNKNOWN, **_WRONG},
 )
 def show(
     scenario_id: int,
@@ -118,7 +138,7 @@ def show(
     "/prediction/{scenario_id}/",
     summary="Read what was found",
     response_class=StreamingResponse,
-    responses={200: {"model": Predictions}, **_UNKNOWN},
+    responses={200: {"model": Predictions}, **_UNKNOWN, **_WRONG},
 )
 def read(
     scenario_id: int,
@@ -129,22 +149,26 @@ def read(
     detail: Annotated[
         bool, Query(description="Add frame, time_ms, box and track_id to each detection.")
     ] = False,
-) -> StreamingResponse:
-    """Stream all detections stored so far, in the order of the frames."""
+) -> Response:
+    """Stream all detections stored so far, in the order of the frames.
+
+    The answer of a running scenario ends at the frame that is stored when it begins.
+    """
+    upto = None
     if frame is not None:
         if after is not None or limit is not None:
             raise InputRejected("frame goes without after and limit")
         after, upto = frame - 1, frame
-    else:
-        with database.begin() as connection:
-            # the answer of a running scenario ends at the frame that is stored now
-            upto = scenarios.get(connection, scenario_id).checkpoint - 1
     found = streaming.pages(
         database, scenario_id, after=-1 if after is None else after, upto=upto, limit=limit
     )
     first = next(found, [])  # errors raised here can still become a status code
+    second = next(found, None)
+    if second is None:  # one piece needs no thread for each of its parts
+        whole = b"".join(streaming.document(scenario_id, [first], detail=detail))
+        return Response(whole, media_type="application/json")
     return StreamingResponse(
-        streaming.document(scenario_id, chain([first], found), detail=detail),
+        streaming.document(scenario_id, chain([first, second], found), detail=detail),
         media_type="application/json",
     )
 

@@ -6,6 +6,9 @@ import errno
 import logging
 import os
 import socket
+import threading
+import time
+from types import FrameType
 
 import uvicorn
 
@@ -18,6 +21,12 @@ from vidan.errors import UsageError, VidanError
 STOP_SECONDS = 5
 """Time, in seconds, that running requests get to end after a signal to stop."""
 
+LAST_SECONDS = STOP_SECONDS + 3
+"""Time, in seconds after a signal to stop, after which the process ends whatever it still does."""
+
+_LOOK_SECONDS = 0.2
+"""Time, in seconds, between two looks for a signal to stop."""
+
 Address = tuple[socket.AddressFamily, str]
 """An address family, and an IP address of that family."""
 
@@ -27,7 +36,8 @@ log = logging.getLogger(__name__)
 def serve(settings: Settings, host: str, port: int) -> int:
     """Listen on all addresses of `host`, and serve until SIGINT or SIGTERM; return the exit code.
 
-    The signal is then passed to the caller's handler. Raises what `vidan.api.serve` raises.
+    The signal is then passed to the caller's handler; the process ends at the latest LAST_SECONDS
+    after it. Raises what `vidan.api.serve` raises.
     """
     addresses = _addresses(host, port)
     if settings.api_token is None and not all(is_loopback(ip) for _, ip in addresses):
@@ -52,10 +62,36 @@ def serve(settings: Settings, host: str, port: int) -> int:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{sockets[0].getsockname()[1]}"
         log.info("listening on %s, described at %s/docs", address, address)
-        uvicorn.Server(server).run(sockets=sockets)
+        _Server(server).run(sockets=sockets)
     finally:
         database.close()
     return 0
+
+
+class _Server(uvicorn.Server):
+    """A server whose process ends after a signal to stop, even if a request never does.
+
+    The threads in which requests run can't be ended, and the interpreter waits for them.
+    """
+
+    signal: int | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note the signal, and stop as uvicorn does."""
+        self.signal = sig
+        super().handle_exit(sig, frame)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal to stop."""
+        threading.Thread(target=self._end_at_last, name="end at last", daemon=True).start()
+        super().run(sockets)
+
+    def _end_at_last(self) -> None:
+        while self.signal is None:
+            time.sleep(_LOOK_SECONDS)
+        time.sleep(LAST_SECONDS)
+        log.error("a request did not end in %d s: the process ends without it", LAST_SECONDS)
+        os._exit(128 + self.signal)
 
 
 def _addresses(host: str, port: int) -> list[Address]:
@@ -75,7 +111,11 @@ def _listen(addresses: list[Address], host: str, port: int) -> list[socket.socke
     problem: OSError | None = None
     for family, ip in addresses:
         try:
-            sockets.append(socket.create_server((ip, port), family=family, backlog=2048))
+            opened = socket.create_server((ip, port), family=family, backlog=2048)
+            # Connections inherit it. Without it each answer on a kept connection waits 40 ms for
+            # the client to acknowledge its headers.
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sockets.append(opened)
         except OSError as error:
             problem = error
             # EADDRNOTAVAIL: this machine does not use the address family, perhaps the next one

@@ -25,12 +25,15 @@ def pages(
 ) -> Iterator[list[StoredFrame]]:
     """Yield pages of frames with detections, in order: after frame `after`, up to and with `upto`.
 
-    At most `limit` frames are yielded. Each page is read in a short transaction. Raises
-    NotFoundError or DatabaseUnavailable, on any page.
+    Without `upto` the last frame is the one that is stored when the first page is read. At most
+    `limit` frames are yielded. Each page is read in a short transaction. Raises NotFoundError or
+    DatabaseUnavailable, on any page.
     """
     left = limit
     while True:
         with database.begin() as connection:
+            if upto is None:
+                upto = predictions.last_stored(connection, scenario_id)
             frames = predictions.read_after(connection, scenario_id, after, limit=PAGE, upto=upto)
         found = [frame for frame in frames if frame.detections]
         if left is not None:

@@ -100,7 +100,16 @@ _MODELS = (
     _torchvision("ssdlite320_mobilenet_v3_large", "320x320", 3.4, 21.3),
 )
 
-_NAME = {"type": "string", "minLength": 1}
+MAX_LABELS = 10_000
+"""Most labels that the parameter `labels` may name."""
+
+MAX_LABEL = 1_000
+"""Most characters of one label, and of a model's name."""
+
+MAX_PATH = 4_096
+"""Most characters of the path of a file, as Linux bounds it."""
+
+_NAME = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
 DETECT_SCHEMA: Mapping[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "detect",
@@ -113,7 +122,11 @@ DETECT_SCHEMA: Mapping[str, Any] = {
             "default": DEFAULT_MODEL,
             "description": "nanodet-g, torchvision/<name>, or module:factory",
         },
-        "weights": {**_NAME, "description": "a weights file, at its path on the worker"},
+        "weights": {
+            **_NAME,
+            "maxLength": MAX_PATH,
+            "description": "a weights file, at its path on the worker",
+        },
         "min_score": {
             "type": "number",
             "minimum": 0,
@@ -125,8 +138,8 @@ DETECT_SCHEMA: Mapping[str, Any] = {
             "type": "array",
             "items": _NAME,
             "minItems": 1,
-            "uniqueItems": True,
-            "description": "the labels to keep; all by default",
+            "maxItems": MAX_LABELS,
+            "description": "the labels to keep, each one once; all by default",
         },
         "size": {
             "type": "string",

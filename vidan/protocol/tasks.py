@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import date, datetime, time, timedelta
-from functools import cache, partial
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from vidan.detection import catalogue
 from vidan.errors import InputRejected, NotFoundError
-from vidan.suggestions import close_names, did_you_mean
+from vidan.protocol import param_checks
+from vidan.suggestions import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,92 +124,17 @@ def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> N
     if source == "":
         raise InputRejected("a source can't be empty")
     size = None
-    if spec.name == DETECT.name and "size" in params:
+    if spec.name == DETECT.name and isinstance(params.get("size"), str):
         # Checked here too: this message is clearer than that of the pattern in the schema.
-        size = catalogue.parse_size(str(params["size"]))
+        size = catalogue.parse_size(params["size"])
     if params or spec.params_schema.get("required"):  # jsonschema is slow to import
-        _validate_params(spec, params)
+        param_checks.check(spec.name, spec.params_schema, params)
     if spec.name == DETECT.name:
+        labels = params.get("labels")
+        if labels is not None and len(set(labels)) < len(labels):
+            raise InputRejected("labels: a label stands there twice", hint="name each label once")
         catalogue.check_model(
-            params.get("model", catalogue.DEFAULT_MODEL),
-            labels=params.get("labels"),
-            size=size,
+            params.get("model", catalogue.DEFAULT_MODEL), labels=labels, size=size
         )
         if "every" in params and "fps" in params:
             raise InputRejected("every and fps exclude each other", hint="give one of them")
-
-
-def _validate_params(spec: TaskSpec, params: Mapping[str, Any]) -> None:
-    from jsonschema.exceptions import best_match
-
-    validator = _validator()(spec.params_schema, format_checker=_format_checker())
-    error = best_match(validator.iter_errors(dict(params)))
-    if error is None:
-        return
-    known = spec.params_schema.get("properties", {})
-    allowed = ", ".join(known) or "none"
-    if error.validator == "additionalProperties" and not error.absolute_path:
-        wrong = next(name for name in params if name not in known)
-        close = close_names(wrong, known)
-        raise InputRejected(
-            f"task {spec.name} has no param {wrong}",
-            hint=f"did you mean {' or '.join(close)}?" if close else f"its params: {allowed}",
-        )
-    where = ".".join(str(part) for part in error.absolute_path)
-    raise InputRejected(
-        f"task {spec.name}: {f'param {where}: ' if where else ''}{error.message}",
-        hint=f"its params: {allowed} (see `vidan tasks show {spec.name}`)",
-    )
-
-
-_KINDS = {"date-time": datetime, "date": date, "time": time, "duration": timedelta, "uuid": UUID}
-
-
-@cache
-def _format_checker() -> Any:
-    """Return a checker of formats such as `date`, which uses pydantic as the worker does."""
-    from jsonschema import FormatChecker
-
-    checker = FormatChecker(formats=())
-    for name, kind in _KINDS.items():
-        checker.checks(name, raises=ValueError)(partial(_fits, kind))
-    return checker
-
-
-def _fits(kind: type, value: object) -> bool:
-    _adapter(kind).validate_python(value)
-    return True
-
-
-@cache
-def _adapter(kind: type) -> Any:
-    from pydantic import TypeAdapter  # slow to import, and needed only by params of these formats
-
-    return TypeAdapter(kind)
-
-
-_WITH_PATTERNS = ("pattern", "patternProperties", "additionalProperties")
-
-
-@cache
-def _validator() -> Any:
-    """Return jsonschema's validator, changed to skip patterns that `re` can't compile.
-
-    Pydantic allows more in a pattern, such as `\\p{Lu}`; the worker checks such patterns.
-    """
-    from jsonschema import Draft202012Validator
-    from jsonschema.validators import extend
-
-    checks = Draft202012Validator.VALIDATORS
-    lenient = {name: _lenient(checks[name]) for name in _WITH_PATTERNS}
-    return extend(Draft202012Validator, lenient)  # type: ignore[no-untyped-call]
-
-
-def _lenient(check: Callable[..., Iterator[Any] | None]) -> Callable[..., Iterator[Any]]:
-    def lenient(*arguments: Any) -> Iterator[Any]:
-        try:
-            yield from check(*arguments) or ()
-        except re.error:
-            return
-
-    return lenient

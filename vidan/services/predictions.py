@@ -112,6 +112,18 @@ def read_after(
     ]
 
 
+def last_stored(connection: Connection, scenario_id: int) -> int:
+    """Return the number of the last stored frame, -1 if there is none. Raises NotFoundError."""
+    checkpoint: int | None = None
+    if 0 < scenario_id <= MAX_ID:
+        checkpoint = connection.execute(
+            text("SELECT checkpoint FROM scenarios WHERE id = :id"), {"id": scenario_id}
+        ).scalar()
+    if checkpoint is None:
+        raise no_such_scenario(scenario_id)
+    return checkpoint - 1
+
+
 def pruned(scenario_id: int) -> Pruned:
     """Return the error for a scenario whose predictions are gone."""
     return Pruned(
