@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import signal
 
-from tests.cli.terminal.test_terminal import in_terminal
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
+from tests.support.terminal import in_terminal
 from vidan.domain.status import Status
 
 

@@ -114,10 +114,11 @@ def test_db_up_and_down(bare: Shell, empty_database_url: str) -> None:
     current = bare("db", "current", "--json").json()
     assert current["revision"] == current["expected"]
     assert bare("scenario", "list").code == 0
-    assert bare("db", "downgrade", "-1").code == 0
+    assert bare("db", "downgrade", "-1", "--yes").code == 0
     assert bare("db", "current").out != f"{current['expected']}\n"
     assert bare("db", "upgrade").code == 0
-    assert bare("db", "downgrade", "nowhere").code == 2
+    assert "nowhere" in bare("db", "downgrade", "nowhere", "--yes").err
+    assert bare("db", "downgrade", "nowhere", "--yes").code == 2
 
 
 @pytest.mark.processes

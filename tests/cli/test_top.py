@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from tests.cli.terminal.test_terminal import in_terminal
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
+from tests.support.terminal import in_terminal
 from vidan.domain.status import Status
 
 

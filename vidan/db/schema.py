@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 HEAD = "0008"
 """The newest migration; a test compares it with the folder `migrations`."""
+
+_CONTENTS = """
+SELECT (SELECT count(*) FROM scenarios) AS scenarios,
+       (SELECT coalesce(sum(frames_done), 0)::bigint FROM scenarios) AS frames,
+       (SELECT count(*) FROM dead_letters) AS letters,
+       ARRAY(SELECT name FROM workers WHERE lease_until > now() ORDER BY name) AS workers
+"""
 
 
 def upgrade(url: str | None, revision: str = "head", *, sql: bool = False) -> None:
@@ -50,6 +58,54 @@ def current(url: str) -> str | None:
             return _revision(connection)
     finally:
         database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a database holds, and the names of the workers that are running on it."""
+
+    scenarios: int = 0
+    frames: int = 0
+    letters: int = 0
+    workers: tuple[str, ...] = ()
+
+
+def contents(url: str) -> Contents:
+    """Return what the database holds, at whatever revision it is. Raises DatabaseUnavailable."""
+    database = Database(url)
+    try:
+        with database.begin() as connection:
+            if _revision(connection) is None:
+                return Contents()
+            found = connection.execute(text(_CONTENTS)).one()
+    finally:
+        database.close()
+    return Contents(found.scenarios, found.frames, found.letters, tuple(found.workers))
+
+
+def steps_down(url: str, revision: str) -> list[str]:
+    """Return the migrations that a downgrade to `revision` takes back, newest first, a line each.
+
+    Raises DatabaseUnavailable, or UsageError if there is no such revision.
+    """
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    now = current(url)
+    steps = history()
+    names = [line.partition("  ")[0] for line in steps]
+    if now not in names:
+        return []
+    start = names.index(now)
+    if revision.startswith("-"):
+        return steps[start : start - int(revision)]
+    if revision == "base":
+        return steps[start:]
+    try:
+        found = ScriptDirectory.from_config(_config(None)).get_revision(revision)
+    except CommandError as error:
+        raise UsageError(str(error), hint="see `vidan db history`") from error
+    return steps[start : names.index(found.revision)]
 
 
 def check(database: Database) -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,22 +16,23 @@ from vidan.domain.bounds import MAX_ID
 from vidan.domain.detection import Gap
 from vidan.domain.status import Status
 from vidan.errors import NotFoundError
-from vidan.protocol import storable
 from vidan.protocol.creation import Created, NewScenario, create, create_many
+from vidan.services.filters import Filters, all_of
 
 __all__ = [
     "Created",
+    "Filters",
     "NewScenario",
     "Scenario",
     "Transition",
     "create",
     "create_many",
-    "failed_lately",
     "find",
     "gaps",
     "get",
     "history",
     "no_such_scenario",
+    "page",
 ]
 
 
@@ -95,7 +95,6 @@ _LOST = """(
 ) AS lost_frames"""
 _ELSEWHERE = {"worker": "w.name AS worker", "lost_frames": _LOST}
 _COLUMNS = ", ".join(_ELSEWHERE.get(name, f"s.{name}") for name in Scenario.__dataclass_fields__)
-_FROM = "scenarios s LEFT JOIN workers w ON w.id = s.worker_id"
 
 # The page of each status is read in the order of the index (status, id), from its edge on; no other
 # index has this order. With `=` the planner, which has no statistics of statuses, would read all
@@ -133,24 +132,48 @@ def find(
     status: Sequence[Status] | None = None,
     labels: Mapping[str, str] | None = None,
     task: str | None = None,
+    source: str | None = None,
+    queue: str | None = None,
+    since: datetime | None = None,
     ids: Sequence[int] | None = None,
     after_id: int | None = None,
     limit: int = 50,
     newest_first: bool = True,
 ) -> list[Scenario]:
-    """Return scenarios, one keyset page by id; `after_id` is the last id of the page before."""
-    labels = labels or {}
-    if not all(map(storable.is_text, [task or "", *labels, *labels.values()])):
-        return []  # no scenario can have such a task or label
+    """Return scenarios, one keyset page by id; `after_id` is the last id of the page before.
+
+    The conditions are those of `Filters`.
+    """
+    return page(
+        connection,
+        Filters(status, labels or {}, task, source, queue, since),
+        ids=ids,
+        after_id=after_id,
+        limit=limit,
+        newest_first=newest_first,
+    )
+
+
+def page(
+    connection: Connection,
+    filters: Filters,
+    *,
+    ids: Sequence[int] | None = None,
+    after_id: int | None = None,
+    limit: int = 50,
+    newest_first: bool = True,
+) -> list[Scenario]:
+    """Return one keyset page, by id, of the scenarios that match."""
+    if filters.impossible:
+        return []
     further, order, edge = ("<", "DESC", MAX_ID) if newest_first else (">", "ASC", 0)
     conditions = {
-        "s.labels @> CAST(:labels AS jsonb)": bool(labels),
-        "s.task = :task": task is not None,
+        **filters.conditions(),
         "s.id = ANY(CAST(:ids AS bigint[]))": ids is not None,
         f"s.id {further} :after_id": after_id is not None,
     }
-    rows = f"SELECT * FROM scenarios s WHERE {_all_of(conditions)}"
-    if status is not None:
+    rows = f"SELECT * FROM scenarios s WHERE {all_of(conditions)}"
+    if filters.status is not None:
         rows = (_NEWEST_OF_EACH if newest_first else _OLDEST_OF_EACH).format(rows=rows)
     found = connection.execute(
         text(
@@ -158,26 +181,12 @@ def find(
             f" ORDER BY s.id {order} LIMIT :limit"
         ),
         {
-            "status": sorted({str(one) for one in status or ()}),
+            **filters.parameters(),
             "edge": edge if after_id is None else max(0, min(after_id, MAX_ID)),
-            "labels": json.dumps(dict(labels)),
-            "task": task,
             "ids": [one for one in ids or () if 0 < one <= MAX_ID],
             "after_id": after_id,
             "limit": max(0, min(limit, MAX_ID)),
         },
-    )
-    return [Scenario(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
-
-
-def failed_lately(connection: Connection, *, limit: int = 50) -> list[Scenario]:
-    """Return failed scenarios, the latest failure first."""
-    found = connection.execute(
-        text(
-            f"SELECT {_COLUMNS} FROM {_FROM} WHERE s.status = 'failed'"
-            " ORDER BY s.ended_at DESC NULLS LAST, s.id DESC LIMIT :limit"
-        ),
-        {"limit": max(0, min(limit, MAX_ID))},
     )
     return [Scenario(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
 
@@ -240,8 +249,3 @@ def gaps(connection: Connection, scenario_id: int) -> list[Gap]:
         {"id": scenario_id},
     )
     return [Gap(row.from_frame, row.to_frame, row.reason) for row in found]
-
-
-def _all_of(conditions: Mapping[str, bool]) -> str:
-    """Return the conditions that apply, joined by AND."""
-    return " AND ".join(["true", *(one for one, applies in conditions.items() if applies)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, text
 
 from vidan.domain.bounds import MAX_ID
@@ -135,6 +137,23 @@ def delete(connection: Connection, scenario_id: int) -> None:
         "DELETE FROM scenarios WHERE id = :id",
     ):
         connection.execute(text(statement), {"id": scenario_id})
+
+
+def at_stake(connection: Connection, ids: Sequence[int]) -> tuple[int, int]:
+    """Return how many of these scenarios have ended, and how many frames of them are stored.
+
+    Only scenarios that have ended can be deleted, or start from the beginning.
+    """
+    found = connection.execute(
+        text(
+            "SELECT count(*) AS ended,"
+            " coalesce(sum(frames_done) FILTER (WHERE NOT pruned), 0)::bigint AS frames"
+            " FROM scenarios WHERE id = ANY(CAST(:ids AS bigint[]))"
+            " AND status = ANY(CAST(:ended AS text[]))"
+        ),
+        {"ids": list(ids), "ended": sorted(ENDED)},
+    ).one()
+    return found.ended, found.frames
 
 
 def _lock(connection: Connection, scenario_id: int) -> tuple[Status, bool]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import subprocess
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, urlsplit
@@ -15,6 +12,7 @@ from sqlalchemy import text
 
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
+from tests.support.terminal import in_terminal
 from vidan.cli.following import Bars
 from vidan.cli.terminal.progress import frames_progress
 from vidan.db.session import Database
@@ -23,32 +21,6 @@ from vidan.domain.status import Status
 
 if TYPE_CHECKING:
     from vidan.services.scenarios import Scenario
-
-
-def in_terminal(shell: Shell, *words: object, **variables: str) -> str:
-    """What the command writes when stdout and stderr are a terminal of 120 columns."""
-    here, there = pty.openpty()
-    process = subprocess.Popen(
-        shell.command(*words),
-        stdin=subprocess.DEVNULL,
-        stdout=there,
-        stderr=there,
-        env={**shell.environment, "COLUMNS": "120", "TERM": "xterm", **variables},
-        cwd=shell.folder,
-    )
-    os.close(there)
-    written = b""
-    while True:
-        try:
-            part = os.read(here, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        written += part
-    os.close(here)
-    process.wait(20)
-    return written.decode().replace("\r\n", "\n")
 
 
 @pytest.fixture

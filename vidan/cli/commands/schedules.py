@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidan.cli import connect
+from vidan.cli import connect, listing
 from vidan.cli.command import Commands
+from vidan.cli.options.params import AllRowsOption, LimitOption
 from vidan.cli.terminal.output import Output
 
 if TYPE_CHECKING:
@@ -32,12 +33,15 @@ Name = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Name of the sched
         vidan schedules list --json | jq 'map(.next_at) | min'
     """,
 )
-def list_schedules(out: Output, settings: Settings) -> None:
-    """List the schedules.
+def list_schedules(
+    out: Output, settings: Settings, limit: LimitOption = None, all: AllRowsOption = False
+) -> None:
+    """List the schedules. A terminal shows 50 and says how many more there are.
 
     In a pipe: name, task, cron, time zone, next start, last start, last scenario, separated by
     tabs.
     """
+    most = listing.most(out, limit, all)
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import schedules
 
@@ -57,6 +61,7 @@ def list_schedules(out: Output, settings: Settings) -> None:
         id=lambda s: s.name,
         name="schedules",
         spare=("LAST", "SCENARIO"),
+        most=most,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
@@ -11,11 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidan.cli.options.params import names
+from vidan.cli.terminal.text import counted
 from vidan.domain.worker import MAX_SLOTS
 from vidan.errors import InputRejected, UsageError
 
 if TYPE_CHECKING:
     from vidan.domain.worker import WorkerOptions
+
+PROCESSES_PER_CORE = 4
+"""Most worker processes on processors that are started for each core that may be used."""
 
 GpusOption = Annotated[
     str | None, typer.Option("--gpus", metavar="0,1|all", help="GPUs to use, one process each.")
@@ -63,9 +68,23 @@ def posts(gpus: str | None, cpus: int | None, **options: Any) -> list[WorkerOpti
             raise UsageError(f"--gpus {gpus} is neither numbers nor all", hint="such as --gpus 0,1")
     if (app := options.get("app")) is not None:
         _check_app(app)
+    if cpus is not None:
+        _check_cpus(cpus)
     from vidan.supervisor import devices
 
     return devices.posts(gpus=gpus, cpus=cpus, **options)
+
+
+def _check_cpus(cpus: int) -> None:
+    """Refuse so many processes that the machine would run out of memory before they work."""
+    from vidan.detection import cores
+
+    usable = cores.usable(os.cpu_count() or 1)
+    if cpus > usable * PROCESSES_PER_CORE:
+        raise UsageError(
+            f"--cpus {cpus} is too many for {counted(usable, 'core')}",
+            hint=f"each is a process; at most {usable * PROCESSES_PER_CORE} can run here",
+        )
 
 
 def _check_app(app: str) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from vidan.cli.terminal.text import STATUS_WORDS
 from vidan.domain.bounds import MAX_ID
 from vidan.domain.status import Status
 from vidan.errors import UsageError
+
+if TYPE_CHECKING:
+    from vidan.services.filters import Order
 
 LONGEST_AGO = timedelta(days=36525)
 """Longest time ago that an option accepts, a hundred years: far inside the calendars of both Python
@@ -69,6 +72,16 @@ def kind(word: str) -> str:
     if word not in ("message", "scenario"):
         raise ValueError(f"no such kind {word!r}; there are message and scenario")
     return word
+
+
+def sort_order(word: str) -> Order:
+    """Read what to sort by: `ended`, or `-ended` for the latest first. Raises ValueError."""
+    from vidan.services.filters import ORDERS, Order
+
+    by = word.removeprefix("-")
+    if by not in ORDERS:
+        raise ValueError(f"can't sort by {by!r}; there are {', '.join(ORDERS)}")
+    return Order(by, descending=word != by)
 
 
 def status(word: str) -> Status:
@@ -176,7 +189,41 @@ LabelOption = Annotated[
     typer.Option("--label", metavar="K=V", parser=label, help="Only with this label. Repeatable."),
 ]
 TaskOption = Annotated[str | None, typer.Option("--task", metavar="T", help="Only this task.")]
-LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="List at most N.")]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", metavar="N", min=1, max=MAX_ID, help="List at most N; in a terminal 50."
+    ),
+]
+AllRowsOption = Annotated[bool, typer.Option("--all", help="List all, in a terminal too.")]
+SinceOption = Annotated[
+    Any,
+    typer.Option(
+        "--since",
+        metavar="D",
+        parser=before,
+        help="Only those created this long ago or later, e.g. 2h, 7d or 2026-11-01.",
+    ),
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source", metavar="V", help="Only of this source; * stands for any text, e.g. '*/cam1*'."
+    ),
+]
+QueueOption = Annotated[
+    str | None, typer.Option("--queue", metavar="Q", help="Only in this queue.")
+]
+SortOption = Annotated[
+    Any,
+    typer.Option(
+        "--sort",
+        metavar="K",
+        parser=sort_order,
+        help="Sort by id, name, task, source, queue, priority, frames, created, started or ended;"
+        " -K begins with the largest.",
+    ),
+]
 TimeoutOption = Annotated[
     Any,
     typer.Option(

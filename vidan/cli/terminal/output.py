@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vidan.cli.terminal.text import for_people, plain, printable, status_word, to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.progress import Progress
 
     from vidan.domain.status import Status
 
 T = TypeVar("T")
+
+COUNTED = 10_000
+"""Items up to which the rest of a listing is counted exactly."""
 
 Columns = Mapping[str, Callable[[T], object]]
 """The columns of a table: heading → function from an item to its value in that column."""
@@ -44,33 +46,47 @@ class Output:
         """Whether stdout is a terminal."""
         return sys.stdout.isatty()
 
+    @property
+    def for_people(self) -> bool:
+        """Whether stdout shows text for a person: neither JSON nor ids, and not in a pipe."""
+        return self.terminal and not (self.json or self.quiet)
+
     def listing(
         self,
-        things: Sequence[T],
+        things: Iterable[T],
         columns: Columns[T],
         *,
         record: Callable[[T], Mapping[str, Any]],
         id: Callable[[T], object],
         name: str,
         spare: Sequence[str] = (),
+        most: int | None = None,
+        count: Callable[[], int] | None = None,
     ) -> None:
         """Print many items: a JSON array, ids, a table, or a tab-separated line each.
 
-        In a terminal that is too narrow, `spare` columns are left out, the first of them first.
+        Items are printed as they come, a table when all have come; at most `most` of them. If there
+        are more, a person at a terminal is told how many: `count` returns the number of all items,
+        COUNTED + 1 at most; without it the other items are counted. In a terminal that is too
+        narrow, `spare` columns are left out, the first of them first.
         """
-        if self.json:
-            self._print(to_json([record(thing) for thing in things], pretty=self.terminal))
-        elif self.quiet:
-            for thing in things:
-                self._print(plain(id(thing)))
-        elif self.terminal:
-            if things:
-                self._table({head: [f(t) for t in things] for head, f in columns.items()}, spare)
-            else:
+        rest = iter(things)
+        shown = islice(rest, most)
+        if self.for_people:
+            table = list(shown)
+            if not table:
                 self.note(f"no {name}")
+                return
+            self._table({head: [f(t) for t in table] for head, f in columns.items()}, spare)
+            if next(rest, None) is not None:
+                total = count() if count else len(table) + 1 + sum(1 for _ in islice(rest, COUNTED))
+                self._tell_more(len(table), total)
+        elif self.json:
+            self._array(map(record, shown))
         else:
-            for thing in things:
-                self._print("\t".join(plain(f(thing)) for f in columns.values()))
+            for thing in shown:
+                fields = [id] if self.quiet else columns.values()
+                self._print("\t".join(plain(f(thing)) for f in fields))
 
     def details(self, record: Mapping[str, Any], *, id: object) -> None:
         """Print one item: a JSON object, its id, or a line for each of its fields."""
@@ -159,6 +175,23 @@ class Output:
         console.print(table)
         if left_out:
             self.note(f"the terminal is too narrow for {', '.join(left_out)}; --json has all")
+
+    def _tell_more(self, shown: int, total: int) -> None:
+        more = f"{total - shown:,}" if total <= COUNTED else f"more than {COUNTED - shown:,}"
+        self.note(f"{shown:,} shown, {more} more: --all lists all, --limit N the first N")
+
+    def _array(self, records: Iterator[Mapping[str, Any]]) -> None:
+        """Print a JSON array, each element as soon as it comes."""
+        before, between, after = ("[\n  ", ",\n  ", "\n]") if self.terminal else ("[", ", ", "]")
+        first = next(records, None)
+        if first is None:
+            self._print("[]")
+            return
+        for lead, record in chain([(before, first)], ((between, one) for one in records)):
+            # a line break in JSON is never part of a string
+            text = to_json(record, pretty=self.terminal).replace("\n", "\n  ")
+            sys.stdout.write(lead + text)
+        self._print(after)
 
     def _print(self, text: str) -> None:
         sys.stdout.write(text + "\n")

@@ -8,9 +8,9 @@ import typer
 
 from vidan.cli import connect
 from vidan.cli.command import Commands
-from vidan.cli.commands.db import prune
+from vidan.cli.commands.db import downgrade, prune
+from vidan.cli.commands.db.downgrade import SqlFlag
 from vidan.cli.terminal.output import Output
-from vidan.errors import UsageError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -26,8 +26,6 @@ commands = Commands(
         vidan db prune --before 90d --dry-run
     """,
 )
-
-SqlFlag = Annotated[bool, typer.Option("--sql", help="Only print the SQL; this needs no database.")]
 
 
 @commands.command(
@@ -59,36 +57,7 @@ def upgrade(
     out.note(f"the schema is at {schema.current(url)}")
 
 
-@commands.command(
-    "downgrade",
-    json=False,
-    quiet=False,
-    dashes=True,
-    examples="""
-        vidan db downgrade -1
-        vidan db downgrade base      drops all tables of vidan and the data in them
-    """,
-)
-def downgrade(
-    out: Output,
-    settings: Settings,
-    revision: Annotated[
-        str, typer.Argument(metavar="REVISION", help="A revision, -1 for one step back, or base.")
-    ],
-    sql: SqlFlag = False,
-) -> None:
-    """Downgrade the schema to a revision."""
-    from vidan.db import schema
-
-    if revision.startswith("-") and not revision[1:].isdecimal():
-        raise UsageError(f"no such option: {revision}", hint="see `vidan db downgrade --help`")
-    if sql:
-        schema.downgrade(None, revision, sql=True)
-        return
-    connect.tell(settings, out)
-    url = settings.require_database()
-    schema.downgrade(url, revision)
-    out.note(f"the schema is at {schema.current(url) or 'base: no tables of vidan'}")
+commands.include(downgrade.commands)
 
 
 @commands.command(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidan.cli import connect, failures
+from vidan.cli import confirming, connect, failures
 from vidan.cli.command import Commands
+from vidan.cli.confirming import YesOption
 from vidan.cli.options.params import before
 from vidan.cli.terminal.output import Output
-from vidan.errors import UsageError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -46,7 +45,7 @@ def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what would be dropped.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask for confirmation.")] = False,
+    yes: YesOption = False,
 ) -> int:
     """Permanently drop the predictions of whole weeks, Monday to Sunday in UTC.
 
@@ -57,8 +56,7 @@ def prune(
     """
     from vidan.services import pruning
 
-    if not (yes or dry_run or sys.stdin.isatty()):
-        raise UsageError("this deletes permanently and needs a confirmation", hint="add --yes")
+    confirming.require_answer(yes or dry_run)
     with connect.database(settings, out, reads=True) as database:
         with database.begin() as connection:
             found = pruning.weeks_before(connection, ended)
@@ -74,8 +72,8 @@ def prune(
                 _print(out, week, pruned=False)
             out.note(f"{_total(chosen)} would be dropped")
             return 0
-        if not yes and not out.asks(f"Drop {_total(chosen)} permanently?"):
-            out.warn("nothing was dropped")
+        question = f"Drop {_total(chosen)} permanently?"
+        if not confirming.agreed(out, question, yes, otherwise="nothing was dropped"):
             return failures.UNEXPECTED
         done = _drop(database, out, chosen)
     out.note(f"{_total(done)} dropped")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidan.cli import connect
+from vidan.cli import connect, listing
 from vidan.cli.command import Commands
 from vidan.cli.commands.dead import steer
-from vidan.cli.options.params import LimitOption, kind
+from vidan.cli.options.params import AllRowsOption, LimitOption, before, kind
 from vidan.cli.terminal.output import Output
 from vidan.domain.bounds import MAX_ID
 
 if TYPE_CHECKING:
     from vidan.config import Settings
-    from vidan.db.session import Connection
+    from vidan.db.session import Database
     from vidan.services.dead_letters import DeadLetter
     from vidan.services.scenarios import Scenario
 
@@ -83,17 +84,39 @@ def list_dead(
             "--kind", metavar="K", parser=kind, help="Only this kind: message or scenario."
         ),
     ] = None,
-    limit: LimitOption = 50,
+    since: Annotated[
+        Any,
+        typer.Option(
+            "--since",
+            metavar="D",
+            parser=before,
+            help="Only what came or failed this long ago or later, e.g. 2h, 7d or 2026-11-01.",
+        ),
+    ] = None,
+    limit: LimitOption = None,
+    all: AllRowsOption = False,
 ) -> None:
     """List unreadable messages and failed scenarios, the newest first.
+
+    A terminal shows 50 and says how many more there are. In a pipe, and with --quiet or --json, all
+    are printed, unless --limit is given.
 
     `vidan dead replay` sends a message again; messages behind it were not held up. `vidan scenario
     retry` resumes a failed scenario. In a pipe: id, kind, origin, time, error, separated by tabs.
     With --quiet, prints message ids; for scenarios add --kind scenario.
     """
     wanted = only or ("message" if out.quiet and not out.json else None)
-    with connect.database(settings, out, reads=True) as database, database.begin() as connection:
-        found = _newest(connection, wanted, limit)
+    most = listing.most(out, limit, all)
+    newest: dict[str, int] = {}
+    with connect.database(settings, out, reads=True) as database:
+        with database.begin() as connection:
+            begin = listing.moment(connection, since)
+        _print(out, _noting(newest, _entries(database, wanted, begin, most)), only, most)
+    if not out.json:
+        _tell_remedies(out, newest)
+
+
+def _print(out: Output, found: Iterator[Entry], only: str | None, most: int | None) -> None:
     out.listing(
         found,
         {
@@ -107,32 +130,61 @@ def list_dead(
         id=lambda e: e.id,
         name=_NOUNS[only],
         spare=("AT",),
+        most=most,
     )
-    if not out.json:
-        _tell_remedies(out, found)
 
 
-def _newest(connection: Connection, wanted: str | None, limit: int) -> list[Entry]:
-    from vidan.services import dead_letters, scenarios
+def _entries(
+    database: Database, wanted: str | None, begin: datetime | None, most: int | None
+) -> Iterator[Entry]:
+    """Yield the entries of the listing, the newest first, read page by page."""
+    from vidan.domain.status import Status
+    from vidan.services.filters import Filters, Order
 
-    found: list[Entry] = []
+    kinds: list[Iterator[Entry]] = []
     if wanted != "scenario":
-        found += map(_of_letter, dead_letters.find(connection, limit=limit))
+        kinds.append(map(_of_letter, _letters(database, most)))
     if wanted != "message":
-        found += map(_of_scenario, scenarios.failed_lately(connection, limit=limit))
-    found.sort(key=lambda entry: entry.at.timestamp() if entry.at else 0.0, reverse=True)
-    return found[:limit]
+        failed = Filters(status=[Status.FAILED])
+        kinds.append(map(_of_scenario, listing.scenarios(database, failed, Order("ended"), None)))
+    for entry in heapq.merge(*kinds, key=_time, reverse=True):
+        if begin is None or (entry.at is not None and entry.at >= begin):
+            yield entry
 
 
-def _tell_remedies(out: Output, found: list[Entry]) -> None:
+def _letters(database: Database, most: int | None) -> Iterator[DeadLetter]:
+    from vidan.services import dead_letters
+
+    size = listing.PAGE if most is None else min(listing.PAGE, most + 1)
+    last: int | None = None
+    while True:
+        with database.begin() as connection:
+            page = dead_letters.find(connection, limit=size, after_id=last)
+        yield from page
+        if len(page) < size:
+            return
+        last = page[-1].id
+
+
+def _time(entry: Entry) -> float:
+    return entry.at.timestamp() if entry.at else 0.0
+
+
+def _noting(newest: dict[str, int], entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Yield the entries, and note the id of the first of each kind."""
+    for entry in entries:
+        newest.setdefault(entry.kind, entry.id)
+        yield entry
+
+
+def _tell_remedies(out: Output, newest: Mapping[str, int]) -> None:
     """Say which commands show and fix the newest of each kind."""
     for of_kind, remedy in (
         ("message", "a message: `vidan dead show {0}`, `vidan dead replay {0}`"),
         ("scenario", "a scenario: `vidan scenario history {0}`, `vidan scenario retry {0}`"),
     ):
-        first = next((entry.id for entry in found if entry.kind == of_kind), None)
-        if first is not None:
-            out.note(remedy.format(first))
+        if of_kind in newest:
+            out.note(remedy.format(newest[of_kind]))
 
 
 @commands.command(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vidan import inbox
-from vidan.cli import connect, failures
+from vidan.cli import confirming, connect, failures
 from vidan.cli.command import Commands
+from vidan.cli.confirming import YesOption
 from vidan.cli.options.params import before
 from vidan.cli.terminal.output import Output
 from vidan.domain.bounds import MAX_ID
@@ -136,7 +136,7 @@ def purge(
         ),
     ] = None,
     topic: TopicOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask for confirmation.")] = False,
+    yes: YesOption = False,
 ) -> int:
     """Delete unreadable messages (dead letters). It asks first in a terminal; scripts add --yes.
 
@@ -145,8 +145,7 @@ def purge(
     from vidan.services import dead_letters
 
     _check(ids, all, topic=topic, before=received)
-    if not yes and not sys.stdin.isatty():
-        raise UsageError("this deletes permanently and needs a confirmation", hint="add --yes")
+    confirming.require_answer(yes)
     with connect.database(settings, out, reads=True) as database:
         code = 0
         if all:
@@ -161,8 +160,8 @@ def purge(
                 out.note("no dead letter matches")
             return code
         letters = "1 dead letter" if count == 1 else f"{count} dead letters"
-        if not yes and not out.asks(f"Delete {letters} permanently?"):
-            out.warn("nothing was deleted")
+        question = f"Delete {letters} permanently?"
+        if not confirming.agreed(out, question, yes, otherwise="nothing was deleted"):
             return failures.UNEXPECTED
         _delete(database, out, None if all else [one.id for one in chosen], topic, received)
     return code

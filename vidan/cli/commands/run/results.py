@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidan.cli import listing
 from vidan.cli.terminal.output import Output
 from vidan.domain.bounds import DEFAULT_QUEUE
 from vidan.domain.status import ENDED, Status
@@ -128,13 +129,13 @@ def name_unfinished(database: Database, out: Output, *, apart_from: int) -> None
 
     These are queued or stopped scenarios in queues that no running worker takes.
     """
-    from vidan.services import scenarios, workers
+    from vidan.services import workers
+    from vidan.services.filters import Filters, Order
 
     with database.begin() as connection:
         served = {queue for worker in workers.find(connection) for queue in worker.queues}
-        found = scenarios.find(
-            connection, status=[Status.INIT_STARTUP, Status.INACTIVE], limit=1000
-        )
+    waiting = Filters(status=[Status.INIT_STARTUP, Status.INACTIVE])
+    found = listing.scenarios(database, waiting, Order(), None)
     left = [s for s in found if s.queue not in served and s.frames_done != s.frames_total]
     left = [scenario for scenario in left if scenario.id != apart_from]
     for scenario in left[:NAMED]:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidan.cli import connect
+from vidan.cli import connect, listing
 from vidan.cli.command import Commands
 from vidan.cli.commands.scenario import create, steer
-from vidan.cli.options.params import Id, LabelOption, LimitOption, StatusOption, TaskOption, unique
-from vidan.cli.terminal.output import Output
+from vidan.cli.options.params import (
+    AllRowsOption,
+    Id,
+    LabelOption,
+    LimitOption,
+    QueueOption,
+    SinceOption,
+    SortOption,
+    SourceOption,
+    StatusOption,
+    TaskOption,
+    unique,
+)
+from vidan.cli.terminal.output import COUNTED, Output
 from vidan.domain.durations import in_words
 
 if TYPE_CHECKING:
@@ -42,7 +55,8 @@ def frames(scenario: Scenario) -> str:
         vidan scenario list
         vidan scenario list --status active --status init_startup --label camera=north
         vidan scenario list --status failed --quiet | xargs -r vidan scenario retry
-        vidan scenario list --json --limit 1000 | jq '.[] | select(.crashes > 0)'
+        vidan scenario list --source '*/north/*' --since 7d --sort -frames
+        vidan scenario list --json | jq '.[] | select(.crashes > 0)'
     """,
 )
 def list_scenarios(
@@ -51,20 +65,48 @@ def list_scenarios(
     status: StatusOption = None,
     label: LabelOption = None,
     task: TaskOption = None,
-    limit: LimitOption = 50,
+    source: SourceOption = None,
+    queue: QueueOption = None,
+    since: SinceOption = None,
+    sort: SortOption = None,
+    limit: LimitOption = None,
+    all: AllRowsOption = False,
 ) -> None:
-    """List scenarios, the newest first.
+    """List scenarios, the newest first. A terminal shows 50 and says how many more there are.
 
-    In a pipe: id, status, frames, task, worker, source, name and time of creation, separated by
-    tabs. A terminal shows the status init_startup as queued, init_startup_processing as starting,
-    active as running, init_shutdown and in_shutdown_processing as stopping, inactive as stopped;
-    completed and failed keep their names. --status takes the names.
+    In a pipe, and with --quiet or --json, all are printed, unless --limit is given. In a pipe: id,
+    status, frames, task, worker, source, name and time of creation, separated by tabs. A terminal
+    shows the status init_startup as queued, init_startup_processing as starting, active as running,
+    init_shutdown and in_shutdown_processing as stopping, inactive as stopped; completed and failed
+    keep their names. --status takes the names. --source takes a path as create does.
     """
-    labels = unique(label or [], "--label")
-    with connect.database(settings, out, reads=True) as database, database.begin() as connection:
-        from vidan.services import scenarios
+    from vidan.services.filters import Filters, Order, count
 
-        found = scenarios.find(connection, status=status, labels=labels, task=task, limit=limit)
+    labels = unique(label or [], "--label")
+    most = listing.most(out, limit, all)
+    with connect.database(settings, out, reads=True) as database:
+        with database.begin() as connection:
+            created = listing.moment(connection, since)
+        filters = Filters(status, labels, task, source and stored(source), queue, created)
+
+        def total() -> int:
+            with database.begin() as connection:
+                return count(connection, filters, most=COUNTED + 1)
+
+        found = listing.scenarios(database, filters, sort or Order(), most)
+        _print(out, found, most, total)
+
+
+def stored(source: str) -> str:
+    """Return a source as scenarios have it: a path is absolute, a pattern stays as it is."""
+    from vidan.video.sources import source_for
+
+    return source if source.startswith("*") else source_for(source, check=False)
+
+
+def _print(
+    out: Output, found: Iterator[Scenario], most: int | None, count: Callable[[], int]
+) -> None:
     out.listing(
         found,
         {
@@ -81,6 +123,8 @@ def list_scenarios(
         id=lambda s: s.id,
         name="scenarios",
         spare=("CREATED", "NAME", "WORKER"),
+        most=most,
+        count=count,
     )
 
 

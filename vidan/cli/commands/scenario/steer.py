@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidan.cli import connect, failures
+from vidan.cli import confirming, connect, failures
 from vidan.cli.command import Commands
+from vidan.cli.commands.scenario.choice import Choice, Loss
+from vidan.cli.confirming import YesOption
 from vidan.cli.options.params import (
     Ids,
     LabelOption,
@@ -17,80 +18,15 @@ from vidan.cli.options.params import (
     StatusOption,
     TaskOption,
     TimeoutOption,
-    unique,
 )
 from vidan.cli.terminal.output import Output
-from vidan.errors import NotAllowedError, NotFoundError, UsageError, VidanError
+from vidan.errors import NotAllowedError, NotFoundError, VidanError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
     from vidan.db.session import Connection, Database
-    from vidan.domain.status import Status
 
     Action = Callable[[Connection, int], bool]
-
-PAGE = 1000
-"""Scenarios read in one transaction."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The scenarios that a command is about: either ids or filters."""
-
-    ids: Sequence[int]
-    status: Sequence[Status] | None
-    labels: dict[str, str]
-    task: str | None
-
-    @classmethod
-    def of(
-        cls,
-        ids: list[int] | None,
-        status: list[Any] | None,
-        label: list[Any] | None,
-        task: str | None,
-    ) -> Choice:
-        """Make a choice from the command line. Raises UsageError."""
-        filtered = bool(status or label or task)
-        if ids and filtered:
-            raise UsageError(
-                "ids and filters exclude each other", hint="give ids, or --status, --label, --task"
-            )
-        if not (ids or filtered):
-            raise UsageError(
-                "no scenario is named", hint="give ids, or filters: --status, --label, --task"
-            )
-        return cls(list(dict.fromkeys(ids or ())), status, unique(label or [], "--label"), task)
-
-    @property
-    def by_filter(self) -> bool:
-        """Whether filters chose the scenarios; then one that can't be changed is skipped."""
-        return not self.ids
-
-    def find(self, database: Database) -> list[int]:
-        """Return the given ids in their order, or the matching ids, the oldest first."""
-        return list(self.ids) if self.ids else list(self._pages(database))
-
-    def _pages(self, database: Database) -> Iterator[int]:
-        from vidan.services import scenarios
-
-        last = 0
-        while True:
-            with database.begin() as connection:
-                page = scenarios.find(
-                    connection,
-                    status=self.status,
-                    labels=self.labels,
-                    task=self.task,
-                    after_id=last,
-                    limit=PAGE,
-                    newest_first=False,
-                )
-            yield from (scenario.id for scenario in page)
-            if len(page) < PAGE:
-                return
-            last = page[-1].id
-
 
 commands = Commands("scenario")
 
@@ -136,6 +72,7 @@ def wait(
         vidan scenario start 42                      resume at the checkpoint
         vidan scenario start 42 --from-beginning     delete what was stored, begin again
         vidan scenario start --status inactive --label camera=north
+        vidan scenario start --from-beginning --label batch=7 --yes
     """,
 )
 def start(
@@ -149,19 +86,24 @@ def start(
         bool,
         typer.Option("--from-beginning", help="Delete what was stored and begin again."),
     ] = False,
+    yes: YesOption = False,
 ) -> int:
     """Start stopped or failed scenarios; they resume at their checkpoint.
 
-    A completed scenario starts only with --from-beginning.
+    A completed scenario starts only with --from-beginning. With --from-beginning and filters it
+    asks first in a terminal; scripts add --yes.
     """
     from vidan.services import steering
 
-    return _steer(
-        out,
-        settings,
-        Choice.of(ids, status, label, task),
-        lambda c, one: steering.start(c, one, from_beginning=from_beginning),
-    )
+    choice = Choice.of(ids, status, label, task)
+    if not from_beginning:
+        return _steer(out, settings, choice, steering.start)
+
+    def again(connection: Connection, one: int) -> bool:
+        choice.require_match(connection, one)
+        return steering.start(connection, one, from_beginning=True)
+
+    return _steer(out, settings, choice, again, loss=Loss("Start {} again, deleting {}", yes))
 
 
 @commands.command(
@@ -210,7 +152,7 @@ def retry(
     "delete",
     examples="""
         vidan scenario delete 42
-        vidan scenario delete --status completed --label batch=7
+        vidan scenario delete --status completed --label batch=7 --yes
     """,
 )
 def delete(
@@ -220,28 +162,48 @@ def delete(
     status: StatusOption = None,
     label: LabelOption = None,
     task: TaskOption = None,
+    yes: YesOption = False,
 ) -> int:
-    """Delete scenarios that have ended, with all that they stored."""
+    """Delete scenarios that have ended, with all that they stored.
+
+    With filters it asks first in a terminal; scripts add --yes.
+    """
     from vidan.services import steering
 
     def remove(connection: Connection, one: int) -> bool:
+        choice.require_match(connection, one)
         steering.delete(connection, one)
         return True
 
     choice = Choice.of(ids, status, label, task)
-    return _steer(out, settings, choice, remove, deletes=True)
+    loss = Loss("Delete {} and {}", yes)
+    return _steer(out, settings, choice, remove, deletes=True, loss=loss)
 
 
 def _steer(
-    out: Output, settings: Settings, choice: Choice, action: Action, *, deletes: bool = False
+    out: Output,
+    settings: Settings,
+    choice: Choice,
+    action: Action,
+    *,
+    deletes: bool = False,
+    loss: Loss | None = None,
 ) -> int:
-    """Do the action to each scenario, in a transaction each; a refusal does not stop the others."""
+    """Do the action to each scenario, in a transaction each; a refusal does not stop the others.
+
+    A `loss` of what filters chose has to be accepted first.
+    """
     code = 0
+    asks = loss if choice.by_filter else None
+    if asks:
+        confirming.require_answer(asks.yes)
     # deleting needs no worker, so an embedded database that does not run is started for it
     with connect.database(settings, out, reads=deletes) as database:
         chosen = choice.find(database)
         if not chosen:
             out.note("no scenario matches")
+        elif asks and not asks.accepted(database, out, chosen):
+            return failures.UNEXPECTED
         for one in chosen:
             try:
                 steer_one(database, out, one, action, deletes=deletes)

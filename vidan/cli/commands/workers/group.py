@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidan.cli import connect
+from vidan.cli import connect, listing
 from vidan.cli.command import Commands
 from vidan.cli.commands.workers import retire, scale
+from vidan.cli.options.params import LimitOption
 from vidan.cli.terminal.output import Output
 
 if TYPE_CHECKING:
@@ -38,13 +39,17 @@ commands = Commands(
 def list_workers(
     out: Output,
     settings: Settings,
-    all: Annotated[bool, typer.Option("--all", help="Include workers that are gone.")] = False,
+    all: Annotated[
+        bool, typer.Option("--all", help="List all, those that are gone included.")
+    ] = False,
+    limit: LimitOption = None,
 ) -> None:
-    """List the running workers.
+    """List the running workers. A terminal shows 50 and says how many more there are.
 
     In a pipe: name, state, device, slots, scenarios, fps, queues, last seen, separated by tabs.
     `2 → 4` slots means that the worker has 2 now and will have 4.
     """
+    most = limit or listing.most(out, None, all)
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import workers
 
@@ -65,6 +70,7 @@ def list_workers(
         id=lambda w: w.id,
         name="workers; `vidan worker` or `vidan up` starts one",
         spare=("SEEN", "QUEUES"),
+        most=most,
     )
 
 
