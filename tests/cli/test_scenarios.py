@@ -283,9 +283,9 @@ def test_filters_pass_over_what_does_not_fit(vidan: Shell, worker: PlayedWorker)
 
 
 def test_filters_reach_beyond_a_page(vidan: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vidan.cli.commands.scenario import steer
+    from vidan.cli import listing
 
-    monkeypatch.setattr(steer, "PAGE", 2)
+    monkeypatch.setattr(listing, "PAGE", 2)
     vidan("scenario", "create", "--no-check", *(f"/v/{n}.mp4" for n in range(5)))
     ended = vidan("scenario", "stop", "--task", "detect", "-q")
     assert ended.out.split() == ["1", "2", "3", "4", "5"]
