@@ -14,6 +14,7 @@ import uvicorn
 
 from vidan import logs
 from vidan.api import application
+from vidan.api.connections import BoundedConnection
 from vidan.api.guard import VARIABLE, is_loopback
 from vidan.config import Settings
 from vidan.errors import UsageError, VidanError
@@ -53,6 +54,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
         logs.configure(settings, "api")
         server = uvicorn.Config(
             app,
+            http=BoundedConnection,
             log_config=None,
             lifespan="off",
             ws="none",
