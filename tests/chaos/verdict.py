@@ -136,7 +136,7 @@ def _budgets(evidence: Evidence, scenario_id: int) -> Iterator[str]:
         reason = step.reason
         if reason is None or reason in UNCOUNTED or reason.startswith(OUTAGE):
             continue
-        if reason == STUMBLED and work.task == "stumble":
+        if reason.startswith(f"{STUMBLED} (chaos.py:") and work.task == "stumble":
             continue
         if reason.startswith(DIED) and _killer(evidence, scenario_id, step) is not None:
             continue

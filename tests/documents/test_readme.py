@@ -31,7 +31,7 @@ from tests.support.documents import (
 from tests.support.ports import free_port
 from tests.support.reader import CLIP_FRAMES, EXAMPLE_APP, Terminal, reader_folder, terminal
 from vidan import errors
-from vidan.cli import failures
+from vidan.cli import failures, following
 from vidan.cli.main import app
 
 __all__ = ["reader_folder", "terminal"]
@@ -60,8 +60,8 @@ def pip(words: list[str]) -> None:
     assert words[:2] == ["pip", "install"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for word in words[2:]:
-        wanted = re.fullmatch(r"(\w+)(?:\[(.+)\])?", word)
-        assert wanted is not None and wanted[1] == project["name"], word
+        wanted = re.fullmatch(r"(\w+|\.)(?:\[(.+)\])?", word)
+        assert wanted is not None and wanted[1] in (project["name"], "."), word
         extras = set(wanted[2].split(",")) if wanted[2] else set()
         assert extras <= set(project["optional-dependencies"]), word
 
@@ -253,5 +253,5 @@ def test_the_table_of_exit_codes_has_them_all() -> None:
     listed = {int(code) for row in rows for code in row.split(",")}
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     given = {kind.exit_code for kind in kinds if issubclass(kind, errors.VidanError)}
-    own = {0, 5, 6, 7, failures.INTERRUPTED, failures.TERMINATED}
+    own = {0, 5, 6, 7, following.INCOMPLETE, failures.INTERRUPTED, failures.TERMINATED}
     assert listed == given | own

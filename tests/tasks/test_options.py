@@ -20,7 +20,7 @@ NAMES = {"retries": "max_attempts", "at": "not_before", "wanted": "status", "sou
 OWN: dict[str, set[str]] = {
     "Signature": set(),
     "Task.new": {"self", "check", "more"},
-    "scenario create": {"out", "settings", "file", "no_check", "wait", "timeout"},
+    "scenario create": {"out", "settings", "file", "no_check", "wait", "timeout", "max_lost"},
     "Schedule": {"cron", "timezone", "catch_up", "name"},
 }
 """Parameters that are no options of a scenario; a schedule's `name` names the schedule."""

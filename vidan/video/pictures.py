@@ -12,6 +12,7 @@ from vidan.video.optional import look_up
 
 if TYPE_CHECKING:
     from av import VideoFrame
+    from av.video.reformatter import VideoReformatter
 
 MAX_SIDE_DATA_TYPE = 64
 """Above all numbers of side data that FFmpeg uses (it had 32 in version 8.1)."""
@@ -28,6 +29,12 @@ REFUSED_COLORS = {
 
 BT709, UNSPECIFIED, BT2020, BT2020_CONSTANT, DERIVED, DERIVED_CONSTANT = 1, 2, 9, 10, 12, 13
 """Numbers of colour matrices; the primaries BT.709 and BT.2020 have the same numbers."""
+
+LACKED = frozenset({BT2020_CONSTANT, DERIVED, DERIVED_CONSTANT})
+"""Colour matrices that FFmpeg's scaler lacks, but has one near to each.
+
+The scaler lacks reserved numbers as well: such a label says nothing, and UNSPECIFIED replaces it.
+"""
 
 
 class Turn:
@@ -115,15 +122,16 @@ def _with_known_data(frame: VideoFrame) -> VideoFrame:
 
 
 def _near_matrix(matrix: int, primaries: int) -> int:
-    """Return a colour matrix that the scaler has, near to one that it lacks.
-
-    Other numbers than these are reserved: such a label says nothing.
-    """
+    """Return a colour matrix that the scaler has, near to one of LACKED."""
     if matrix == BT2020_CONSTANT:
         return BT2020
-    if matrix in (DERIVED, DERIVED_CONSTANT):  # from the primaries
-        return BT2020 if primaries == BT2020 else BT709
-    return UNSPECIFIED
+    return BT2020 if primaries == BT2020 else BT709  # DERIVED: from the primaries
+
+
+def _reformatter() -> VideoReformatter:
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
 
 
 class Converter:
@@ -133,21 +141,22 @@ class Converter:
     """
 
     def __init__(self, size: tuple[int, int], turn: Turn) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self.size = size
         self.turn = turn
-        self._reformatter = VideoReformatter()  # one for all frames, since it caches its tables
+        self._reformatter = _reformatter()  # one for all frames, since it caches its tables
 
     def into(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
         """Write the picture into `out`, (H, W, 3) uint8 RGB."""
         height, width = self.turn.size(*self.size)
+        if frame.colorspace in LACKED:
+            frame.colorspace = _near_matrix(frame.colorspace, frame.color_primaries)
         try:
             rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise
-            frame.colorspace = _near_matrix(frame.colorspace, frame.color_primaries)
+            frame.colorspace = UNSPECIFIED
+            self._reformatter = _reformatter()  # a failed call may leave its tables half made
             rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
         plane = rgb.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height]  # type: ignore[call-overload]

@@ -184,7 +184,7 @@ def _outcome_of(
         case RejectedTask() | InputRejected() | UsageError():
             return Outcome(claimed, End.REJECTED, error=line, trace=blame.trace(error))
         case Retry() if not said and error.__cause__ is not None:
-            line = _described(error.__cause__)
+            line = _described(error.__cause__, raised=error)
         case Retry() if not said:
             line = "the task asked for a retry"
         case _:  # from the task's code, a detector or a commit; also a task's SystemExit
@@ -199,9 +199,14 @@ def _outcome_of(
     return Outcome(claimed, End.ERROR, error=line, delay=delay, trace=blame.trace(error))
 
 
-def _described(error: BaseException) -> str:
-    """Return type, words and place of an error in one line: `KeyError: 'a' (shop.py:12)`."""
+def _described(error: BaseException, *, raised: BaseException | None = None) -> str:
+    """Return type, words and place of an error in one line: `KeyError: 'a' (shop.py:12)`.
+
+    `raised` is the error that was raised from it: its place counts if `error` itself has none.
+    """
     name = type(error).__name__
     line = f"{name}: {storable.line(error) or name}"
-    place = None if isinstance(error, VidanError | CommitFailed) else blame.place(error)
+    place = None
+    if not isinstance(error, VidanError | CommitFailed):
+        place = blame.place(error) or (blame.place(raised) if raised is not None else None)
     return f"{line} ({place})" if place else line
