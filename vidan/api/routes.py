@@ -56,12 +56,13 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _database(request: Request) -> Database:
+# Coroutines, since the framework gives a plain function a thread of its own.
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
@@ -160,9 +161,14 @@ def read(
             raise InputRejected("frame goes without after and limit")
         after, upto = frame - 1, frame
     found = streaming.pages(
-        database, scenario_id, after=-1 if after is None else after, upto=upto, limit=limit
+        database,
+        scenario_id,
+        after=-1 if after is None else after,
+        upto=upto,
+        limit=limit,
+        detail=detail,
     )
-    first = next(found, [])  # errors raised here can still become a status code
+    first = next(found)  # errors raised here can still become a status code
     second = next(found, None)
     if second is None:  # one piece needs no thread for each of its parts
         whole = b"".join(streaming.document(scenario_id, [first], detail=detail))
