@@ -46,7 +46,7 @@ def devices() -> Iterator[Finding]:
         return
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", _ASK_TORCH],
+            [sys.executable, "-P", "-c", _ASK_TORCH],
             capture_output=True,
             text=True,
             timeout=ASK_SECONDS,
