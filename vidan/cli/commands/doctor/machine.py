@@ -70,6 +70,14 @@ def devices() -> Iterator[Finding]:
     )
 
 
+def unasked_devices() -> Iterator[Finding]:
+    """Say which torch is installed, and how to ask it for devices."""
+    if find_spec("torch") is None:
+        return
+    found = f"not asked for; torch {metadata.version('torch')} is installed"
+    yield Finding("devices", State.OK, found, "`vidan doctor --devices` asks torch")
+
+
 def decoders() -> Iterator[Finding]:
     """Find which decoders are installed."""
     packages = {"pyav": "av", "decord": "decord"}
