@@ -66,8 +66,11 @@ class FrameSource(Protocol):
     """
     live: bool
     """Whether the source has no end: a camera, a stream, a pipe."""
-    info: Mapping[str, Any]
-    """What is known about the video, as JSON: see `Scenario.source_info`."""
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What is known about the video, as JSON: see `Scenario.source_info`."""
+        ...
 
     @property
     def notes(self) -> Sequence[str]:

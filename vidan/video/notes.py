@@ -72,12 +72,18 @@ class Watch:
 
 
 def of_streams(opened: Opened) -> list[str]:
-    """Name other video streams than the one that is read."""
+    """Name other video streams than the one that is read.
+
+    Of an MPEG-TS, a stream that is not there at the beginning has no size yet.
+    """
     pictures = import_av().stream.Disposition.attached_pic
     others = [
         one
         for one in opened.container.streams.video
-        if one is not opened.stream and not one.disposition & pictures
+        if one is not opened.stream
+        and not one.disposition & pictures
+        and one.codec_context is not None
+        and one.codec_context.width
     ]
     if not others:
         return []

@@ -81,14 +81,16 @@ def _probe(opened: Opened, source: str, timeout: float) -> Probe:
     start = _start(first, opened) if timed else None
     total = look_up("the number of pictures", lambda: _total(opened), None)
     rate, notes = _rate(opened), _notes(opened)
-    promise = look_up("the duration", lambda: promised(opened, source, rate, first, timeout, notes), None)
+    promise = look_up(
+        "the duration", lambda: promised(opened, source, rate, first, timeout, notes), None
+    )
     size, aspect = turn.size(height, width), _aspect(opened, turn)
     return Probe(*size, turn, start, timed, rate, total, promise, aspect, notes)
 
 
 def _notes(opened: Opened) -> Notes:
-    notes = Notes()
-    notes.add(*look_up("other streams", lambda: of_streams(opened), []))
+    notes, none = Notes(), list[str]()
+    notes.add(*look_up("other streams", lambda: of_streams(opened), none))
     return notes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import dropwhile
@@ -82,7 +82,7 @@ class VideoSource:
             self._size = size(self.height, self.width) if callable(size) else size
             self._shape = self._size or (self.height, self.width)
             self.fps = float(self._probe.rate) if self._probe.rate else None
-            self.info = self._info()
+            self._codec = self._opened.codec
             self.frames_total = look_up(
                 "the number of frames",
                 partial(stored_total, self._probe, self._opened, sampling),
@@ -97,15 +97,15 @@ class VideoSource:
         """See FrameSource."""
         return tuple(self._probe.notes)
 
-    def _info(self) -> dict[str, Any]:
-        """Return the source's size, rate, codec and aspect ratio of a pixel."""
-        assert self._opened is not None
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """See FrameSource."""
         aspect = self._probe.aspect
         return {
             "width": self.width,
             "height": self.height,
             "fps": self.fps and round(self.fps, 3),
-            "codec": look_up("the codec", partial(getattr, self._opened, "codec"), None),
+            "codec": self._codec,
             "sample_aspect_ratio": aspect and f"{aspect.numerator}:{aspect.denominator}",
         }
 
