@@ -373,6 +373,7 @@ def test_a_worker_without_capped_tasks_sends_one_statement(published: Database) 
     create(published, "free", 3)
     create(published, "pair", 3)
     worker = PlayedWorker(published, tasks=("free", "detect"))
+    worker.claimant = worker.claimant  # its definitions are not looked up again
     with statements(published) as sent:
         assert len(claim(worker, 2, ahead=1)) == 3
         assert claim(worker, 2, ahead=1) == []

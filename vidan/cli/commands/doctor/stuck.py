@@ -11,12 +11,13 @@ from vidan.cli.commands.doctor import finding
 from vidan.cli.commands.doctor.finding import Finding, State
 from vidan.cli.terminal.text import counted
 from vidan.protocol import partitions
-from vidan.services import diagnosis, workers
+from vidan.services import diagnosis, versions, workers
 from vidan.services.diagnosis import Reason
 
 if TYPE_CHECKING:
     from vidan.db.session import Connection
     from vidan.services.diagnosis import Count, Waiting
+    from vidan.services.versions import Version
     from vidan.services.workers import WorkerRow
 
 HEARTBEAT_PATIENCE = timedelta(seconds=8)
@@ -47,6 +48,7 @@ def of_rows(connection: Connection, readers: MutableMapping[str, int]) -> Iterat
     readers[messages.RUNNERS_GROUP] = len(alive)
     readers[messages.ORCHESTRATORS_GROUP] = orchestrators
     yield from _of_workers(connection, alive)
+    yield from _of_versions(connection)
     yield _of_orchestrators(orchestrators)
     yield from _of_waiting(connection, alive)
     yield _of_held(connection)
@@ -78,6 +80,21 @@ def _of_workers(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[
         yield Finding("heartbeats", State.WARN, found, remedy)
 
 
+def _of_versions(connection: Connection) -> Iterator[Finding]:
+    """Tell of apps of which several versions run at once, which is so during a deployment."""
+    by_app: dict[str, list[Version]] = {}
+    for one in versions.living(connection):
+        by_app.setdefault(one.app, []).append(one)
+    for app, several in sorted(by_app.items()):
+        if sum(bool(one.workers) for one in several) > 1 or any(one.used for one in several):
+            found = ", ".join(
+                f"{one.number}{' (governs)' if one.governs else ''} on"
+                f" {counted(len(one.workers), 'worker')}"
+                for one in several
+            )
+            yield Finding("versions", State.OK, f"{app}: {found}")
+
+
 def _of_orchestrators(count: int) -> Finding:
     if count:
         return Finding("orchestrator", State.OK, f"{count} connected")
@@ -107,6 +124,12 @@ _REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.NO_TASK: (
         "no worker in queue {queue} has task {task}",
         "`vidan worker --queues {q} --app MODULE:APP`, with the app that defines the task",
+    ),
+    Reason.VERSION: (
+        "a newer version of task {task} has checked its params, and no worker in queue {queue}"
+        " runs that version",
+        "`vidan tasks show {task_q}` shows which versions run; start a worker with that version, or"
+        " `vidan tasks use VERSION` lets an older one govern, whose workers take all",
     ),
     Reason.NO_SOURCE: ("all workers in queue {queue} were started for other sources", "{start}"),
     Reason.SUSPECT: (
