@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.http_interface import create, found_in, queue_and_store
 from tests.support.played_worker import PlayedWorker
@@ -120,13 +126,14 @@ def test_what_is_stored_while_it_is_read_does_not_prolong_the_answer(
 ) -> None:
     monkeypatch.setattr(streaming, "PAGE", 2)
     queue_and_store(worker, range(4))
-    read = predictions.read_after
+    read = predictions.read_rows
 
-    def read_and_store(*arguments: Any, **options: Any) -> list[predictions.StoredFrame]:
+    def read_and_store(*arguments: Any, **options: Any) -> predictions.Rows:
+        page = read(*arguments, **options)
         worker.store(range(worker.checkpoint, worker.checkpoint + 2))
-        return read(*arguments, **options)
+        return page
 
-    monkeypatch.setattr(predictions, "read_after", read_and_store)
+    monkeypatch.setattr(predictions, "read_rows", read_and_store)
 
     found = found_in(client.get("/prediction/1/?detail=true"))
 
@@ -158,3 +165,87 @@ def test_a_page_is_answered_in_one_piece(
     answer = client.get("/prediction/1/")
     assert ("content-length" in answer.headers) == whole
     assert len(found_in(answer)) == frames
+
+
+numbers = st.floats(width=32)
+LABELS = ["person", '"]}\nкот', "\ud800"]
+
+
+@st.composite
+def stored(draw: st.DrawFn) -> predictions.Rows:
+    """Rows as the database gives them: any 32-bit numbers, with track ids or without."""
+    rows = []
+    for frame in range(draw(st.integers(0, 3))):
+        count = draw(st.integers(0, 3))
+        of = partial(st.lists, min_size=count, max_size=count)
+        labels = draw(of(st.integers(0, len(LABELS) - 1)))
+        scores = draw(of(numbers))
+        boxes = draw(st.lists(numbers, min_size=4 * count, max_size=4 * count))
+        tracks = draw(st.none() | of(st.none() | st.integers(-9, 9)))
+        rows.append((frame, labels, scores, boxes, tracks, frame * 40, None))
+    return predictions.Rows(rows, LABELS, len(rows) - 1)
+
+
+def modelled(page: predictions.Rows, *, detail: bool) -> list[dict[str, Any]]:
+    """What the answer has to say about a page, object by object."""
+
+    def rounded(value: float, digits: int) -> float | None:
+        return round(value, digits) if math.isfinite(value) else None
+
+    items = []
+    for frame, labels, scores, boxes, tracks, time_ms, _ in page.rows:
+        for place, label in enumerate(labels):
+            item = {"class": LABELS[label], "confidence": rounded(scores[place], 4)}
+            if detail:
+                box = [rounded(edge, 2) for edge in boxes[4 * place : 4 * place + 4]]
+                track = tracks[place] if tracks else None
+                item |= {"frame": frame, "time_ms": time_ms, "box": box, "track_id": track}
+            items.append(item)
+    return items
+
+
+@pytest.mark.parametrize("detail", [False, True])
+@given(pages=st.lists(stored(), max_size=3))
+def test_rows_become_the_json_of_their_detections(
+    pages: list[predictions.Rows], detail: bool
+) -> None:
+    items = [item for page in pages for item in modelled(page, detail=detail)]
+    whole = {"scenario_id": 7, "predictions": {"predictions": items}}
+    if not detail:
+        pages = [replace(page, rows=[row[:3] for row in page.rows]) for page in pages]
+
+    assert b"".join(streaming.document(7, pages, detail=detail)).decode() == json.dumps(whole)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (0, [0, 0], [0.5], [1.0] * 8, None, 0, None),  # fewer scores than labels
+        (0, [0], [0.5], [1.0] * 3, None, 0, None),  # a box of three numbers
+        (0, [0], [0.5], [1.0] * 4, [1, 2], 0, None),  # more track ids than labels
+        (0, [1], [0.5], [1.0] * 4, None, 0, None),  # a label without a name
+        (0, [0], [None], [1.0] * 4, None, 0, None),  # no score
+    ],
+)
+def test_rows_that_make_no_sense_break_the_answer_off(row: tuple[Any, ...]) -> None:
+    page = predictions.Rows([row], ["person"], 0)
+
+    with pytest.raises((ValueError, IndexError, TypeError)):
+        list(streaming.document(7, [page], detail=True))
+
+
+def test_the_brief_answer_reads_no_more_than_it_gives(
+    database: Database, worker: PlayedWorker
+) -> None:
+    scenario_id = queue_and_store(worker, range(3), found=2)
+
+    with database.begin() as connection:
+        page = predictions.read_rows(connection, scenario_id, -1, limit=10, brief=True)
+        detections = predictions.read_after(connection, scenario_id, -1)
+
+    assert [row[:2] for row in page.rows] == [(frame, [0, 1]) for frame in range(3)]
+    assert [tuple(row[2]) for row in page.rows] == [
+        tuple(one.score for one in frame.detections) for frame in detections
+    ]
+    assert {len(row) for row in page.rows} == {3}
+    assert page.last == 2

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.support.consuming import Join, wait_until
+from tests.support.consuming import Join, partitions
 from vidan.broker import Broker, Consumer, Producer, connect
 from vidan.config import Settings
 
@@ -30,7 +30,7 @@ def topic(broker_settings: Settings) -> str:
     """A topic that only this test uses, with 4 partitions."""
     name = f"topic-{uuid.uuid4()}"
     client = AdminClient({"bootstrap.servers": broker_settings.bootstrap_servers() or ""})
-    wait_until(lambda: len(client.list_topics(name, timeout=10).topics[name].partitions) == 4)
+    assert len(partitions(client, name)) == 4
     return name
 
 

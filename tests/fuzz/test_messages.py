@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from tests.fuzz import messages
 from tests.support.cluster import SAMPLE_FRAMES, Cluster
+from tests.support.consuming import partitions, settled
 from tests.support.processes import eventually, is_gone
 from vidan.broker import connect
 from vidan.broker.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, RUNNERS_GROUP, SCENARIOS_TOPIC
@@ -161,8 +162,12 @@ def _reader(cluster: Cluster, group: str) -> Consumer:
 
 
 def _places(reader: Consumer, topic: str) -> list[TopicPartition]:
-    found = reader.list_topics(topic, timeout=10).topics[topic].partitions
-    return [TopicPartition(topic, partition) for partition in found]
+    return [TopicPartition(topic, partition) for partition in partitions(reader, topic)]
+
+
+def _watermarks(reader: Consumer, place: TopicPartition) -> tuple[int, int]:
+    found: tuple[int, int] = settled(lambda: reader.get_watermark_offsets(place, timeout=10))
+    return found
 
 
 def _lag(cluster: Cluster) -> int:
@@ -170,8 +175,9 @@ def _lag(cluster: Cluster) -> int:
     for topic, group in GROUPS.items():
         reader = _reader(cluster, group)
         try:
-            for place in reader.committed(_places(reader, topic), timeout=10):
-                low, high = reader.get_watermark_offsets(place, timeout=10)
+            places = _places(reader, topic)
+            for place in settled(lambda: reader.committed(places, timeout=10)):  # noqa: B023
+                low, high = _watermarks(reader, place)
                 lag += high - max(low, place.offset)
         finally:
             reader.close()
@@ -183,7 +189,7 @@ def _ends(cluster: Cluster, topic: str) -> list[TopicPartition]:
     reader = _reader(cluster, "looking")
     try:
         return [
-            TopicPartition(topic, one.partition, reader.get_watermark_offsets(one, timeout=10)[1])
+            TopicPartition(topic, one.partition, _watermarks(reader, one)[1])
             for one in _places(reader, topic)
         ]
     finally:

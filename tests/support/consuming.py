@@ -5,11 +5,18 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from confluent_kafka import Consumer as RawConsumer
+from confluent_kafka import KafkaException
 from confluent_kafka import Producer as RawProducer
+from confluent_kafka.admin import AdminClient
 
 from vidan.broker import Consumer, Producer, Received, messages
+from vidan.broker.connection import is_passing
 from vidan.config import Settings
+
+T = TypeVar("T")
 
 Join = Callable[..., Consumer]
 """Makes a consumer of the test's topic, in its group if no other is named."""
@@ -20,6 +27,32 @@ def wait_until(true: Callable[[], bool], timeout: float = 30) -> None:
     while not true():
         assert time.monotonic() < deadline, "it did not become true in time"
         time.sleep(0.02)
+
+
+def settled(ask: Callable[[], T], timeout: float = 30) -> T:
+    """Return `ask()`, asked again while Kafka elects a leader, moves a group or spreads a topic."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if not is_passing(error.args[0]) or time.monotonic() >= deadline:
+                raise
+        time.sleep(0.05)
+
+
+def partitions(client: AdminClient | RawConsumer, topic: str) -> list[int]:
+    """Return the partitions of a topic, as soon as it exists and each partition has a leader."""
+    found: list[int] = []
+
+    def led() -> bool:
+        nonlocal found
+        answer = settled(lambda: client.list_topics(topic, timeout=10).topics[topic])
+        found = list(answer.partitions)
+        return bool(found) and all(one.leader >= 0 for one in answer.partitions.values())
+
+    wait_until(led)
+    return found
 
 
 def receive(consumer: Consumer, count: int, timeout: float = 30) -> list[Received]:

@@ -19,6 +19,7 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from tests.support.cluster import Cluster
+from tests.support.consuming import partitions
 from tests.support.durable_postgres import DurablePostgres
 from tests.support.kafka import HostedBroker, RealKafka
 from tests.support.processes import eventually
@@ -240,11 +241,8 @@ def seconds_until_announced(servers: str, ids: Sequence[int], since: float) -> f
     reader = Consumer({"bootstrap.servers": servers, "group.id": uuid.uuid4().hex})
     wanted = {str(one).encode() for one in ids}
     try:
-        partitions: list[int] = []
-        while not partitions and time.monotonic() - since < LIMIT:  # the topic may not exist yet
-            found = reader.list_topics(SCENARIOS_TOPIC, timeout=10).topics[SCENARIOS_TOPIC]
-            partitions = list(found.partitions)
-        reader.assign([TopicPartition(SCENARIOS_TOPIC, one, 0) for one in partitions])
+        found = partitions(reader, SCENARIOS_TOPIC)  # the topic may not exist yet
+        reader.assign([TopicPartition(SCENARIOS_TOPIC, one, 0) for one in found])
         while wanted and time.monotonic() - since < LIMIT:
             for message in reader.consume(100, 0.05):
                 if message.error() is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def versions(embedded_cluster: Cluster, tmp_path: Path) -> Versions:
 
 def overlaps(results: list[Any]) -> int:
     spans = sorted((began, ended) for _, began, ended in results)
-    return sum(after[0] < before[1] for before, after in zip(spans, spans[1:], strict=False))
+    return sum(after[0] < before[1] for before, after in itertools.pairwise(spans))
 
 
 def schedule_names(cluster: Cluster) -> list[str]:

@@ -51,17 +51,25 @@ router = APIRouter(responses=_ALWAYS)
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such scenario"}
 }
+_KEY_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: {
+        "model": Problem,
+        "description": "The key belongs to other work: task, source or params differ; or the "
+        "scenario that has it can't be retried, since its predictions were pruned",
+    }
+}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "Not allowed in the current status"}
 }
 
 
-def _database(request: Request) -> Database:
+# Coroutines, since the framework gives a plain function a thread of its own.
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
@@ -83,7 +91,7 @@ Limit = Annotated[
 ]
 
 
-@router.post("/scenario/", summary="Create a scenario", responses=_WITH_BODY)
+@router.post("/scenario/", summary="Create a scenario", responses={**_KEY_REFUSED, **_WITH_BODY})
 def create(
     body: Creation, database: Opened, settings: Annotated[Settings, Depends(_settings)]
 ) -> Created:
@@ -94,6 +102,8 @@ def create(
         task=body.task,
         params=allowed_sources.allowed_params(body.task, body.params, roots),
         key=body.key,
+        key_reuse=body.key_reuse,
+        retry_failed=body.retry_failed,
         status=body.status,
     )
     try:
@@ -160,9 +170,14 @@ def read(
             raise InputRejected("frame goes without after and limit")
         after, upto = frame - 1, frame
     found = streaming.pages(
-        database, scenario_id, after=-1 if after is None else after, upto=upto, limit=limit
+        database,
+        scenario_id,
+        after=-1 if after is None else after,
+        upto=upto,
+        limit=limit,
+        detail=detail,
     )
-    first = next(found, [])  # errors raised here can still become a status code
+    first = next(found)  # errors raised here can still become a status code
     second = next(found, None)
     if second is None:  # one piece needs no thread for each of its parts
         whole = b"".join(streaming.document(scenario_id, [first], detail=detail))

@@ -36,10 +36,50 @@ _WITHOUT_REASON = (_PASSING | {KafkaError._ALL_BROKERS_DOWN}) - {
     KafkaError._TRANSPORT,
     KafkaError._RESOLVE,
 }
-
 """Errors whose text does not say why the broker can't be reached."""
 
-_CLEARED_BY_ANSWER = frozenset({KafkaError._ALL_BROKERS_DOWN, KafkaError.UNKNOWN_TOPIC_OR_PART})
+_SETTLING = frozenset(
+    {
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.ELIGIBLE_LEADERS_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.LISTENER_NOT_FOUND,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.PREFERRED_LEADER_NOT_AVAILABLE,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.REBOOTSTRAP_REQUIRED,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.STALE_BROKER_EPOCH,
+        KafkaError.STALE_CTRL_EPOCH,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNSTABLE_OFFSET_COMMIT,
+        KafkaError._IN_PROGRESS,
+        KafkaError._PREV_IN_PROGRESS,
+        KafkaError._RETRY,
+        KafkaError._UNKNOWN_BROKER,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._WAIT_CACHE,
+        KafkaError._WAIT_COORD,
+    }
+)
+"""Errors of a cluster that elects a leader, moves a group or spreads a new topic: they pass."""
+
+_CLEARED_BY_ANSWER = _SETTLING | {KafkaError._ALL_BROKERS_DOWN}
 """Troubles that are over once the broker has answered any request."""
 
 Client = TypeVar("Client")
@@ -123,6 +163,16 @@ class Health:
 def is_fatal(error: KafkaError) -> bool:
     """Whether the client that met the error will never work again."""
     return error.fatal() or error.code() == KafkaError._FATAL
+
+
+def is_passing(error: KafkaError) -> bool:
+    """Whether the same request may succeed soon. Kafka marks few such errors as retriable."""
+    return error.retriable() or is_unreachable(error) or error.code() in _SETTLING
+
+
+def is_unreachable(error: KafkaError) -> bool:
+    """Whether no broker answered, which says nothing about the request."""
+    return error.code() in _PASSING or error.code() == KafkaError._ALL_BROKERS_DOWN
 
 
 def build(

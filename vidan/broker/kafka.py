@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from vidan.broker import messages, options
-from vidan.broker.connection import Address, Health, build
+from vidan.broker.connection import Address, Health, build, is_passing, is_unreachable
 from vidan.broker.consumer import KafkaConsumer
 from vidan.broker.producer import KafkaProducer
 from vidan.errors import BrokerUnavailable, UsageError
 
 if TYPE_CHECKING:
+    from confluent_kafka.admin._metadata import TopicMetadata
+
     from vidan.config import Settings
+
+T = TypeVar("T")
 
 ANSWER_LIMIT = 4.5
 """Longest time, in seconds, that all requests of one operation may take together."""
@@ -28,6 +32,10 @@ SURELY_DOWN = 1.5
 several addresses, which librdkafka tries one after the other.
 """
 
+PAUSE = 0.1
+"""Seconds between two tries of a request."""
+
+SAID_HINT = "see the log of Kafka, and whether vidan's user has the right"
 HINT = "is it up? set KAFKA_BOOTSTRAP_SERVERS, or start the embedded stack with `vidan up`"
 
 
@@ -66,11 +74,16 @@ class KafkaBroker:
 
 
 class Administration:
-    """Requests about topics and groups; ANSWER_LIMIT bounds all requests of one object together."""
+    """Requests about topics and groups; ANSWER_LIMIT bounds all requests of one object together.
+
+    A request that meets an error which passes, such as a leader being elected, is made again until
+    then. Each raises BrokerUnavailable, which names the last error, if that doesn't help.
+    """
 
     def __init__(self, settings: Settings, chosen: Mapping[str, Any]) -> None:
         """Raise BrokerUnavailable if no address is known."""
-        self._deadline = time.monotonic() + ANSWER_LIMIT
+        self._started = time.monotonic()
+        self._deadline = self._started + ANSWER_LIMIT
         address = settings.bootstrap_servers()
         if address is None:
             raise BrokerUnavailable("no Kafka broker is known", hint=HINT)
@@ -82,25 +95,10 @@ class Administration:
 
     def topics(self) -> dict[str, int]:
         """Return each topic, but internal ones, with its partitions. Raises BrokerUnavailable."""
-        started = time.monotonic()
-        while True:
-            try:
-                found = self._client.list_topics(timeout=0.5).topics
-            except KafkaException as error:
-                self._client.poll(0)  # calls error_cb, which gives the reason
-                now = time.monotonic()
-                if now >= self._deadline or (self._health.down and now - started > SURELY_DOWN):
-                    raise self._unavailable() from error
-            else:
-                return {
-                    name: len(topic.partitions)
-                    for name, topic in sorted(found.items())
-                    if not name.startswith("__")
-                }
+        return self._asking(self._topics)
 
     def lag(self, group: str, topic: str) -> int:
         """See `base.Broker`. Asks by a consumer that never joins, so it disturbs no member."""
-        count = self.topics().get(topic, 0)
         settings = {
             **options.consumer_options(self._chosen),
             "group.id": group,
@@ -108,15 +106,7 @@ class Administration:
         }
         consumer = build(Consumer, settings, self._health.note, self._chosen)
         try:
-            places = [TopicPartition(topic, number) for number in range(count)]
-            committed = consumer.committed(places, timeout=self._left()) if places else []
-            behind = 0
-            for place in committed:
-                low, high = consumer.get_watermark_offsets(place, timeout=self._left())
-                behind += max(0, high - max(low, place.offset))
-            return behind
-        except KafkaException as error:
-            raise self._unavailable() from error
+            return self._asking(lambda: self._lag(consumer, topic))
         finally:
             consumer.close()
 
@@ -125,39 +115,101 @@ class Administration:
 
         Raises BrokerUnavailable, and UsageError if the broker refuses.
         """
-        left = self._left()
         new = NewTopic(topic, num_partitions=partitions, replication_factor=replication)
-        try:
-            self._client.create_topics([new], request_timeout=left)[topic].result(left + 0.2)
-        except (KafkaException, TimeoutError) as error:
-            reason: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
-            if reason is None or reason.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
-                raise self._unavailable() from error
-            if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
-                return False
-            raise UsageError(
-                f"Kafka refused to create topic {topic}: {reason.str()}",
-                hint="give --partitions and --replication that the cluster allows",
-            ) from error
-        return True
+        asked = 0
+
+        def ask() -> bool:
+            nonlocal asked
+            asked += 1
+            left = self._left()
+            try:
+                self._client.create_topics([new], request_timeout=left)[topic].result(left + 0.2)
+            except TimeoutError:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
+            except KafkaException as error:
+                reason: KafkaError = error.args[0]
+                if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                    return asked > 1  # the answer to an earlier try may have been lost
+                if is_passing(reason):
+                    raise
+                raise UsageError(
+                    f"Kafka refused to create topic {topic}: {reason.str()}",
+                    hint="give --partitions and --replication that the cluster allows",
+                ) from error
+            return True
+
+        return self._asking(ask)
 
     def touch(self, topic: str) -> None:
         """Ask for a topic; a broker that creates topics on demand creates it.
 
         Raises BrokerUnavailable.
         """
-        try:
-            self._client.list_topics(topic, timeout=self._left())
-        except KafkaException as error:
-            raise self._unavailable() from error
+        self._asking(lambda: _raise(self._found(topic)[topic].error))
+
+    def _topics(self, *, needed: Collection[str] = messages.TOPICS) -> dict[str, int]:
+        found = self._found()
+        for topic in needed:
+            _raise(found[topic].error if topic in found else None)
+        return {
+            name: len(topic.partitions)
+            for name, topic in sorted(found.items())
+            if not name.startswith("__")
+        }
+
+    def _found(self, *only: str) -> dict[str, TopicMetadata]:
+        # A short wait: between two tries error_cb gives the reason.
+        return self._client.list_topics(*only, timeout=min(0.5, self._left())).topics
+
+    def _lag(self, consumer: Consumer, topic: str) -> int:
+        count = self._topics(needed=[topic]).get(topic, 0)
+        places = [TopicPartition(topic, number) for number in range(count)]
+        committed = consumer.committed(places, timeout=self._left()) if places else []
+        behind = 0
+        for place in committed:
+            _raise(place.error)
+            low, high = consumer.get_watermark_offsets(place, timeout=self._left())
+            behind += max(0, high - max(low, place.offset))
+        return behind
+
+    def _asking(self, ask: Callable[[], T]) -> T:
+        """Return `ask()`, called again after an error that passes. Raises BrokerUnavailable."""
+        said: KafkaError | None = None  # the last answer of a broker
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                last: KafkaError = error.args[0]
+                self._client.poll(0)  # calls error_cb, which may know more
+                said = said if is_unreachable(last) else last
+                if not is_passing(last) or self._is_over():
+                    raise self._unavailable(None if self._health.down else said) from error
+            time.sleep(PAUSE)
+
+    def _is_over(self) -> bool:
+        """Whether another try would come too late or, without a broker, would be useless."""
+        now = time.monotonic()
+        return now + PAUSE >= self._deadline or (
+            self._health.down and now - self._started > SURELY_DOWN
+        )
 
     def _left(self) -> float:
         return max(0.1, self._deadline - time.monotonic())
 
-    def _unavailable(self) -> BrokerUnavailable:
+    def _unavailable(self, said: KafkaError | None) -> BrokerUnavailable:
+        if said is None:
+            return BrokerUnavailable(
+                f"Kafka at {self._address} can't be reached: {self._health.reason}", hint=HINT
+            )
         return BrokerUnavailable(
-            f"Kafka at {self._address} can't be reached: {self._health.reason}", hint=HINT
+            f"Kafka at {self._address} doesn't serve the request: {said.str()}", hint=SAID_HINT
         )
+
+
+def _raise(error: KafkaError | None) -> None:
+    """Raise the error of one topic or partition in an answer, if there is one."""
+    if error is not None:
+        raise KafkaException(error)
 
 
 def require_positive(partitions: int, replication: int) -> None:

@@ -14,9 +14,10 @@ from sqlalchemy import Connection, text
 
 from vidan.domain.status import Status
 from vidan.protocol import caps
+from vidan.protocol.changes import Moved, status_literal
 from vidan.protocol.definitions import UNCHECKED
 from vidan.protocol.fences import Fence
-from vidan.protocol.transitions import Moved, move, status_literal
+from vidan.protocol.transitions import move
 
 
 class Claimed(NamedTuple):

@@ -54,11 +54,15 @@ class StoredFrame:
         return found
 
 
+_BRIEF = ("frame", "label_ids", "scores")
+_WHOLE = (*_BRIEF, "boxes", "track_ids", "time_ms", "extra")
+
 # One statement has one snapshot; between two, a run may add label names or the week may be dropped.
 # The first row has the columns of the scenario's row, even if no frame is stored.
 _PAGE = """
-SELECT p.frame, p.time_ms, p.extra, p.label_ids, p.scores, p.boxes, p.track_ids,
-       CASE WHEN p.number IS NULL OR p.number = 1 THEN s.label_names END AS label_names, s.pruned
+SELECT {columns},
+       CASE WHEN p.number IS NULL OR p.number = 1 THEN s.label_names END AS label_names, s.pruned,
+       s.checkpoint
 FROM scenarios s LEFT JOIN (
     SELECT *, row_number() OVER (ORDER BY frame) AS number FROM predictions
     WHERE scenario_id = %(id)s::bigint AND week = %(week)s::date
@@ -67,6 +71,61 @@ FROM scenarios s LEFT JOIN (
 ) p ON true
 WHERE s.id = %(id)s::bigint AND s.week = %(week)s::date ORDER BY p.frame
 """
+_PAGES = {
+    columns: _PAGE.format(columns=", ".join(f"p.{name}" for name in columns))
+    for columns in (_BRIEF, _WHOLE)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One page of predictions as they are stored, in order of the frames.
+
+    Each row is (frame, label_ids, scores) and, if more than that was asked for, also boxes,
+    track_ids, time_ms, extra. A label's id is its place in `label_names`; each detection has four
+    numbers in `boxes`; `track_ids` may be None. `last` is the number of the last frame that was
+    stored when the page was read, -1 if there was none.
+    """
+
+    rows: Sequence[tuple[Any, ...]]
+    label_names: Sequence[str]
+    last: int
+
+
+def read_rows(
+    connection: Connection,
+    scenario_id: int,
+    frame: int,
+    *,
+    limit: int,
+    upto: int | None = None,
+    brief: bool = False,
+) -> Rows:
+    """Return the rows of the stored frames after `frame`, one keyset page, as `read_after` does.
+
+    `brief` rows end after the scores. Raises NotFoundError, Pruned.
+    """
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    week = _week(connection, scenario_id)  # this statement also begins the transaction
+    with driver.cursor(binary=True) as cursor:  # parsing arrays from text would take most time
+        found = cursor.execute(
+            _PAGES[_BRIEF if brief else _WHOLE],
+            {
+                "id": scenario_id,
+                "week": week,
+                "frame": max(-1, min(frame, MAX_ID)),
+                "upto": MAX_ID if upto is None else min(upto, MAX_ID),
+                "limit": max(0, min(limit, MAX_ID)),
+            },
+        ).fetchall()
+    if not found:  # since its week was read, it was deleted or started from the beginning
+        return Rows([], [], -1)
+    number, *_ = found[0]
+    *_, label_names, is_pruned, checkpoint = found[0]
+    if is_pruned:
+        raise pruned(scenario_id)
+    rows = [row[:-3] for row in found] if number is not None else []
+    return Rows(rows, label_names, checkpoint - 1)
 
 
 def read_after(
@@ -81,47 +140,17 @@ def read_after(
 
     `upto` is the last frame wanted, itself included. Raises NotFoundError, Pruned.
     """
-    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
-    week = _week(connection, scenario_id)  # this statement also begins the transaction
-    with driver.cursor(binary=True) as cursor:  # parsing arrays from text would take most time
-        rows = cursor.execute(
-            _PAGE,
-            {
-                "id": scenario_id,
-                "week": week,
-                "frame": max(-1, min(frame, MAX_ID)),
-                "upto": MAX_ID if upto is None else min(upto, MAX_ID),
-                "limit": max(0, min(limit, MAX_ID)),
-            },
-        ).fetchall()
-    if not rows:  # since its week was read, it was deleted or started from the beginning
-        return []
-    *_, label_names, is_pruned = rows[0]
-    if is_pruned:
-        raise pruned(scenario_id)
+    page = read_rows(connection, scenario_id, frame, limit=limit, upto=upto)
     return [
         StoredFrame(
             scenario_id,
             number,
             time_ms,
-            _detections(label_ids, scores, boxes, track_ids, label_names),
+            _detections(label_ids, scores, boxes, track_ids, page.label_names),
             extra,
         )
-        for number, time_ms, extra, label_ids, scores, boxes, track_ids, _, _ in rows
-        if number is not None
+        for number, label_ids, scores, boxes, track_ids, time_ms, extra in page.rows
     ]
-
-
-def last_stored(connection: Connection, scenario_id: int) -> int:
-    """Return the number of the last stored frame, -1 if there is none. Raises NotFoundError."""
-    checkpoint: int | None = None
-    if 0 < scenario_id <= MAX_ID:
-        checkpoint = connection.execute(
-            text("SELECT checkpoint FROM scenarios WHERE id = :id"), {"id": scenario_id}
-        ).scalar()
-    if checkpoint is None:
-        raise no_such_scenario(scenario_id)
-    return checkpoint - 1
 
 
 def pruned(scenario_id: int) -> Pruned:

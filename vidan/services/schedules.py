@@ -252,5 +252,6 @@ def _new(task: str, schedule: Any, time: datetime) -> NewScenario:
         queue=schedule.queue,
         priority=schedule.priority,
         key=f"schedule:{schedule.name}:{time.isoformat()}",
+        key_reuse=True,  # a time runs once, with the params that the schedule had then
         labels={"schedule": schedule.name},
     )

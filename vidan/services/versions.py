@@ -206,10 +206,11 @@ def waiting_for(connection: Connection, task: str) -> list[WaitingFor]:
 
 _RUNNERS = f"""
     SELECT d.task, d.digest, t.version, t.version IS NOT DISTINCT FROM c.version AS governs,
+        t.needs_source = d.needs_source AS same,
         CAST(t.params_schema AS text) AS own, CAST(d.params_schema AS text) AS wanted
     FROM unnest(CAST(:tasks AS text[]), CAST(:digests AS text[])) AS w (task, digest)
     JOIN task_definitions d ON d.task = w.task AND d.digest = w.digest
-    JOIN task_versions t ON t.name = d.task AND t.needs_source = d.needs_source
+    JOIN task_versions t ON t.name = d.task
     JOIN ({_LIVING}) v ON v.number = t.version
     LEFT JOIN tasks c ON c.name = d.task
 """
@@ -232,7 +233,8 @@ def runners(
     for row in connection.execute(text(_RUNNERS), {"tasks": names, "digests": digests}):
         running = found[row.task, row.digest]
         if running is not None and (
-            row.governs or definitions.accepts(json.loads(row.own), json.loads(row.wanted))
+            row.governs
+            or (row.same and definitions.accepts(json.loads(row.own), json.loads(row.wanted)))
         ):
             running.add(row.version)
     return found
