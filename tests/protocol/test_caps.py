@@ -390,3 +390,12 @@ def test_nothing_is_locked_of_a_capped_task_that_is_not_due(published: Database)
             claims.claim(open_claim, first.claimant, 1)
         assert len(sent) == 2  # one that asks what is due, and the claim
         assert names(claim(second, 9)) == ["pair"]
+
+
+def test_caps_are_those_of_the_tasks_row_whatever_a_worker_believes(published: Database) -> None:
+    create(published, "pair", 5)
+    worker = PlayedWorker(published, tasks=("pair", "detect"))
+    worker.claimant = replace(worker.claimant, capped=())
+    assert claim(worker, 5, ahead=2) == []  # it looks at the caps before its next claim
+    worker.claimant = replace(worker.claimant, capped=("pair", "detect"))
+    assert len(claim(worker, 5, ahead=2)) == 2
