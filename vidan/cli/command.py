@@ -20,6 +20,7 @@ command as `out`. A command with a parameter `settings` gets `--database-url`, a
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import textwrap
@@ -194,8 +195,16 @@ class Commands:
         """Add the commands of another module to this group, after those that it has."""
         self.app.registered_commands += part.app.registered_commands
 
-    def build(self) -> Any:
-        """Return the object that Typer runs: a group, or a single command."""
+    def build(self, *, only: str | None = None) -> Any:
+        """Return the object that Typer runs: a group, or a single command.
+
+        If the group has a command called `only`, the others are not made, which would take time.
+        """
+        named = [one for one in self.app.registered_commands if one.name == only]
+        if named:
+            part = copy.copy(self.app)
+            part.registered_commands = named
+            return typer.main.get_command(part)
         return typer.main.get_command(self.app)
 
 

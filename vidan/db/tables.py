@@ -31,11 +31,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, REAL
 
+from vidan.db.weeks import THIS_WEEK
 from vidan.domain.bounds import EARLIEST, LATEST
 from vidan.domain.status import Status
-
-THIS_WEEK = "date_trunc('week', now() AT TIME ZONE 'UTC')::date"
-"""SQL: the Monday (UTC) of the current week."""
 
 metadata = MetaData(
     naming_convention={
@@ -349,4 +347,13 @@ dead_letters = Table(
     Column("error", Text, nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     UniqueConstraint("topic", "partition", "offset", "message_at", "digest"),
+)
+
+# failures that people have seen, as they were at that time
+acknowledged = Table(
+    "acknowledged",
+    metadata,
+    Column("failure", Text, primary_key=True),  # its kind
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", DateTime(timezone=True), nullable=False),  # when it failed
 )

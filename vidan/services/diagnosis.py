@@ -284,25 +284,3 @@ def late_heartbeats(connection: Connection, *, patience: timedelta) -> list[Sile
         {"patience": patience, "most": COUNTED},
     )
     return [SilentWorker(row.id, row.name, row.silent_for) for row in found]
-
-
-def dead_letters_since(connection: Connection, since: timedelta) -> Count:
-    """Count the dead letters of the time span among the newest; `first_id` is the newest."""
-    return _some(
-        connection,
-        "SELECT id FROM (SELECT id, received_at FROM dead_letters ORDER BY id DESC LIMIT :most) d"
-        " WHERE received_at > now() - :since",
-        "max(id)",
-        since=since,
-    )
-
-
-def failed_since(connection: Connection, since: timedelta) -> Count:
-    """Count the failures of the time span among the newest ids; `first_id` failed last."""
-    return _some(
-        connection,
-        "SELECT id, ended_at FROM (SELECT id, ended_at FROM scenarios WHERE status = 'failed'"
-        " ORDER BY id DESC LIMIT :most) f WHERE ended_at > now() - :since",
-        "(array_agg(id ORDER BY ended_at DESC, id DESC))[1]",
-        since=since,
-    )

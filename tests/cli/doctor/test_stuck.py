@@ -31,9 +31,8 @@ from vidan.services.dead_letters import NewLetter
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits is late at once, and torch need not be loaded."""
+    """What waits is late at once."""
     monkeypatch.setattr(finding_module, "PATIENCE", timedelta(0))
-    monkeypatch.setattr("vidan.cli.commands.doctor.machine._ASK_TORCH", "print('1.0')")
 
 
 def findings(vidan: Shell, check: str, state: str = "warn") -> list[dict[str, Any]]:

@@ -75,10 +75,11 @@ def list_scenarios(
     """List scenarios, the newest first. A terminal shows 50 and says how many more there are.
 
     In a pipe, and with --quiet or --json, all are printed, unless --limit is given. In a pipe: id,
-    status, frames, task, worker, source, name and time of creation, separated by tabs. A terminal
-    shows the status init_startup as queued, init_startup_processing as starting, active as running,
-    init_shutdown and in_shutdown_processing as stopping, inactive as stopped; completed and failed
-    keep their names. --status takes the names. --source takes a path as create does.
+    status, frames, task, worker, source, name, time of creation and number of lost frames,
+    separated by tabs. A terminal shows the status init_startup as queued, init_startup_processing
+    as starting, active as running, init_shutdown and in_shutdown_processing as stopping, inactive
+    as stopped; completed and failed keep their names. --status takes the names. --source takes a
+    path as create does.
     """
     from vidan.services.filters import Filters, Order, count
 
@@ -118,6 +119,7 @@ def _print(
             "SOURCE": lambda s: s.source,
             "NAME": lambda s: s.name,
             "CREATED": lambda s: s.created_at,
+            "LOST": lambda s: s.lost_frames,
         },
         record=lambda s: s.as_json(),
         id=lambda s: s.id,
