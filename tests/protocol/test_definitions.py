@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from vidan.errors import InputRejected
 from vidan.protocol import definitions, param_checks
@@ -23,7 +23,9 @@ class Box(BaseModel):
 
 def schema(**params: Any) -> dict[str, Any]:
     given = {name: one if isinstance(one, tuple) else (one, ...) for name, one in params.items()}
-    return inspection.schema_of(create_model("task", __config__={"extra": "forbid"}, **given))
+    return inspection.schema_of(
+        create_model("task", __config__=ConfigDict(extra="forbid"), **given)
+    )
 
 
 SMALL = Annotated[int, Field(ge=0, le=9)]

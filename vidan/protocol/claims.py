@@ -186,10 +186,7 @@ def claim(
         parameters={
             "worker": claimant.worker_id,
             "queues": list(claimant.queues),
-            "tasks": [task for task, _ in pairs],
-            "definitions": [definition for _, definition in pairs],
-            "rooms": [rooms[one].starts if one in rooms else free + ahead for one, _ in pairs],
-            "counted": [one in rooms or not claimant.heeds_caps for one, _ in pairs],
+            **_columns(claimant, pairs, rooms, free + ahead),
             "source": claimant.source,
             "skip": list(skip),
             "free": free,
@@ -200,6 +197,21 @@ def claim(
         caps.spend(connection, rooms, (taken.row.task for taken in moved))
     moved.sort(key=lambda taken: (-taken.row.priority, taken.row.not_before, taken.id))
     return [_claimed(taken, claimant.worker_id) for taken in moved]
+
+
+def _columns(
+    claimant: Claimant,
+    pairs: Sequence[tuple[str, str]],
+    rooms: Mapping[str, caps.Room],
+    most: int,
+) -> dict[str, list[Any]]:
+    """Return the pairs of task and definition, with the room of each, as the claim takes them."""
+    return {
+        "tasks": [task for task, _ in pairs],
+        "definitions": [definition for _, definition in pairs],
+        "rooms": [rooms[task].starts if task in rooms else most for task, _ in pairs],
+        "counted": [task in rooms or not claimant.heeds_caps for task, _ in pairs],
+    }
 
 
 def suspects_due(connection: Connection, workers: Collection[UUID], *, within: float = 0.0) -> bool:

@@ -76,25 +76,28 @@ def _accepts_object(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
 
 def _allows(name: str, wanted: Any, old: Mapping[str, Any]) -> bool:
     """Tell whether one keyword of a schema refuses nothing that the other schema accepts."""
-    if name in old and old[name] == wanted:
-        return True
     if name == "type":
-        types = {wanted} if isinstance(wanted, str) else set(wanted)
-        before = old.get("type", ())
-        named = {before} if isinstance(before, str) else set(before)
-        return bool(named) and all(
-            one in types or (one == "integer" and "number" in types) for one in named
-        )
+        return _allows_types(wanted, old.get("type", ()))
     if name == "enum":
         values = old["enum"] if "enum" in old else [old["const"]] if "const" in old else None
         return values is not None and all(one in wanted for one in values)
-    if name in _LOW:
-        return name in old and bool(wanted <= old[name])
-    if name in _HIGH:
-        return name in old and bool(wanted >= old[name])
-    if name == "items":
-        return "items" in old and _accepts(wanted, old["items"])
-    return False
+    if name not in old:
+        return False
+    before = old[name]
+    return bool(
+        before == wanted
+        or (name in _LOW and wanted <= before)
+        or (name in _HIGH and wanted >= before)
+        or (name == "items" and _accepts(wanted, before))
+    )
+
+
+def _allows_types(wanted: Any, before: Any) -> bool:
+    types = {wanted} if isinstance(wanted, str) else set(wanted)
+    if "number" in types:
+        types.add("integer")
+    named = {before} if isinstance(before, str) else set(before)
+    return bool(named) and named <= types
 
 
 def _essence(value: Any) -> Any:

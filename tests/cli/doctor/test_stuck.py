@@ -94,6 +94,8 @@ def test_no_worker_has_the_task(vidan: Shell, worker: PlayedWorker, database: Da
 
 
 def test_no_worker_runs_the_version_that_checked_it(vidan: Shell, database: Database) -> None:
+    old: dict[str, Any]
+    new: dict[str, Any]
     old, new = ({"properties": {n: {"type": "integer"} for n in names}} for names in ("a", "ab"))
     for schema in old, new:
         schema["additionalProperties"] = False
