@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from vidan.config import sqlalchemy_url
+from vidan.db import reading
 from vidan.db.bounded import BoundedConnection
 from vidan.errors import DatabaseUnavailable
 
@@ -212,6 +213,7 @@ class Database:
         opened = self._connect(*words, **options)
         if isinstance(opened, BoundedConnection):
             opened.on_silence = self._silent.add
+        reading.register(opened)
         return opened
 
     def _checked_out(
