@@ -50,11 +50,14 @@ class Batch:
     rows: Sequence[Row]
     gaps: Sequence[Gap] = ()
     frames_total: int | None = None
+    restart: tuple[int, int] | None = None  # a key frame's packet, and its number
     clear_budgets: bool = False  # the run made progress: attempts and crashes start at 0 again
 
 
 _COMMIT = """
-UPDATE scenarios SET checkpoint = :to, checkpoint_pts = :pts, state = CAST(:state AS jsonb),
+UPDATE scenarios SET checkpoint = :to, checkpoint_pts = :pts,
+       restart_packet = :restart_packet, restart_frame = :restart_frame,
+       state = CAST(:state AS jsonb),
        label_names = CAST(:label_names AS text[]), frames_total = :frames_total,
        frames_done = frames_done + :frames,
        attempts = CASE WHEN :clear THEN 0 ELSE attempts END,
@@ -88,6 +91,8 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
             "from": batch.from_checkpoint,
             "to": batch.to_checkpoint,
             "pts": batch.checkpoint_pts,
+            "restart_packet": batch.restart and batch.restart[0],
+            "restart_frame": batch.restart and batch.restart[1],
             "state": batch.state,
             "label_names": list(batch.label_names),
             "frames_total": batch.frames_total,
