@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -120,7 +121,7 @@ def write(path: Path, structure: Structure) -> Path:
 
 
 def _stamp(
-    packet: av.Packet[av.VideoStream],
+    packet: av.Packet[Any],
     structure: Structure,
     picture: Picture,
     place: int,

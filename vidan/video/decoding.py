@@ -128,21 +128,7 @@ class Decoder:
 
     def _take(self, item: Item | None) -> Iterator[tuple[Entry, VideoFrame]]:
         """Decode one packet; None stands for the end."""
-        sound = True
-        if item is not None:
-            self._enter(item)
-        try:
-            frames = self._context.decode(item.packet if item else None)
-        except self._errors:
-            frames, sound = [], False
-        if item is not None:
-            sound &= not item.packet.is_corrupt
-        hurt = [item.entry if item is not None and not sound else None]
-        for frame in frames:
-            entry = self._leave(frame)
-            if frame.is_corrupt and (entry is None or not entry.leads) and self._key is not None:
-                sound = False
-                hurt.append(entry)
+        sound, hurt = self._decode(item)
         if self._threaded:  # a picture that never comes out is damage, too
             sound &= len(self._held) <= REORDER + self._threads
             sound &= item is not None or all(one.left for one in self._counting.inside())
@@ -155,9 +141,27 @@ class Decoder:
                     yield from self._take(None)
                 return
             for one in hurt:
-                if one is not None and not one.leads:
-                    self._counting.hurt(one)
+                self._counting.hurt(one)
         yield from self._release()
+
+    def _decode(self, item: Item | None) -> tuple[bool, list[Entry]]:
+        """Decode one packet. Returns (whether it was sound, the pictures with damage)."""
+        if item is not None:
+            self._enter(item)
+        hurt: list[Entry | None] = []
+        try:
+            frames = self._context.decode(item.packet if item else None)
+            sound = item is None or not item.packet.is_corrupt
+        except self._errors:
+            frames, sound = [], False
+        if item is not None and not sound:
+            hurt.append(item.entry)
+        for frame in frames:
+            entry = self._leave(frame)
+            if frame.is_corrupt and self._key is not None and not (entry and entry.leads):
+                sound = False
+                hurt.append(entry)
+        return sound, [one for one in hurt if one is not None and not one.leads]
 
     def _enter(self, item: Item) -> None:
         packet, entry = item.packet, item.entry

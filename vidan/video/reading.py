@@ -94,10 +94,11 @@ class Reading:
             self.timeline.finish()
             return None
         if self.promise is not None:
-            self._reach.see(packet, self.promise.step)
+            self._reach.see(packet)
         ordinal = self._ordinals
         self._ordinals += 1
         if not is_shown(packet, self.opened.codec):
+            self.timeline.see(packet.pts, packet.dts)
             return Item(packet, None, ordinal)
         if self._fields.is_second(packet) and self._last is not None:
             return Item(packet, self._last, ordinal, second=True)

@@ -103,17 +103,10 @@ class Timeline:
         A packet without a timestamp gets that of the previous packet. `key`: it is a key frame.
         `ordinal`: how many packets of the source come before it; -1: not known.
         """
-        if dts is not None:
-            dts = dts if pts is None else min(pts, dts)  # FFmpeg guesses some beside damage
-            if self._last_dts is None or dts >= self._last_dts:
-                self._last_dts = dts
-            elif pts is None or self._latest is None or pts < self._latest:
-                self._next_stretch()
-                self._last_dts = dts
+        self.see(pts, dts)
         if pts is None:
             pts = self._last_pts if self._last_pts is not None else (dts or 0)
         self._last_pts = pts
-        self._latest = pts if self._latest is None else max(pts, self._latest)
         self._groups += key
         entry = Entry(pts, self._orders, stretch=self.stretch, ordinal=ordinal, key=key)
         entry.group = self._groups
@@ -124,6 +117,18 @@ class Timeline:
             heapq.heappush(self._pending, (pts, entry.order, entry))
         self._settle()
         return entry
+
+    def see(self, pts: int | None, dts: int | None) -> None:
+        """Note the timestamps of a packet, also of one that is not displayed."""
+        if dts is not None:
+            dts = dts if pts is None else min(pts, dts)  # FFmpeg guesses some beside damage
+            if self._last_dts is None or dts >= self._last_dts:
+                self._last_dts = dts
+            elif pts is None or self._latest is None or pts < self._latest:
+                self._next_stretch()
+                self._last_dts = dts
+        if pts is not None:
+            self._latest = pts if self._latest is None else max(pts, self._latest)
 
     def place(self, number: int) -> Entry | None:
         """Return the place with that number, None if it is not known yet. Forgets those before."""
