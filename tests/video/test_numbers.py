@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,3 +179,19 @@ def test_a_place_that_cannot_be_known_is_called_uncertain(tmp_path: Path) -> Non
     assert whole.gaps == [Gap(30, 30, "damaged, place uncertain")]
     assert {structure.group_of(index) for index, _ in whole.wrong} <= {1}
     assert len(whole.frames) == 59
+
+
+def test_sources_that_are_read_at_once_do_not_mix(tmp_path: Path) -> None:
+    """PyAV keeps what a packet hands on to its picture in one table for all decoders."""
+    path = KINDS["h264.avi"](tmp_path)
+    found: list[Numbers] = []
+    threads = [
+        threading.Thread(target=lambda: found.extend(Numbers(path, 8) for _ in range(5)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 40
+    assert [(one.wrong, one.gaps) for one in found if one.wrong or one.gaps] == []

@@ -54,6 +54,13 @@ class Item:
 
 
 @dataclass(slots=True, eq=False)
+class Ordinal:
+    """What a packet hands on to its picture: how many packets come before it."""
+
+    value: int
+
+
+@dataclass(slots=True, eq=False)
 class _Group:
     """The packet of a key frame and the packets up to the next key frame."""
 
@@ -165,7 +172,9 @@ class Decoder:
 
     def _enter(self, item: Item) -> None:
         packet, entry = item.packet, item.entry
-        packet.opaque = item.ordinal
+        # PyAV keeps objects by their id and forgets them with the first packet or picture that is
+        # freed: so this has to be a new object for each packet, not a number that others may hold.
+        packet.opaque = Ordinal(item.ordinal)
         if self._key is None and item.begins:
             self._key = item
         self._inside[item.ordinal] = entry
@@ -181,8 +190,8 @@ class Decoder:
     def _leave(self, frame: VideoFrame) -> Entry | None:
         """Hold a picture until its place is known. Returns what is known of it."""
         ordinal = frame.opaque
-        if isinstance(ordinal, int):
-            entry = self._inside.get(ordinal)
+        if isinstance(ordinal, Ordinal):
+            entry = self._inside.get(ordinal.value)
             if entry is None:
                 return None  # not to be displayed
             if entry.left and self._context.name == "mpeg4":  # a packet may hold two pictures

@@ -166,7 +166,7 @@ class Reading:
         batching.lose(count, self._reason(decoder, batching.expected, count))
         if self.promise is not None and total is None:
             total = count + self._reach.lacks(self.promise)
-        batching.lose(total or 0, "cut off")
+        batching.lose(total or 0, self.promise.reason if self.promise else "cut off")
         if batching.begun or not yielded:
             yield self._take(batching)
 
