@@ -9,7 +9,7 @@ import typer
 
 from vidan.cli import connect, listing
 from vidan.cli.command import Commands
-from vidan.cli.commands.scenario import create, steer
+from vidan.cli.commands.scenario import create, logs, steer
 from vidan.cli.options.params import (
     AllRowsOption,
     Id,
@@ -134,22 +134,39 @@ def _print(
     "show",
     examples="""
         vidan scenario show 42
+        vidan scenario show 42 --traceback
         vidan scenario show 42 --json | jq -r .status
     """,
 )
-def show(out: Output, settings: Settings, scenario_id: Id) -> None:
-    """Show one scenario with all its fields."""
+def show(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the traceback of its last error alone.")
+    ] = False,
+) -> None:
+    """Show one scenario with all its fields. With --json the traceback is among them."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import scenarios
 
         scenario = scenarios.get(connection, scenario_id)
         gaps = scenarios.gaps(connection, scenario_id)
+        trace = scenarios.traceback(connection, scenario_id)
+    if traceback and not out.json:
+        if trace is None:
+            out.note(f"scenario {scenario_id} has no traceback")
+        else:
+            out.line({}, trace, id=scenario_id)
+        return
     record: dict[str, Any] = scenario.as_json()
     record["gaps"] = [
         {"from_frame": gap.from_frame, "to_frame": gap.to_frame, "reason": gap.reason}
         for gap in gaps
     ]
-    if not out.json:
+    if out.json:
+        record["traceback"] = trace
+    else:
         record["status"] = scenario.status
         record["gaps"] = [f"{gap.from_frame}-{gap.to_frame} ({gap.reason})" for gap in gaps]
         for name in ("time_limit", "soft_time_limit"):
@@ -235,4 +252,5 @@ def transition(
         steer.steer_one(database, out, scenario_id, ask)
 
 
+commands.include(logs.commands)
 commands.include(steer.commands)
