@@ -10,19 +10,8 @@ import typer
 from vidan.cli import connect, listing
 from vidan.cli.command import Commands
 from vidan.cli.commands.scenario import create, logs, steer
-from vidan.cli.options.params import (
-    AllRowsOption,
-    Id,
-    LabelOption,
-    LimitOption,
-    QueueOption,
-    SinceOption,
-    SortOption,
-    SourceOption,
-    StatusOption,
-    TaskOption,
-    unique,
-)
+from vidan.cli.options.filters import FilterOptions
+from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
 from vidan.domain.durations import in_words
 
@@ -62,12 +51,7 @@ def frames(scenario: Scenario) -> str:
 def list_scenarios(
     out: Output,
     settings: Settings,
-    status: StatusOption = None,
-    label: LabelOption = None,
-    task: TaskOption = None,
-    source: SourceOption = None,
-    queue: QueueOption = None,
-    since: SinceOption = None,
+    filters: FilterOptions = FilterOptions(),  # noqa: B008  (frozen)
     sort: SortOption = None,
     limit: LimitOption = None,
     all: AllRowsOption = False,
@@ -81,28 +65,18 @@ def list_scenarios(
     as stopped; completed and failed keep their names. --status takes the names. --source takes a
     path as create does.
     """
-    from vidan.services.filters import Filters, Order, count
+    from vidan.services.filters import Order, count
 
-    labels = unique(label or [], "--label")
     most = listing.most(out, limit, all)
     with connect.database(settings, out, reads=True) as database:
-        with database.begin() as connection:
-            created = listing.moment(connection, since)
-        filters = Filters(status, labels, task, source and stored(source), queue, created)
+        wanted = filters.read(database)
 
         def total() -> int:
             with database.begin() as connection:
-                return count(connection, filters, most=COUNTED + 1)
+                return count(connection, wanted, most=COUNTED + 1)
 
-        found = listing.scenarios(database, filters, sort or Order(), most)
+        found = listing.scenarios(database, wanted, sort or Order(), most)
         _print(out, found, most, total)
-
-
-def stored(source: str) -> str:
-    """Return a source as scenarios have it: a path is absolute, a pattern stays as it is."""
-    from vidan.video.sources import source_for
-
-    return source if source.startswith("*") else source_for(source, check=False)
 
 
 def _print(
