@@ -9,7 +9,7 @@ import typer
 
 from vidan.cli import connect, listing
 from vidan.cli.command import Commands
-from vidan.cli.commands.scenario import create, logs, steer
+from vidan.cli.commands.scenario import create, logs, steer, summary
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
@@ -227,4 +227,5 @@ def transition(
 
 
 commands.include(logs.commands)
+commands.include(summary.commands)
 commands.include(steer.commands)

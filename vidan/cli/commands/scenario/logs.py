@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,19 +19,14 @@ if TYPE_CHECKING:
 commands = Commands("scenario")
 
 
-class Level(StrEnum):
-    """The levels of log lines, the lowest first."""
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-    CRITICAL = "critical"
 
-    @property
-    def number(self) -> int:
-        """The level in Python's logging: 10, 20 …"""
-        return 10 * (list(Level).index(self) + 1)
+def level_of(word: str) -> int:
+    """Return the number of a level, as Python's logging has it. Raises ValueError."""
+    if word.lower() not in LEVELS:
+        raise ValueError(f"{word!r} is none of {', '.join(LEVELS)}")
+    return LEVELS[word.lower()]
 
 
 @commands.command(
@@ -53,7 +47,13 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Print new lines until the scenario has ended.")
     ] = False,
     level: Annotated[
-        Level | None, typer.Option("--level", help="Only lines of this level and above.")
+        Any,
+        typer.Option(
+            "--level",
+            metavar="L",
+            parser=level_of,
+            help="Only lines of this level and above, e.g. warning.",
+        ),
     ] = None,
     tail: Annotated[
         int | None, typer.Option("--tail", metavar="N", min=0, help="Begin with the last N lines.")
@@ -67,7 +67,7 @@ def logs(
     """
     from vidan.services import scenario_logs
 
-    least = 0 if level is None else Level(level).number
+    least: int = level or 0
     with connect.database(settings, out, reads=True, follows=follow) as database:
         with database.begin() as connection:
             missing = scenario_logs.cut(connection, scenario_id)
