@@ -182,3 +182,48 @@ def test_what_nothing_caught_is_one_line_too(tmp_path: Path) -> None:
     assert thread["message"] == "uncaught in thread t"
     assert "ZeroDivisionError" in thread["traceback"]
     assert "two\nlines" in main["traceback"]
+
+
+PRINTS = """
+import logging, os, sys, threading
+from pathlib import Path
+from vidan import logs
+from vidan.config import Settings
+
+logs.configure(Settings(home=Path("."), log_json=True), "worker")
+logs.log_prints()
+with logs.bound(scenario_id=7):
+    print("one", 2, sep=", ")
+    print("begun ", end="")
+    thread = threading.Thread(target=lambda: print("of a thread"))
+    thread.start(); thread.join()
+    print("and ended\\n\\nthird")
+    for n in range(3):
+        print(f"\\r{n} %", end="")
+    print()
+    print("x" * 20_000)
+own = logging.StreamHandler(sys.stdout)
+logging.getLogger().addHandler(own)
+logging.getLogger("theirs").warning("on stdout")
+logging.getLogger().removeHandler(own)
+print(sys.stdout.encoding, sys.stdout.isatty(), sys.stdout.fileno(), flush=True)
+sys.stdout.buffer.write(b"bytes\\n")
+sys.stdout.flush()
+"""
+
+
+def test_what_is_printed_becomes_lines_of_the_log() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "bytes\n"
+    raw = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    found = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    mine = [one["message"] for one in found if one.get("scenario_id") == 7]
+    assert mine[:4] == ["one, 2", "begun and ended", "third", "2 %"]
+    assert [len(one) for one in mine[4:]] == [20_000]
+    others = [one["message"] for one in found if "scenario_id" not in one]
+    assert others[0] == "of a thread"
+    assert "on stdout" in others
+    assert set(raw) <= {"on stdout"}  # an app's own handler repeats what is logged, once
+    assert others[-1] == "utf-8 False 1"

@@ -1,12 +1,9 @@
 """vidan: a Celery-style task framework over Kafka for video analytics.
 
-Importing it loads nothing heavy: each name is loaded when it is first used. `__init__.pyi` beside
-this file declares the names for type checkers.
+Importing it loads nothing: each name is loaded when it is first used. `__init__.pyi` beside this
+file declares the names for type checkers. Not even Python's own modules are imported here: under
+`python -m` the working folder still stands before them.
 """
-
-from __future__ import annotations
-
-from typing import Any
 
 __version__ = "0.1.0"
 __all__ = [
@@ -35,7 +32,11 @@ _HOMES = {  # the module that defines each name
 }
 
 
-def __getattr__(name: str) -> Any:
+def __dir__():
+    return __all__
+
+
+def __getattr__(name):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -73,6 +73,10 @@ class InputRejected(VidanError):
     exit_code = 10
 
 
+class KeyTaken(InputRejected):
+    """The key belongs to other work: another task, source, or other params."""
+
+
 class MissingExtra(InputRejected):
     """A command needs an optional part of the package that is not installed."""
 

@@ -6,6 +6,7 @@ carries these fields, also the lines of a task and of libraries.
 
 from __future__ import annotations
 
+import io
 import json as json_module
 import logging
 import sys
@@ -16,7 +17,7 @@ from contextvars import ContextVar, copy_context
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 FIELDS = ("process", "worker_id", "scenario_id", "epoch")
 """The fields that a line may carry beside its message, in this order."""
+
+LONGEST_PRINTED = 8_000
+"""Characters after which a printed line is logged though it has not ended."""
 
 Fields = Mapping[str, object]
 
@@ -72,6 +76,59 @@ def configure(settings: Settings, process: str) -> None:
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
+
+
+def log_prints() -> None:
+    """Make a log line of each line that this process prints; called once, after `configure`.
+
+    So stdout stays clean, and a line says which scenario it is about. What other programs print
+    goes where the process's own stdout goes.
+    """
+    sys.stdout = _Printed(sys.stdout)
+
+
+class _Printed(io.TextIOBase):
+    """A stdout whose lines become log lines."""
+
+    def __init__(self, stdout: TextIO) -> None:
+        self._stdout = stdout
+        self._of_thread = threading.local()  # the line that a thread has begun
+        self._log = logging.getLogger("vidan.printed")
+
+    def write(self, text: str, /) -> int:
+        mine = self._of_thread
+        if getattr(mine, "logging", False):  # an app's own handler prints what is being logged
+            sys.stderr.write(text)
+            return len(text)
+        *lines, mine.begun = (getattr(mine, "begun", "") + text).split("\n")
+        if len(mine.begun) > LONGEST_PRINTED:
+            lines.append(mine.begun)
+            mine.begun = ""
+        mine.logging = True
+        try:
+            for line in lines:
+                # a progress bar writes over its line: a terminal would show the last part
+                if shown := line.rstrip("\r").rpartition("\r")[2]:
+                    self._log.info("%s", shown)
+        finally:
+            mine.logging = False
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stdout.fileno()
+
+    @property
+    def buffer(self) -> BinaryIO:
+        """The bytes below, for what writes bytes: they don't become log lines."""
+        return self._stdout.buffer
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a constant, in TextIOBase a variable
+        """The encoding of stdout."""
+        return self._stdout.encoding
 
 
 def _note_fields(record: logging.LogRecord) -> bool:

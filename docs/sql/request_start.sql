@@ -4,7 +4,9 @@
 WITH rows AS (
     SELECT s.id, s.status
     FROM scenarios s
-    WHERE s.id = :id
+    WHERE s.id = ANY(CAST(:ids AS bigint[])) AND s.status IN ('completed', 'failed', 'inactive')
+    ORDER BY s.id
+    FOR NO KEY UPDATE
 ),
 target AS (
     SELECT r.*, CAST('init_startup' AS text) AS to_status, CAST(:reason AS text) AS reason

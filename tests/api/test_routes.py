@@ -88,6 +88,38 @@ def test_a_create_body_carries_source_task_params_and_key(
         assert [change.actor for change in scenarios.history(connection, 1)] == ["http"]
 
 
+def test_a_key_that_belongs_to_other_work_is_a_conflict(
+    client: TestClient, worker: PlayedWorker
+) -> None:
+    def post(every: int, **more: object) -> tuple[int, Any]:
+        body = {"status": "init_startup", "params": {"every": every}, "key": "k", **more}
+        answer = client.post("/scenario/", json=body)
+        return answer.status_code, answer.json()
+
+    assert post(2) == post(2) == (200, {"scenario_id": 1})
+    code, problem = post(3)
+    assert code == 409
+    assert "differs in param every" in problem["detail"]
+    assert post(3, key_reuse=True) == (200, {"scenario_id": 1})
+
+    assert client.post("/scenario/1/", json={"status": "inactive"}).status_code == 200
+    assert post(3, retry_failed=True)[0] == 409
+    assert client.get("/scenario/1/").json()["status"] == "inactive"
+    assert post(2, retry_failed=True) == (200, {"scenario_id": 1})
+    assert client.get("/scenario/1/").json()["status"] == "init_startup"
+    assert (
+        client.post("/scenario/", json={"status": "inactive", "key_reuse": True}).status_code == 422
+    )
+
+
+def test_both_reasons_of_a_conflict_are_described(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    create_said = paths["/scenario/"]["post"]["responses"]["409"]["description"]
+    change_said = paths["/scenario/{scenario_id}/"]["post"]["responses"]["409"]["description"]
+    assert "key belongs to other work" in create_said
+    assert "status" in change_said
+
+
 def test_a_scenario_can_be_held_back(client: TestClient) -> None:
     client.post("/scenario/", json={"status": "inactive"})
 

@@ -151,9 +151,8 @@ def states(vidan: Shell) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits is late at once, and torch need not be loaded."""
+    """What waits is late at once."""
     monkeypatch.setattr(finding, "PATIENCE", timedelta(0))
-    monkeypatch.setattr("vidan.cli.commands.doctor.machine._ASK_TORCH", "print('1.0')")
 
 
 def test_doctor_says_what_works(vidan: Shell, worker: PlayedWorker) -> None:

@@ -100,14 +100,6 @@ def test_a_param_that_is_text_is_stored_as_it_was_written(vidan: Shell, database
     assert ended.json()["params"] == {"version": "1.10", "names": ["1.10"]}
 
 
-def test_a_repeated_key_returns_the_scenario_that_has_it(vidan: Shell) -> None:
-    first = create(vidan, "--key", "k")
-    again = vidan("scenario", "create", "--no-check", "/videos/b.mp4", "--key", "k")
-    assert (again.code, again.out) == (0, f"{first}\n")
-    assert "already" in again.err
-    assert len(rows(vidan)) == 1
-
-
 def test_many_from_stdin_and_from_a_file(vidan: Shell, tmp_path: Path) -> None:
     given = "/v/a.mp4\n\n  /v/b c.mp4  \nhttp://x/y.mp4\n"
     ended = vidan.run("scenario", "create", "--no-check", "--from", "-", "-q", given=given)

@@ -17,7 +17,7 @@ from vidan.broker.messages import RETRY_TOPIC, SCENARIOS_TOPIC, encode
 from vidan.domain.status import RUNNING, Status
 from vidan.domain.worker import LEASE_SECONDS
 from vidan.protocol import announcements, expiry
-from vidan.protocol.transitions import Moved
+from vidan.protocol.changes import Moved
 from vidan.services import dead_letters
 
 _FIRST_WAIT = (1.0, 2.0)

@@ -38,6 +38,7 @@ class Wish:
             task=self.task,
             source=None if self.task == COUNT.name else self.source,
             key=self.key,
+            key_reuse=self.key is not None,  # the wishes for a key differ in their work
             queue=self.queue,
             priority=self.priority,
             status=Status.INACTIVE if self.inactive else Status.INIT_STARTUP,

@@ -18,7 +18,7 @@ from tests.support.scenarios import VIDEO, create_one, get
 from vidan.db.session import Database
 from vidan.domain.status import Status
 from vidan.errors import InputRejected, NotFoundError
-from vidan.protocol import creation, partitions, tasks
+from vidan.protocol import creation, keys, partitions, tasks
 from vidan.protocol.creation import NewScenario
 from vidan.run.run import Run
 from vidan.services import predictions, scenarios, steering
@@ -145,9 +145,11 @@ def test_a_key_whose_scenario_is_deleted_meanwhile_makes_a_new_one(
 ) -> None:
     first = create_one(database, replace(VIDEO, key="k", status=Status.INACTIVE))
     looked: list[int] = []
-    look = creation._ids_of_keys
+    look = keys.holders
 
-    def deleted_after_a_look(connection: Connection, keys: Collection[str]) -> dict[str, int]:
+    def deleted_after_a_look(
+        connection: Connection, names: Collection[str]
+    ) -> dict[str, keys.Holder]:
         if not looked:  # another has created it since, so that the insert meets its key
             looked.append(1)
             return {}
@@ -155,9 +157,9 @@ def test_a_key_whose_scenario_is_deleted_meanwhile_makes_a_new_one(
             looked.append(2)
             with database.begin() as other:
                 steering.delete(other, first)
-        return look(connection, keys)
+        return look(connection, names)
 
-    monkeypatch.setattr(creation, "_ids_of_keys", deleted_after_a_look)
+    monkeypatch.setattr(keys, "holders", deleted_after_a_look)
     created = database.retrying(creation.create, replace(VIDEO, key="k"))
     assert created.new
     assert created.id > first

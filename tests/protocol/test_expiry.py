@@ -19,9 +19,9 @@ from tests.support.scenarios import create, execute, fence_of, last_reason, row,
 from vidan.db.session import Database
 from vidan.domain.status import Status
 from vidan.protocol import expiry, heartbeats, lifecycle, partitions
+from vidan.protocol.changes import Moved
 from vidan.protocol.creation import NewScenario
 from vidan.protocol.fences import Fence
-from vidan.protocol.transitions import Moved
 from vidan.services import predictions
 
 

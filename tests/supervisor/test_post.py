@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -119,6 +119,28 @@ def test_a_worker_that_can_not_start_ends_no_other(make: Make, clock: Clock, cod
     assert not healthy.asked
     assert MAX_FALSE_STARTS < len(failed) < 20
     assert cast(object, second.child) is failed[-1]  # it is back
+
+
+@pytest.mark.parametrize(
+    ("code", "starts", "ends"), [(0, 1, 10), (3, 1, 10), (-11, MAX_FALSE_STARTS, 1)]
+)
+def test_an_app_that_ends_the_process_at_its_import_is_told(
+    make: Make, clock: Clock, caplog: pytest.LogCaptureFixture, code: int, starts: int, ends: int
+) -> None:
+    """`os._exit` would end each further process as well; a signal may be the machine's."""
+    started: list[str] = []
+
+    def start(name: str) -> Played:
+        started.append(name)
+        return Played(code, says=Ended.LOADING)
+
+    supervisor = make(start)
+    for post in supervisor._posts:
+        post.options = replace(post.options, app="shop:app")
+    rounds(supervisor, clock, 60)
+    assert started.count("first") == starts
+    assert supervisor._exit_code == ends
+    assert "worker first ended while it imported --app shop:app: the worker died" in caplog.text
 
 
 @pytest.mark.parametrize(("code", "starts"), [(1, MAX_FALSE_STARTS), (10, 1)])

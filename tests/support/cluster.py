@@ -40,6 +40,7 @@ class Cluster:
         self.database = Database(settings.require_database())
         self.settings = settings
         self.environment = settings.environment({**os.environ, "OMP_NUM_THREADS": "1"})
+        self.folder = APPS  # in which processes are started
         self.log_file = logs / "processes.log"
         self._children: list[Child] = []
 
@@ -146,7 +147,7 @@ class Cluster:
     def _spawn(self, module: str, arguments: list[str]) -> Child:
         with self.log_file.open("ab") as log:
             child = lifeline.spawn(
-                module, arguments, env=self.environment, stdout=log, stderr=log, cwd=APPS
+                module, arguments, env=self.environment, stdout=log, stderr=log, cwd=self.folder
             )
         self._children.append(child)
         return child

@@ -118,7 +118,9 @@ def test_apply_takes_all_that_a_scenario_has(called: Called) -> None:
     with called.database.begin() as connection:
         limits = connection.execute(text("SELECT time_limit, soft_time_limit FROM scenarios")).one()
     assert tuple(limits) == (60, 30)
-    again = called.look.apply(source="/x.mp4", check=False, key="k")
+    again = called.look.apply(
+        {"queue": "a param"}, min_score=0.1, source="/x.mp4", check=False, key="k"
+    )
     assert (again.id, again.new) == (handle.id, False)
 
 

@@ -22,6 +22,7 @@ from vidan.db.session import Database
 from vidan.errors import (
     DatabaseUnavailable,
     InputRejected,
+    KeyTaken,
     NotAllowedError,
     NotFoundError,
     SchemaMismatch,
@@ -40,6 +41,7 @@ _MAX_DETAIL = 4_000
 _STATUS: Mapping[type[VidanError], int] = {
     NotFoundError: 404,
     NotAllowedError: 409,
+    KeyTaken: 409,  # before the error that it is a kind of
     InputRejected: 422,
     DatabaseUnavailable: 503,
     SchemaMismatch: 503,

@@ -37,7 +37,14 @@ class Creation(BaseModel):
     key: str | None = Field(
         None,
         description="if a scenario has this key already, its id is returned and none is created: "
-        "so a request can be repeated",
+        "so a request can be repeated. If its task, source or params differ, the answer is 409",
+    )
+    key_reuse: bool = Field(
+        False, description="return the scenario that has the key, even if its work differs"
+    )
+    retry_failed: bool = Field(
+        False,
+        description="if the scenario that has the key has failed or was stopped, it resumes",
     )
 
 

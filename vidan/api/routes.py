@@ -51,6 +51,13 @@ router = APIRouter(responses=_ALWAYS)
 _UNKNOWN: dict[int | str, dict[str, Any]] = {
     404: {"model": Problem, "description": "No such scenario"}
 }
+_KEY_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: {
+        "model": Problem,
+        "description": "The key belongs to other work: task, source or params differ; or the "
+        "scenario that has it can't be retried, since its predictions were pruned",
+    }
+}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem, "description": "Not allowed in the current status"}
 }
@@ -84,7 +91,7 @@ Limit = Annotated[
 ]
 
 
-@router.post("/scenario/", summary="Create a scenario", responses=_WITH_BODY)
+@router.post("/scenario/", summary="Create a scenario", responses={**_KEY_REFUSED, **_WITH_BODY})
 def create(
     body: Creation, database: Opened, settings: Annotated[Settings, Depends(_settings)]
 ) -> Created:
@@ -95,6 +102,8 @@ def create(
         task=body.task,
         params=allowed_sources.allowed_params(body.task, body.params, roots),
         key=body.key,
+        key_reuse=body.key_reuse,
+        retry_failed=body.retry_failed,
         status=body.status,
     )
     try:

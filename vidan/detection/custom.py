@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +14,7 @@ from vidan.detection.arrays import check_pixels
 from vidan.detection.detector import Detector
 from vidan.domain.detection import Detection
 from vidan.errors import InputRejected, RejectedTask, VidanError
+from vidan.processes import working_folder
 
 
 class FactoryDetector(Detector):
@@ -118,12 +116,11 @@ def _inside(detection: Detection, width: int, height: int) -> Detection:
 def _find(model: str) -> Callable[..., Any]:
     """Import the module, also from the current directory, and return its factory."""
     module_name, _, name = model.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     try:
-        factory = getattr(importlib.import_module(module_name), name, None)
-    except Exception as error:  # importing the user's module may raise anything
+        factory = getattr(working_folder.import_module(module_name), name, None)
+    except InputRejected as error:
+        raise RejectedTask(f"{module_name} can't be imported: {error}", hint=error.hint) from None
+    except (Exception, SystemExit) as error:  # importing the user's module may raise anything
         raise RejectedTask(
             f"{module_name} can't be imported: {type(error).__name__}: {_line(error)}",
             hint="the worker looks in its current directory and in what is installed",

@@ -86,14 +86,15 @@ def spawn(
     """Start `python -m module args…` on a lifeline, in a session of its own.
 
     Because of the session only the parent gets a terminal's Ctrl-C, and decides what it means for
-    the child. `env` is the whole environment (this process's own by default).
+    the child. `env` is the whole environment (this process's own by default). `-P` keeps the
+    working folder off `sys.path`, in the child and in those that multiprocessing starts from it.
     """
     read_end, write_end = os.pipe()  # not inheritable, except through pass_fds
     environment = dict(os.environ if env is None else env)
     environment[FD_VARIABLE] = str(read_end)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *args],
+            [sys.executable, "-P", "-m", module, *args],
             env=environment,
             pass_fds=(*pass_fds, read_end),
             stdin=subprocess.DEVNULL,

@@ -41,6 +41,7 @@ class Ended(IntEnum):
     LEFT = 1  # it has handed over all that it held
     RETIRED = 2  # the same, and it was asked not to come back
     HOPELESS = 3  # it could not start, and another process could not either
+    LOADING = 4  # it has died while it imported its app
 
 
 class SlotBoard:
@@ -114,6 +115,15 @@ class SlotBoard:
     @ended.setter
     def ended(self, how: Ended) -> None:
         _INTEGER.pack_into(self._memory, 32, how)
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Note, while the block lasts, that the process imports its app."""
+        self.ended = Ended.LOADING
+        try:
+            yield
+        finally:
+            self.ended = Ended.DIED
 
     def take(self, slot: int, scenario_id: int) -> None:
         """Note that a slot runs a scenario's code from now on."""

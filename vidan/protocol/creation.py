@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ from vidan.domain.bounds import (
 )
 from vidan.domain.status import Status
 from vidan.domain.time_limits import TimeLimits
-from vidan.errors import InputRejected
-from vidan.protocol import announcements, partitions, storable, tasks
+from vidan.errors import InputRejected, KeyTaken
+from vidan.protocol import announcements, keys, partitions, restarts, storable, tasks
 
 MAX_STEPS = 100
 """Most steps of a chain after its first one: each step's row carries all steps after it."""
@@ -38,6 +38,10 @@ class NewScenario:
     clock. `max_attempts` is the number of retries after an error; the time limits are seconds of
     one run. None takes the task's value. The scenarios of `then` are created when it completes,
     those of `on_failure` when it fails, each once.
+
+    A scenario that has the `key` already is returned, and none is created. It has to be the same
+    work (see `keys`), unless `key_reuse` takes whatever has the key. With `retry_failed` it resumes
+    at its checkpoint if it has failed or was stopped; it keeps its own queue, times and limits.
     """
 
     source: str | None = None
@@ -45,6 +49,8 @@ class NewScenario:
     params: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     key: str | None = None
+    key_reuse: bool = False
+    retry_failed: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     queue: str = DEFAULT_QUEUE
     priority: int = 0
@@ -58,7 +64,8 @@ class NewScenario:
     on_failure: Sequence[NewScenario] = ()
 
 
-_GIVEN = tuple(one.name for one in fields(NewScenario))
+_ABOUT_KEYS = ("key_reuse", "retry_failed")
+_GIVEN = tuple(one.name for one in fields(NewScenario) if one.name not in _ABOUT_KEYS)
 
 # The ids follow the order given, but rows are inserted in the order of their keys, so that two
 # transactions that create the same keys can't wait for each other in a circle.
@@ -72,18 +79,19 @@ WITH given AS MATERIALIZED (
         (name text, key text, labels jsonb, task text, source text, needs_source boolean,
          params jsonb, queue text, priority integer, status text, not_before timestamptz,
          after double precision, max_attempts integer, time_limit double precision,
-         soft_time_limit double precision, parent_id bigint, followed boolean, "then" jsonb,
-         on_failure jsonb)
+         soft_time_limit double precision, parent_id bigint, followed boolean, definition text,
+         "then" jsonb, on_failure jsonb)
 ),
 inserted AS (
     INSERT INTO scenarios (id, name, key, labels, task, source, needs_source, params, queue,
                            priority, status, not_before, announce_at, max_attempts, time_limit,
-                           soft_time_limit, week, ended_at, parent_id, followed)
+                           soft_time_limit, week, ended_at, parent_id, followed, definition)
     SELECT n.id, n.name, n.key, n.labels, n.task, n.source, n.needs_source, n.params, n.queue,
            n.priority, n.status, coalesce(n.earliest, now()),
            CASE WHEN n.status = 'init_startup' THEN greatest(now(), n.earliest) END,
            n.max_attempts, n.time_limit, n.soft_time_limit, :week,
-           CASE WHEN n.status = 'inactive' THEN now() END, n.parent_id, n.followed
+           CASE WHEN n.status = 'inactive' THEN now() END, n.parent_id, n.followed,
+           coalesce(n.definition, '')
     FROM given n
     ORDER BY n.key, n.id
     ON CONFLICT (key) DO NOTHING
@@ -110,10 +118,16 @@ following AS (
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A scenario's id; `new` is False if the scenario existed, with the same key."""
+    """A scenario's id; `new` is False if the scenario existed, with the same key.
+
+    `found` is the status in which an existing one was found, `resumed` whether it was started
+    again.
+    """
 
     id: int
     new: bool
+    resumed: bool = field(default=False, compare=False)
+    found: Status | None = field(default=None, compare=False)
 
 
 def create(connection: Connection, new: NewScenario, *, actor: str = "user") -> Created:
@@ -133,23 +147,95 @@ def create_many(
     `followed` marks the new scenarios as members of a group (see `groups`).
 
     Raises InputRejected (params, source, status, labels) or NotFoundError (task) before any row is
-    written, DatabaseConflict when a scenario with one of the keys was deleted meanwhile.
+    written; KeyTaken when a key belongs to other work, and NotAllowedError when a scenario can't be
+    retried, after which the caller rolls back; DatabaseConflict when a scenario with one of the
+    keys was deleted meanwhile.
     """
     specs = tasks.known(connection, _tasks_of(news))
     rows = [(new.key, _row(new, specs, followed)) for new in news]
-    keys = {new.key for new in news if new.key is not None}
+    keyed = _by_key(news, specs)
     # Existing keys are looked up first, because an insert would wait for a transaction that is
     # changing the scenario with the key.
-    by_key = _ids_of_keys(connection, keys)
-    inserted = insert(connection, [row for key, row in rows if key not in by_key], actor=actor)
-    by_key.update({row.key: row.id for row in inserted if row.key is not None})
+    holders = keys.holders(connection, keyed.keys())
+    _require_same_work(keyed, holders, specs)
+    inserted = insert(connection, [row for key, row in rows if key not in holders], actor=actor)
     # Another transaction may have created the remaining keys meanwhile.
-    by_key.update(_ids_of_keys(connection, keys - by_key.keys()))
-    if not keys <= by_key.keys():
+    late = keyed.keys() - holders.keys() - {row.key for row in inserted}
+    holders.update(keys.holders(connection, late))
+    if not late <= holders.keys():
         raise DatabaseConflict("a scenario was deleted while its key was asked for again")
+    _require_same_work({key: keyed[key] for key in late}, holders, specs)
+    resumed = _retry(connection, keyed, holders, actor)
     if inserted:
         announcements.wake(connection)
-    return _in_order(news, inserted, by_key)
+    return _in_order(news, inserted, holders, resumed)
+
+
+_Keyed = Mapping[str, Sequence[tuple[NewScenario, keys.Work]]]
+
+
+def _by_key(news: Sequence[NewScenario], specs: Mapping[str, tasks.TaskSpec]) -> _Keyed:
+    """Return the scenarios that have keys, by key. Raises KeyTaken for one given to two works."""
+    found: dict[str, list[tuple[NewScenario, keys.Work]]] = {}
+    for new in news:
+        if new.key is not None:
+            work = keys.Work(new.task, new.source, storable.json_text(dict(new.params)))
+            found.setdefault(new.key, []).append((new, work))
+    for key, (first, *others) in found.items():
+        _require_same(key, first[1], others, specs, "is given to two scenarios that differ", "")
+    return found
+
+
+def _require_same_work(
+    keyed: _Keyed, holders: Mapping[str, keys.Holder], specs: Mapping[str, tasks.TaskSpec]
+) -> None:
+    """Raise KeyTaken if a key belongs to other work than is asked for."""
+    for key, asked in keyed.items():
+        if (holder := holders.get(key)) is not None:
+            belongs = f"belongs to scenario {holder.id}, which differs"
+            reuse = f", or key_reuse (--key-reuse) to get scenario {holder.id} all the same"
+            _require_same(key, holder.work, asked, specs, belongs, reuse)
+
+
+def _require_same(
+    key: str,
+    work: keys.Work,
+    asked: Sequence[tuple[NewScenario, keys.Work]],
+    specs: Mapping[str, tasks.TaskSpec],
+    belongs: str,
+    reuse: str,
+) -> None:
+    for new, wanted in asked:
+        if new.key_reuse:
+            continue
+        differing = keys.differences(work, wanted, specs[new.task].params_schema)
+        if differing:
+            raise KeyTaken(
+                f"key {key!r} {belongs} in {', '.join(differing)}",
+                hint=f"take another key{reuse}",
+            )
+
+
+def _retry(
+    connection: Connection, keyed: _Keyed, holders: Mapping[str, keys.Holder], actor: str
+) -> set[int]:
+    """Start again what has failed or was stopped, where that is asked for. Returns the ids."""
+    asked = [
+        holders[key]
+        for key, news in keyed.items()
+        if key in holders and any(new.retry_failed for new, _ in news)
+    ]
+    ended = [one for one in asked if one.status in restarts.RESUMABLE]
+    for one in ended:
+        if one.pruned:
+            raise restarts.pruned(one.id)
+    return restarts.restart(
+        connection,
+        [one.id for one in ended],
+        actor=actor,
+        reason="its key was asked for again",
+        only=restarts.RESUMABLE,
+    )
 
 
 def insert(connection: Connection, rows: Sequence[str], *, actor: str) -> Sequence[Row[Any]]:
@@ -177,6 +263,7 @@ def checked_row(connection: Connection, new: NewScenario) -> str:
 
     Raises InputRejected or NotFoundError.
     """
+    _check_later(new)
     return _row(new, tasks.known(connection, _tasks_of([new])))
 
 
@@ -225,6 +312,16 @@ _RULES = (
     _Rule(
         lambda new: new.key is None or _is_name(new.key),
         f"a key is text of 1 to {MAX_NAME_BYTES} bytes",
+    ),
+    _Rule(
+        lambda new: new.key is not None or not (new.key_reuse or new.retry_failed),
+        "key_reuse and retry_failed are about a key, and none is given",
+        "add key",
+    ),
+    _Rule(
+        lambda new: not (new.retry_failed and new.status is Status.INACTIVE),
+        "retry_failed starts a stopped scenario, and inactive holds it back",
+        "leave out one of them",
     ),
     _Rule(
         lambda new: _is_name(new.queue),
@@ -278,13 +375,15 @@ def _columns(
     row = {name: getattr(new, name) for name in _GIVEN}
     row["params"], row["labels"] = dict(new.params), dict(new.labels)
     row["not_before"] = None if new.not_before is None else _in_range(new.not_before)
-    row["needs_source"] = spec.needs_source
+    row["needs_source"], row["definition"] = spec.needs_source, spec.definition
     if new.max_attempts is None:
         row["max_attempts"] = spec.max_attempts
     del row["then"], row["on_failure"]
     row["followed"] = followed
     if new.then or new.on_failure:
         row["followed"] = True
+        for one in (*new.then, *new.on_failure):
+            _check_later(one)
         row["then"] = [_columns(one, specs, False) for one in new.then]
         row["on_failure"] = [_columns(one, specs, False) for one in new.on_failure]
     return row
@@ -306,27 +405,34 @@ def _in_range(not_before: datetime) -> str | None:
     return not_before.astimezone(UTC).isoformat()
 
 
+def _check_later(new: NewScenario) -> None:
+    """Refuse what has no meaning for a scenario that is created when others have ended."""
+    if new.retry_failed:
+        raise InputRejected(
+            "retry_failed is for a scenario that is created now, not for one that follows later",
+            hint="leave it out: when the key exists by then, no scenario is created",
+        )
+
+
 def _in_order(
-    news: Sequence[NewScenario], inserted: Sequence[Row[Any]], by_key: Mapping[str, int]
+    news: Sequence[NewScenario],
+    inserted: Sequence[Row[Any]],
+    holders: Mapping[str, keys.Holder],
+    resumed: set[int],
 ) -> list[Created]:
     """Return the scenarios in the order given; if a key comes twice, only the first is new."""
-    fresh = {row.id for row in inserted if row.key is not None}
+    fresh = {row.key: row.id for row in inserted if row.key is not None}
     unkeyed = iter(sorted(row.id for row in inserted if row.key is None))
-    created = []
-    for new in news:
-        if new.key is None:
-            created.append(Created(next(unkeyed), new=True))
-        else:
-            scenario_id = by_key[new.key]
-            created.append(Created(scenario_id, new=scenario_id in fresh))
-            fresh.discard(scenario_id)
-    return created
+    again: set[str] = set()
 
+    def created() -> Iterator[Created]:
+        for new in news:
+            if new.key is None:
+                yield Created(next(unkeyed), new=True)
+            elif (holder := holders.get(new.key)) is not None:
+                yield Created(holder.id, False, holder.id in resumed, holder.status)
+            else:
+                yield Created(fresh[new.key], new=new.key not in again)
+                again.add(new.key)
 
-def _ids_of_keys(connection: Connection, keys: Collection[str]) -> dict[str, int]:
-    if not keys:
-        return {}
-    found = connection.execute(
-        text("SELECT key, id FROM scenarios WHERE key = ANY(:keys)"), {"keys": list(keys)}
-    )
-    return {row.key: row.id for row in found}
+    return list(created())

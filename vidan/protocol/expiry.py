@@ -9,7 +9,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from vidan.domain.worker import LEASE_SECONDS
-from vidan.protocol.transitions import BACK_OFF, ENDED_AT, HANDED_OVER, RELEASED, Moved, move
+from vidan.protocol.changes import Moved
+from vidan.protocol.transitions import BACK_OFF, ENDED_AT, HANDED_OVER, RELEASED, move
 
 _ENDED = """s.worker_id IS NOT NULL AND (w.id IS NULL OR w.lease_until <= now())
       AND (CAST(:worker AS uuid) IS NULL OR s.worker_id = :worker)"""

@@ -12,16 +12,9 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, text
 
 from vidan.domain.status import HELD, STOPPING, Status
+from vidan.protocol.changes import sql_list, status_literal
 from vidan.protocol.fences import MINE, Fence, fence_rows
-from vidan.protocol.transitions import (
-    BACK_OFF,
-    ENDED_AT,
-    HANDED_OVER,
-    RELEASED,
-    move,
-    sql_list,
-    status_literal,
-)
+from vidan.protocol.transitions import BACK_OFF, ENDED_AT, HANDED_OVER, RELEASED, move
 
 _DELAYED = "now() + make_interval(secs => CAST(:delay AS double precision))"
 

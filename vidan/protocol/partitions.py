@@ -9,7 +9,7 @@ from datetime import date, timedelta
 
 from sqlalchemy import Connection, text
 
-from vidan.db.tables import THIS_WEEK
+from vidan.db.weeks import THIS_WEEK
 
 _LOCK = 7_305_804_401
 """Number, chosen freely, of the advisory transaction lock under which partitions are made."""

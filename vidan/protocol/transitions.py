@@ -1,30 +1,15 @@
-"""Transitions: change a scenario's status, checked against the state machine, under a row lock.
-
-The one statement of this module makes and logs every change of status in the system. docs/sql shows
-how it looks when it is sent.
-"""
+"""Transitions: change a scenario's status, and create what follows on its end."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause, text
+from sqlalchemy import Connection
 
-from vidan.domain.status import ALLOWED, RUNNING, Status
-from vidan.protocol import followups
-
-
-def status_literal(status: Status) -> str:
-    """Return a status as an SQL literal."""
-    return f"CAST('{status}' AS text)"
-
-
-def sql_list(statuses: Collection[Status]) -> str:
-    """Return statuses as the inside of an SQL IN (…)."""
-    return ", ".join(f"'{status}'" for status in sorted(statuses))
-
+from vidan.domain.status import RUNNING
+from vidan.protocol import changes, followups
+from vidan.protocol.changes import Moved, sql_list
 
 RELEASED = ("worker_id = NULL",)
 """SQL assignments of every move that takes a scenario from its worker."""
@@ -40,49 +25,6 @@ ENDED_AT = ("ended_at = CASE WHEN r.to_status = 'init_startup' THEN NULL ELSE no
 
 BACK_OFF = "least(300, 2 ^ least({count}, 9)) * (0.5 + random() / 2)"
 """SQL: seconds to wait, with jitter, before a scenario that failed `count` times runs again."""
-
-# `rows` finds and locks the rows, ordered by id: id, status, and the columns that `assign` reads
-# as r.…
-_MOVE = """
-WITH rows AS ({rows}),
-target AS (
-    SELECT r.*, {to} AS to_status, {reason} AS reason{via} FROM rows r
-),
-moved AS (
-    UPDATE scenarios s SET status = r.to_status{assign}
-    FROM target r
-    WHERE s.id = r.id AND {may}
-    RETURNING s.id, r.status AS from_status, s.status AS to_status, r.reason,
-        s.followed{via_too}{returning}
-),
-logged AS (
-    INSERT INTO transitions (scenario_id, from_status, to_status, reason, actor)
-    {steps}
-)
-SELECT * FROM moved ORDER BY id
-"""
-_STEP = "SELECT id, from_status, to_status, reason, CAST(:actor AS text) FROM moved"
-# The first steps of all scenarios are inserted before the second steps, so that the ids of the rows
-# keep the history of each scenario in order.
-_STEPS = """
-    SELECT id, from_status, coalesce(via, to_status), reason, CAST(:actor AS text) FROM moved
-    UNION ALL
-    SELECT id, via, to_status, NULL, CAST(:actor AS text) FROM moved WHERE via IS NOT NULL
-"""
-
-_STATUS = {str(status): status for status in Status}
-_ALLOWED = ", ".join(
-    f"('{source}', '{target}')" for source in ALLOWED for target in sorted(ALLOWED[source])
-)
-
-
-class Moved(NamedTuple):
-    """A scenario whose status has changed; `row` has the other columns that were returned."""
-
-    id: int
-    from_status: Status
-    to_status: Status
-    row: Row[Any]
 
 
 def move(
@@ -104,39 +46,18 @@ def move(
     checked and logged. A row whose status does not allow the move stays as it is and is not
     returned. The follow-ups of scenarios that have ended are created in the same transaction.
     """
-    statement = _statement(rows, to, reason, via, tuple(assign), tuple(returning))
-    found = connection.execute(statement, {"actor": actor, **parameters}).all()
-    followed = [(row[0], _STATUS[row[2]]) for row in found if row[4]]
+    moved = changes.change(
+        connection,
+        rows=rows,
+        to=to,
+        actor=actor,
+        reason=reason,
+        via=via,
+        assign=assign,
+        returning=returning,
+        parameters=parameters,
+    )
+    followed = [(one.id, one.to_status) for one in moved if one.followed]
     if followed:
         followups.create_after(connection, followed, actor=actor)
-    return [Moved(row[0], _STATUS[row[1]], _STATUS[row[2]], row) for row in found]
-
-
-@cache
-def _statement(
-    rows: str,
-    to: str,
-    reason: str,
-    via: str | None,
-    assign: tuple[str, ...],
-    returning: tuple[str, ...],
-) -> TextClause:
-    may = f"(r.status, r.to_status) IN ({_ALLOWED})"
-    if via is not None:
-        may = (
-            f"(r.status, coalesce(r.via, r.to_status)) IN ({_ALLOWED})"
-            f" AND (r.via IS NULL OR (r.via, r.to_status) IN ({_ALLOWED}))"
-        )
-    return text(
-        _MOVE.format(
-            rows=rows,
-            to=to,
-            reason=reason,
-            via="" if via is None else f", {via} AS via",
-            via_too="" if via is None else ", r.via",
-            may=may,
-            steps=_STEP if via is None else _STEPS,
-            assign="".join(f", {assignment}" for assignment in assign),
-            returning="".join(f", {column}" for column in returning),
-        )
-    )
+    return moved

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from vidan.domain.status import ENDED, Status
 from vidan.errors import DatabaseUnavailable
 from vidan.protocol import partitions
-from vidan.protocol.transitions import sql_list
+from vidan.protocol.changes import sql_list
 
 _LOCK = 7_305_804_402
 """Number, chosen freely, of the advisory transaction lock under which a week is pruned."""

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, text
 from vidan.domain.bounds import MAX_ID
 from vidan.domain.status import ENDED, HELD, RUNNING, STOPPING, Status
 from vidan.errors import NotAllowedError
-from vidan.protocol import announcements, followups, partitions
-from vidan.protocol.transitions import move, status_literal
+from vidan.protocol import followups, partitions, restarts
+from vidan.protocol.changes import status_literal
+from vidan.protocol.transitions import move
 from vidan.services.scenarios import no_such_scenario
 
 _START = frozenset({Status.ACTIVE, Status.INIT_STARTUP})
@@ -68,10 +69,11 @@ def start(
             hint=f"`vidan scenario start {scenario_id} --from-beginning` runs it again",
         )
     if pruned and not from_beginning:
-        raise _pruned(scenario_id)
+        raise restarts.pruned(scenario_id)
     if from_beginning:
         _drop_work(connection, scenario_id)
-    _restart(connection, scenario_id, actor, "from the beginning" if from_beginning else "started")
+    reason = "from the beginning" if from_beginning else "started"
+    restarts.restart(connection, [scenario_id], actor=actor, reason=reason)
     return True
 
 
@@ -84,8 +86,8 @@ def retry(connection: Connection, scenario_id: int, *, actor: str = "user") -> b
             hint=f"`vidan scenario start {scenario_id}` starts an inactive one",
         )
     if pruned:
-        raise _pruned(scenario_id)
-    _restart(connection, scenario_id, actor, "retry asked for")
+        raise restarts.pruned(scenario_id)
+    restarts.restart(connection, [scenario_id], actor=actor, reason="retry asked for")
     return True
 
 
@@ -167,34 +169,6 @@ def _lock(connection: Connection, scenario_id: int) -> tuple[Status, bool]:
     if found is None:
         raise no_such_scenario(scenario_id)
     return Status(found.status), found.pruned
-
-
-def _pruned(scenario_id: int) -> NotAllowedError:
-    return NotAllowedError(
-        f"scenario {scenario_id} can't resume at its checkpoint: its predictions were pruned",
-        hint=f"`vidan scenario start {scenario_id} --from-beginning` runs it again",
-    )
-
-
-def _restart(connection: Connection, scenario_id: int, actor: str, reason: str) -> None:
-    move(
-        connection,
-        rows="SELECT s.id, s.status FROM scenarios s WHERE s.id = :id",
-        to=status_literal(Status.INIT_STARTUP),
-        reason="CAST(:reason AS text)",
-        actor=actor,
-        assign=(
-            "attempts = 0",
-            "crashes = 0",
-            "error = NULL",
-            "result = NULL",
-            "ended_at = NULL",
-            "not_before = now()",
-            "announce_at = now()",
-        ),
-        parameters={"id": scenario_id, "reason": reason},
-    )
-    announcements.wake(connection)
 
 
 def _drop_predictions(connection: Connection, scenario_id: int) -> None:

@@ -193,7 +193,7 @@ class Membership:
             _rotate(log)
         with log_path.open("ab") as output:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-m", "vidan.stack.keeper"],
+                [sys.executable, "-P", "-m", "vidan.stack.keeper"],
                 cwd=self._home,
                 env=self.settings.environment(),
                 stdin=subprocess.DEVNULL,

@@ -104,7 +104,7 @@ def gpu_count() -> int:
     if sys.platform == "linux" and not found:
         return 0  # importing torch takes seconds
     asked = subprocess.run(
-        [sys.executable, "-c", f"import torch; print({COUNT})"],
+        [sys.executable, "-P", "-c", f"import torch; print({COUNT})"],
         capture_output=True,
         text=True,
         check=False,

@@ -17,6 +17,8 @@ from vidan.processes.slotboard import Call, Ended, SlotBoard
 
 log = logging.getLogger("vidan.supervisor")
 
+STDERR = 2
+
 STALL_SECONDS = 60.0
 """Longest time, in seconds, that a call of the decoder or the detector may take; see SlotBoard."""
 STALLS = {
@@ -76,6 +78,17 @@ class Exit:
         # asked to end before it had registered, it had not begun anything
         return not (self.asked and self.worker_id is None)
 
+    @property
+    def by_its_app(self) -> bool:
+        """Whether its app's module ended the process when it was imported, as `os._exit` does."""
+        return self.ended is Ended.LOADING and self.code >= 0
+
+    def in_words(self, app: str | None) -> str:
+        """Describe for the log how it ended."""
+        if self.ended is Ended.LOADING:
+            return f"while it imported --app {app}: {lifeline.death(self.code)}"
+        return f"with {self.code}"
+
 
 @dataclass(slots=True)
 class Post:
@@ -132,7 +145,11 @@ class Post:
             board = SlotBoard.create(MAX_SLOTS)
             arguments += ["--board", str(board.fd)]
             self.child = lifeline.spawn(
-                "vidan.worker", arguments, env=environment, pass_fds=[board.fd]
+                "vidan.worker",
+                arguments,
+                env=environment,
+                pass_fds=[board.fd],
+                stdout=STDERR,  # stdout carries data only: what an app prints is none
             )
         except OSError as error:  # too many processes or open files: the other workers continue
             log.error("worker %s can't be started: %s", self.options.name, error)
@@ -181,7 +198,8 @@ class Post:
         self.not_before = time.monotonic() + pause
         if ended.worker_id is not None:
             return False
-        return ended.ended is Ended.HOPELESS or self.deaths >= MAX_FALSE_STARTS
+        hopeless = ended.ended is Ended.HOPELESS or ended.by_its_app
+        return hopeless or self.deaths >= MAX_FALSE_STARTS
 
     def give_up_for(self, seconds: float) -> None:
         """Start no process for a while, since none can register."""

@@ -20,7 +20,7 @@ from vidan.db import schema
 from vidan.db.session import Database
 from vidan.domain.status import DesiredState
 from vidan.domain.worker import WorkerOptions
-from vidan.errors import DatabaseUnavailable
+from vidan.errors import DatabaseUnavailable, InputRejected
 from vidan.processes import lifeline
 from vidan.processes.lifeline import Child
 from vidan.protocol import expiry
@@ -113,14 +113,15 @@ class Supervisor:
             log.info("worker %s has left, as it was asked to", post.options.name)
         if not ended.died:
             return
+        how = ended.in_words(post.options.app)
         with logs.bound(worker_id=ended.worker_id):
-            log.warning("worker %s ended with %d", post.options.name, ended.code)
+            log.warning("worker %s ended %s", post.options.name, how)
         if post is self._quarantine.post:
             self._quarantine.check_now()
         if ended.worker_id is not None:
             self._releases.append(self._release_after(ended, post, ended.worker_id))
         if post.plan_restart(ended):
-            self._give_post_up(post, ended.code)
+            self._give_post_up(post, InputRejected.exit_code if ended.by_its_app else ended.code)
 
     def _release_after(self, ended: Exit, post: Post, worker_id: UUID) -> Release:
         """Return the release. It charges the scenario it was killed for, else all in it."""

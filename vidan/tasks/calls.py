@@ -22,6 +22,8 @@ from vidan.services import predictions, scenarios, steering
 from vidan.video.sources import source_for
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy import Connection
 
     from vidan.db.session import Database
@@ -103,18 +105,22 @@ class Caller:
                 return creation.create_many(connection, news)
 
         created = self.database.retrying(work)
-        return [ScenarioHandle(self, one.id, new=one.new) for one in created]
+        return [ScenarioHandle(self, one.id, new=one.new, resumed=one.resumed) for one in created]
 
 
 class ScenarioHandle:
     """A scenario that was created; each property is read from the database when asked for.
 
-    `new` is False when a repeated key returned the scenario that has the key.
+    `new` is False when a repeated key returned the scenario that has the key; `resumed` is True
+    when `retry_failed` has started that one again.
     """
 
-    def __init__(self, caller: Caller, scenario_id: int, *, new: bool = False) -> None:
+    def __init__(
+        self, caller: Caller, scenario_id: int, *, new: bool = False, resumed: bool = False
+    ) -> None:
         self.id = scenario_id
         self.new = new
+        self.resumed = resumed
         self._caller = caller
 
     def __repr__(self) -> str:
@@ -196,6 +202,19 @@ def stored_source(source: str | os.PathLike[str] | None, *, check: bool) -> str 
             hint="a parameter named source is given by apply(params={'source': …})",
         )
     return source_for(source if isinstance(source, str) else str(Path(source)), check=check)
+
+
+def seconds(task: str, name: str, value: Duration | None) -> float | None:
+    """Return an option's duration in seconds. Raises InputRejected."""
+    if value is None:
+        return None
+    return durations.seconds(value, f"task {task}: {name}", may_be_zero=name == "after")
+
+
+def check_times(at: datetime | None, after: Duration | None) -> None:
+    """Raise InputRejected if both are given."""
+    if at is not None and after is not None:
+        raise InputRejected("at and after exclude each other", hint="give one of them")
 
 
 def merged(params: Mapping[str, Any] | None, more: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
-from vidan.domain import durations
 from vidan.domain.bounds import DEFAULT_QUEUE
 from vidan.domain.durations import Duration
 from vidan.domain.retry import RetryPolicy
@@ -101,6 +100,8 @@ class Task(Generic[P, R]):
         queue: str = DEFAULT_QUEUE,
         priority: int = 0,
         key: str | None = None,
+        key_reuse: bool = False,
+        retry_failed: bool = False,
         retries: int | None = None,
         time_limit: Duration | None = None,
         soft_time_limit: Duration | None = None,
@@ -116,19 +117,22 @@ class Task(Generic[P, R]):
         Params are given by name, or as a mapping if one has the name of an option. A local source
         is made absolute and, with `check`, opened; without a source, the scenario waits for a
         worker that was started with one. `at` is a time with its zone, `after` a delay. A `key`
-        that exists returns the scenario that has it. Limits are for one run; None takes the task's
-        own. `then` is created when the scenario completes, `on_failure` when it fails. Raises
+        that exists returns the scenario that has it; KeyTaken is raised by `apply` if that one has
+        another task, source or other params, unless `key_reuse` is given. With `retry_failed` it
+        resumes if it has failed or was stopped. Limits are for one run; None takes the task's own.
+        `then` is created when the scenario completes, `on_failure` when it fails. Raises
         InputRejected.
         """
-        if at is not None and after is not None:
-            raise InputRejected("at and after exclude each other", hint="give one of them")
-        limit = functools.partial(_seconds, self.name)
+        calls.check_times(at, after)
+        limit = functools.partial(calls.seconds, self.name)
         return NewScenario(
             source=calls.stored_source(source, check=check),
             task=self.name,
             params=self._checked(calls.merged(params, more)),
             name=name,
             key=key,
+            key_reuse=key_reuse,
+            retry_failed=retry_failed,
             labels=labels or {},
             queue=queue,
             priority=priority,
@@ -229,9 +233,3 @@ def _said(task: str, error: ValidationError, what: str = "param") -> str:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(map(str, first["loc"]))
     return f"task {task}: {what}{f' {where}' if where else ''}: {storable.line(first['msg'])}"
-
-
-def _seconds(task: str, name: str, value: Duration | None) -> float | None:
-    if value is None:
-        return None
-    return durations.seconds(value, f"task {task}: {name}", may_be_zero=name == "after")

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from uuid import UUID
@@ -36,13 +37,14 @@ def main(argv: list[str] | None = None) -> int:
     lifeline.watch(orphan.end)
     settings = config.load()
     logs.configure(settings, "worker")
+    logs.log_prints()
     board = None if arguments.board is None else _board(arguments.board)
     try:
         if options.device != "cpu":
             from vidan.detection.device import require
 
             require(options.device)
-        with forks.Contained():
+        with nullcontext() if board is None else board.loading():
             tasks = load_tasks(options.app)
         worker = Worker(settings, options, tasks, board, arguments.replaces)
     except DeviceLost as error:  # the device may come back: the supervisor tries again

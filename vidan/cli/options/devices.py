@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from importlib.machinery import PathFinder
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +12,7 @@ from vidan.cli.options.params import names
 from vidan.cli.terminal.text import counted
 from vidan.domain.worker import MAX_SLOTS
 from vidan.errors import InputRejected, UsageError
+from vidan.processes import working_folder
 
 if TYPE_CHECKING:
     from vidan.domain.worker import WorkerOptions
@@ -90,12 +88,12 @@ def _check_cpus(cpus: int) -> None:
 def _check_app(app: str) -> None:
     """Refuse a word that can't name an app before anything is started; no module is imported.
 
-    Raises UsageError, or InputRejected if there is no such module.
+    Raises UsageError, or InputRejected if there is no such module, or two of its name.
     """
     if re.fullmatch(r"\w+(\.\w+)*:\w+", app) is None:
         raise UsageError(f"--app {app} is not module:app", hint="for example --app shop.tasks:app")
     module = app.partition(":")[0].partition(".")[0]
-    if PathFinder.find_spec(module, [str(Path.cwd())]) is None and find_spec(module) is None:
+    if not working_folder.find(module):
         raise InputRejected(
             f"--app {app}: there is no module {module}",
             hint=f"run the command in the folder of {module}, or install {module}",

@@ -8,6 +8,7 @@ In a terminal a status is shown as a word for people; a pipe, JSON and --quiet g
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,6 +142,26 @@ class Output:
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    @contextmanager
+    def doing(self) -> Iterator[Callable[[str], None]]:
+        """Yield a function that tells a person at a terminal what the command does now.
+
+        The line on stderr is erased at the end of the block.
+        """
+        shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        if self.quiet or self.json or not shown:
+            yield lambda _text: None
+            return
+        try:
+            yield lambda text: self._draw(f"{printable(text)} …")
+        finally:
+            self._draw("")
+
+    @staticmethod
+    def _draw(text: str) -> None:
+        sys.stderr.write(f"\r\033[2K{text}")
+        sys.stderr.flush()
 
     @contextmanager
     def progress(self) -> Iterator[Progress | None]:

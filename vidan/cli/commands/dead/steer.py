@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidan import inbox
 from vidan.cli import confirming, connect, failures
 from vidan.cli.command import Commands
 from vidan.cli.confirming import YesOption
@@ -58,7 +57,7 @@ def replay(
     dead letter. If the command is interrupted, a message may have been sent and kept: replaying it
     sends it twice, which does no harm. Exit code 9: messages that could not be delivered are kept.
     """
-    from vidan import broker
+    from vidan import broker, inbox
 
     _check(ids, all, topic=topic)
     with connect.database(settings, out) as database:
@@ -90,6 +89,7 @@ def _replay(
     database: Database, out: Output, producer: Any, batches: Iterable[list[DeadLetter]]
 ) -> int:
     """Send all messages again; return how many could not be delivered."""
+    from vidan import inbox
     from vidan.broker import messages
 
     count = kept = unusable = 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from vidan.cli.command import Commands
-from vidan.cli.commands.doctor import machine, services
+from vidan.cli.commands.doctor import machine, probing, services
 from vidan.cli.commands.doctor.finding import Finding, State
 from vidan.cli.terminal.output import Output
 from vidan.cli.terminal.text import counted
+from vidan.errors import UsageError
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -24,16 +27,52 @@ commands = Commands("doctor")
     examples="""
         vidan doctor
         vidan doctor --json | jq '.[] | select(.state != "ok")'
+        vidan doctor --ack                     mark what failed as seen
+        vidan doctor --probe --stuck           for health checks: only the exit code counts
     """,
 )
-def doctor(out: Output, settings: Settings) -> int:
+def doctor(
+    out: Output,
+    settings: Settings,
+    devices: Annotated[
+        bool, typer.Option("--devices", help="Ask torch for its devices: loading it takes seconds.")
+    ] = False,
+    ack: Annotated[
+        bool,
+        typer.Option(
+            "--ack",
+            help="Mark failed scenarios and dead letters as seen: later runs tell only new ones.",
+        ),
+    ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe", help="Only ask whether database, broker and orchestrator answer, and how."
+        ),
+    ] = False,
+    stuck: Annotated[
+        bool,
+        typer.Option("--stuck", help="With --probe: fail too if scenarios wait without a worker."),
+    ] = False,
+) -> int:
     """Check the database, the broker, this machine and stuck scenarios; show how to fix problems.
 
     Exit code 0: no check failed (there may be warnings); otherwise that of the first failure: 8 for
     the database, 9 for the broker, 10 for this machine. In a pipe: state, check, finding, remedy,
     separated by tabs.
+
+    With --probe nothing is printed if all is well (exit code 0). Otherwise the first problem is
+    told on stderr: 8 for the database, 9 for the broker, 1 for everything else.
     """
-    findings = list(_all(settings))
+    if stuck and not probe:
+        raise UsageError("--stuck goes with --probe", hint="without both, all checks are made")
+    if probe and (devices or ack):
+        raise UsageError("--probe goes with --stuck alone", hint="leave the other options out")
+    if probe:
+        probing.probe(settings, stuck=stuck)
+        return 0
+    with out.doing() as tell:
+        findings = list(_all(settings, tell, devices=devices, ack=ack))
     out.listing(
         findings,
         {
@@ -59,12 +98,19 @@ def doctor(out: Output, settings: Settings) -> int:
     return failed[0].exit_code
 
 
-def _all(settings: Settings) -> Iterator[Finding]:
+def _all(
+    settings: Settings, tell: Callable[[str], None], *, devices: bool, ack: bool
+) -> Iterator[Finding]:
+    """Yield all findings; `tell` is called with what is looked at next."""
     yield from services.settings_origin(settings)
     readers: dict[str, int] = {}
-    yield from services.of_database(settings, readers)
+    tell("looking at the database")
+    yield from services.of_database(settings, readers, ack=ack)
+    tell("looking at the broker")
     yield from services.of_broker(settings, readers)
+    tell("asking torch for its devices" if devices else "looking at this machine")
     yield from machine.extras()
-    yield from machine.devices()
+    yield from machine.devices() if devices else machine.unasked_devices()
+    tell("looking at this machine")
     yield from machine.decoders()
     yield from machine.weights()

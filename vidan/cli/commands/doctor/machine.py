@@ -46,7 +46,7 @@ def devices() -> Iterator[Finding]:
         return
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", _ASK_TORCH],
+            [sys.executable, "-P", "-c", _ASK_TORCH],
             capture_output=True,
             text=True,
             timeout=ASK_SECONDS,
@@ -68,6 +68,14 @@ def devices() -> Iterator[Finding]:
     yield Finding(
         "devices", State.OK, f"cpu{''.join(f', {one}' for one in named)}; torch {version}"
     )
+
+
+def unasked_devices() -> Iterator[Finding]:
+    """Say which torch is installed, and how to ask it for devices."""
+    if find_spec("torch") is None:
+        return
+    found = f"not asked for; torch {metadata.version('torch')} is installed"
+    yield Finding("devices", State.OK, found, "`vidan doctor --devices` asks torch")
 
 
 def decoders() -> Iterator[Finding]:

@@ -52,10 +52,13 @@ def _origin(value: str, variable: str, option: str) -> str:
     return f"{variable} in .env" if value in settled(os.environ, None) else option
 
 
-def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterator[Finding]:
+def of_database(
+    settings: Settings, readers: MutableMapping[str, int], *, ack: bool = False
+) -> Iterator[Finding]:
     """Check that the database is reachable and has the expected schema, and find stuck rows.
 
-    Fills `readers`: consumer group → number of workers or orchestrators that read for it.
+    Fills `readers`: consumer group → number of workers or orchestrators that read for it. `ack`
+    marks what failed as seen.
     """
     from vidan.cli.commands.doctor import stuck
     from vidan.db import schema
@@ -77,7 +80,7 @@ def of_database(settings: Settings, readers: MutableMapping[str, int]) -> Iterat
         schema.check(database)
         yield Finding("schema", State.OK, "the expected one")
         with database.begin() as connection:
-            found = list(stuck.of_rows(connection, readers))
+            found = list(stuck.of_rows(connection, readers, ack=ack))
         yield from found
     except VidanError as error:
         yield failure("schema" if "schema" in str(error) else "database", error)

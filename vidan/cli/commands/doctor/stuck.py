@@ -11,12 +11,14 @@ from vidan.cli.commands.doctor import finding
 from vidan.cli.commands.doctor.finding import Finding, State
 from vidan.cli.terminal.text import counted
 from vidan.protocol import partitions
-from vidan.services import diagnosis, workers
+from vidan.services import acknowledged, diagnosis, versions, workers
+from vidan.services.acknowledged import Failure
 from vidan.services.diagnosis import Reason
 
 if TYPE_CHECKING:
     from vidan.db.session import Connection
     from vidan.services.diagnosis import Count, Waiting
+    from vidan.services.versions import Version
     from vidan.services.workers import WorkerRow
 
 HEARTBEAT_PATIENCE = timedelta(seconds=8)
@@ -38,21 +40,26 @@ MOST_REASONS = 8
 _ORCHESTRATOR = "`vidan orchestrator` starts one (`vidan up` brings its own)"
 
 
-def of_rows(connection: Connection, readers: MutableMapping[str, int]) -> Iterator[Finding]:
-    """Yield all findings; fills `readers` (consumer group → number of readers)."""
+def of_rows(
+    connection: Connection, readers: MutableMapping[str, int], *, ack: bool = False
+) -> Iterator[Finding]:
+    """Yield all findings; fills `readers` (consumer group → number of readers).
+
+    `ack` marks the failures that are found as seen.
+    """
     from vidan.broker import messages
 
     alive = workers.find(connection)
-    orchestrators = diagnosis.orchestrators(connection)
     readers[messages.RUNNERS_GROUP] = len(alive)
-    readers[messages.ORCHESTRATORS_GROUP] = orchestrators
+    readers[messages.ORCHESTRATORS_GROUP] = diagnosis.orchestrators(connection)
     yield from _of_workers(connection, alive)
-    yield _of_orchestrators(orchestrators)
+    yield from _of_versions(connection)
+    yield of_orchestrators(connection)
     yield from _of_waiting(connection, alive)
     yield _of_held(connection)
     yield _of_announcements(connection)
     yield _of_partitions(connection)
-    yield from _of_dead(connection)
+    yield from _of_dead(connection, ack=ack)
 
 
 def _of_workers(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[Finding]:
@@ -78,7 +85,24 @@ def _of_workers(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[
         yield Finding("heartbeats", State.WARN, found, remedy)
 
 
-def _of_orchestrators(count: int) -> Finding:
+def _of_versions(connection: Connection) -> Iterator[Finding]:
+    """Tell of apps of which several versions run at once, which is so during a deployment."""
+    by_app: dict[str, list[Version]] = {}
+    for one in versions.living(connection):
+        by_app.setdefault(one.app, []).append(one)
+    for app, several in sorted(by_app.items()):
+        if sum(bool(one.workers) for one in several) > 1 or any(one.used for one in several):
+            found = ", ".join(
+                f"{one.number}{' (governs)' if one.governs else ''} on"
+                f" {counted(len(one.workers), 'worker')}"
+                for one in several
+            )
+            yield Finding("versions", State.OK, f"{app}: {found}")
+
+
+def of_orchestrators(connection: Connection) -> Finding:
+    """Find whether an orchestrator works for this database."""
+    count = diagnosis.orchestrators(connection)
     if count:
         return Finding("orchestrator", State.OK, f"{count} connected")
     found = "none is connected: no scenario is announced, scenarios of dead workers stay held"
@@ -90,11 +114,7 @@ def _of_waiting(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[
     if not stuck:
         waiting = diagnosis.waiting_count(connection)
         yield Finding("waiting", State.OK, f"{_most(waiting)} waiting, none for long")
-    for one in stuck[:MOST_REASONS]:
-        why, remedy = _reason(one)
-        others = f" and {one.count - 1} more, the longest" if one.count > 1 else ","
-        found = f"scenario {one.first_id}{others} for {span(one.waited)}: {why}"
-        yield Finding("waiting", State.WARN, found, remedy)
+    yield from map(_of_reason, stuck[:MOST_REASONS])
     if len(stuck) > MOST_REASONS:
         found = f"{len(stuck) - MOST_REASONS} more reasons"
         yield Finding(
@@ -102,11 +122,32 @@ def _of_waiting(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[
         )
 
 
+def of_unclaimable(connection: Connection) -> Iterator[Finding]:
+    """Find scenarios that have long been due, and that no worker of now will take."""
+    alive = workers.find(connection)
+    for one in diagnosis.waiting(connection, alive, patience=finding.PATIENCE):
+        if one.reason not in (Reason.BUSY, Reason.CAPPED):
+            yield _of_reason(one)
+
+
+def _of_reason(one: Waiting) -> Finding:
+    why, remedy = _reason(one)
+    others = f" and {one.count - 1} more, the longest" if one.count > 1 else ","
+    found = f"scenario {one.first_id}{others} for {span(one.waited)}: {why}"
+    return Finding("waiting", State.WARN, found, remedy)
+
+
 _REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.NO_QUEUE: ("no worker has queue {queue}", "{start}"),
     Reason.NO_TASK: (
         "no worker in queue {queue} has task {task}",
         "`vidan worker --queues {q} --app MODULE:APP`, with the app that defines the task",
+    ),
+    Reason.VERSION: (
+        "a newer version of task {task} has checked its params, and no worker in queue {queue}"
+        " runs that version",
+        "`vidan tasks show {task_q}` shows which versions run; start a worker with that version, or"
+        " `vidan tasks use VERSION` lets an older one govern, whose workers take all",
     ),
     Reason.NO_SOURCE: ("all workers in queue {queue} were started for other sources", "{start}"),
     Reason.SUSPECT: (
@@ -193,27 +234,35 @@ def _of_partitions(connection: Connection) -> Finding:
     return Finding("partitions", State.WARN, found, f"an orchestrator adds them: {_ORCHESTRATOR}")
 
 
-def _of_dead(connection: Connection) -> Iterator[Finding]:
-    dead = diagnosis.dead_letters_since(connection, LATELY)
-    if dead.count:
-        found = f"{_most(dead)} since yesterday, the last is {dead.first_id}"
-        remedy = (
-            f"`vidan dead show {dead.first_id}` shows it; `vidan dead replay` sends it again,"
-            " `vidan dead purge` deletes it"
-        )
-        yield Finding("dead letters", State.WARN, found, remedy)
-    else:
-        yield Finding("dead letters", State.OK, "none since yesterday")
-    failed = diagnosis.failed_since(connection, LATELY)
-    if failed.count:
-        found = f"{_most(failed)} since yesterday, the last is scenario {failed.first_id}"
-        remedy = (
-            f"`vidan scenario history {failed.first_id}` shows why; `vidan scenario retry"
-            f" {failed.first_id}` resumes it"
-        )
-        yield Finding("failed", State.WARN, found, remedy)
-    else:
-        yield Finding("failed", State.OK, "no scenario since yesterday")
+def _of_dead(connection: Connection, *, ack: bool) -> Iterator[Finding]:
+    look = acknowledged.mark if ack else acknowledged.unseen
+    for failure in Failure:
+        found = look(connection, failure, LATELY)
+        check, remedy = _FAILURES[failure]
+        if not found.count:
+            yield Finding(check, State.OK, "no new one since yesterday")
+            continue
+        last = f"{_most(found)} since yesterday, the last is {_LAST[failure]}{found.first_id}"
+        if ack:
+            yield Finding(check, State.OK, f"{last}: marked as seen")
+        else:
+            yield Finding(check, State.WARN, last, remedy.format(id=found.first_id))
+
+
+_LAST = {Failure.DEAD_LETTER: "", Failure.SCENARIO: "scenario "}
+_FAILURES = {
+    Failure.DEAD_LETTER: (
+        "dead letters",
+        "`vidan dead show {id}` shows it; `vidan dead replay` sends it again, `vidan dead purge`"
+        " deletes it; `vidan doctor --ack` marks all as seen",
+    ),
+    Failure.SCENARIO: (
+        "failed",
+        "`vidan scenario history {id}` shows why; `vidan scenario retry {id}` resumes it;"
+        " `vidan doctor --ack` marks all as seen",
+    ),
+}
+"""For each kind of failure: the name of its check, and how to fix it."""
 
 
 def span(time: timedelta) -> str:

@@ -49,6 +49,7 @@ commands = Commands("scenario")
         vidan scenario create rtsp://camera/stream --name north --param fps=5
         find /videos -name '*.mkv' | vidan scenario create --from - --quiet
         id=$(vidan scenario create street.mp4 --key street-1 --json | jq .id)
+        vidan scenario create street.mp4 --key street-1 --retry-failed --wait
         vidan scenario create street.mp4 --wait --timeout 10m
         vidan scenario create street.mp4 --after 2h --retries 5 --time-limit 30m
         vidan scenario create street.mp4 --at 2030-11-01T06:00+00:00
@@ -90,9 +91,25 @@ def create(
     key: Annotated[
         str | None,
         typer.Option(
-            "--key", metavar="K", help="If a scenario has this key already, return it, create none."
+            "--key",
+            metavar="K",
+            help="If a scenario has this key already, return it, create none. Another task, source"
+            " or other params are refused (exit code 10).",
         ),
     ] = None,
+    key_reuse: Annotated[
+        bool,
+        typer.Option(
+            "--key-reuse", help="Return the scenario that has the key, even if its work differs."
+        ),
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="If the scenario that has the key has failed or was stopped, resume it.",
+        ),
+    ] = False,
     queue: Annotated[
         str,
         typer.Option(
@@ -179,42 +196,40 @@ def create(
     """Queue scenarios, one per source, and print their ids.
 
     Several sources are one transaction: all are queued or none. Paths are made absolute, and the
-    files are opened first, unless --no-check is given. With --wait the exit code says how the
+    files are opened first, unless --no-check is given. A scenario with a key is created once: the
+    same command returns it again, and with --retry-failed starts it again if it has failed or was
+    stopped. With --wait the exit code says how the
     scenarios ended: 0 completed, 5 failed, 6 stopped, 7 timed out, 11 completed with more frames
     lost than --max-lost allows. With --json one line of JSON is printed for each.
     """
     from vidan.cli import following
-    from vidan.protocol import tasks
     from vidan.video.sources import source_for
 
     named, held, check = sources or [], Status(wanted) is Status.INACTIVE, not no_check
-    _check_usage(named, file, key=key, wait=wait, status=Status(wanted))
-    _check_waiting(wait, {"--timeout": timeout, "--max-lost": max_lost})
-    _check_times(at, after)
+    _check_usage(named, file, key=key, wait=wait, status=Status(wanted), times=(at, after))
+    about_key = {"--key-reuse": key_reuse, "--retry-failed": retry_failed}
+    _check_goes_with("--key", key is not None, about_key)
+    _check_goes_with("--wait", wait, {"--timeout": timeout, "--max-lost": max_lost})
     given, tags = unique(params or [], "--param"), unique(labels or [], "--label")
     checked = [source_for(place, check=check) for place in _places(named, file)]
+    new = creation.NewScenario(
+        task=task,
+        name=name,
+        key=key,
+        key_reuse=key_reuse,
+        retry_failed=retry_failed,
+        labels=tags,
+        queue=queue,
+        priority=priority,
+        status=Status(wanted),
+        not_before=at,
+        after=after,
+        max_attempts=retries,
+        time_limit=time_limit,
+        soft_time_limit=soft_time_limit,
+    )
     with connect.database(settings, out) as database:
-
-        def work(connection: Connection) -> list[creation.Created]:
-            spec = tasks.get(connection, task)
-            new = creation.NewScenario(
-                task=task,
-                params=typed(given, spec),
-                name=name,
-                key=key,
-                labels=tags,
-                queue=queue,
-                priority=priority,
-                status=Status(wanted),
-                not_before=at,
-                after=after,
-                max_attempts=retries,
-                time_limit=time_limit,
-                soft_time_limit=soft_time_limit,
-            )
-            return creation.create_many(connection, _each(new, spec, checked, check=check))
-
-        created = database.retrying(work)
+        created = _create(database, new, given, checked, check=check)
         _confirm(out, created, queue, held=held, unsourced=not checked and task == "detect")
         ids = [one.id for one in created]
         if out.json and not wait:
@@ -232,6 +247,7 @@ def _check_usage(
     key: str | None,
     wait: bool,
     status: str,
+    times: tuple[datetime | None, float | None],
 ) -> None:
     """Raise UsageError for options that contradict each other."""
     rules = (
@@ -251,24 +267,18 @@ def _check_usage(
             "--wait would never end: an inactive scenario is not started",
             "leave out --wait or --status",
         ),
+        (None not in times, "--at and --after exclude each other", "give one of them"),
     )
     for broken, problem, hint in rules:
         if broken:
             raise UsageError(problem, hint=hint)
 
 
-def _check_waiting(wait: bool, given: Mapping[str, object]) -> None:
-    """Raise UsageError for a given option that only --wait makes use of."""
-    for option, value in given.items():
-        if value is not None and not wait:
-            raise UsageError(
-                f"{option} goes with --wait", hint=f"add --wait, or leave out {option}"
-            )
-
-
-def _check_times(at: datetime | None, after: float | None) -> None:
-    if at is not None and after is not None:
-        raise UsageError("--at and --after exclude each other", hint="give one of them")
+def _check_goes_with(option: str, is_given: bool, given: Mapping[str, object]) -> None:
+    """Raise UsageError for a given option that means something only beside another one."""
+    for one, value in given.items():
+        if value not in (None, False) and not is_given:
+            raise UsageError(f"{one} goes with {option}", hint=f"add {option}, or leave out {one}")
 
 
 def _places(sources: Sequence[str], file: str | None) -> list[str]:
@@ -290,6 +300,25 @@ def _read_sources(file: str) -> list[str]:
         where = "stdin" if file == "-" else file
         raise InputRejected(f"no sources in {where}", hint="write one source per line")
     return found
+
+
+def _create(
+    database: Database,
+    new: NewScenario,
+    params: Mapping[str, Any],
+    sources: Sequence[str],
+    *,
+    check: bool,
+) -> list[creation.Created]:
+    """Create a scenario for each source, all or none; the params are words, typed by the task."""
+    from vidan.protocol import tasks
+
+    def work(connection: Connection) -> list[creation.Created]:
+        spec = tasks.get(connection, new.task)
+        each = _each(replace(new, params=typed(params, spec)), spec, sources, check=check)
+        return creation.create_many(connection, each)
+
+    return database.retrying(work)
 
 
 def _each(
@@ -315,10 +344,10 @@ def _confirm(
         for one in created:
             out.line({}, str(one.id), id=one.id)
         out.flush()
-    old = [one.id for one in created if not one.new]
+    old = [one for one in created if not one.new]
     count = len(created) - len(old)
-    for scenario_id in old:
-        out.note(f"scenario {scenario_id} has this key already")
+    for one in old:
+        _tell_found(out, one)
     if count:
         what = "scenario" if count == 1 else f"{count} scenarios"
         which = f" {created[0].id}" if count == 1 else ""
@@ -326,6 +355,18 @@ def _confirm(
         out.note(f"{what}{which} {done}")
     if unsourced:
         out.note("without a source it waits for a worker started with --source")
+
+
+def _tell_found(out: Output, one: creation.Created) -> None:
+    """Say which scenario has the key, in which status, and whether it was started again."""
+    status = one.found or Status.INIT_STARTUP
+    said = f"scenario {one.id} has this key already and is {out.said(status)}"
+    if one.resumed:
+        out.note(f"{said}: it resumes")
+    elif status in (Status.FAILED, Status.INACTIVE):
+        out.note(f"{said}; --retry-failed resumes it")
+    else:
+        out.note(said)
 
 
 def _print_records(database: Database, out: Output, ids: Sequence[int]) -> None:
