@@ -78,7 +78,7 @@ def test_the_whole_way(way: Settings, shell: Shell, tmp_path: Path) -> None:
             assert client.post("/scenario/", json=body).status_code == 422
             answer = client.post("/scenario/", json={**body, "params": {"a": 2}})
             assert answer.status_code in (200, 201), answer.text
-            another = answer.json()["id"]
+            another = answer.json()["scenario_id"]
             assert shell("scenario", "wait", another).code == 0
             assert client.get(f"/prediction/{one}/").status_code == 200
         assert cluster.get(another).result == 3
@@ -91,9 +91,9 @@ def test_schedules(way: Settings, shell: Shell, tmp_path: Path) -> None:
     with closing(Cluster(way, tmp_path)) as cluster:
         cluster.orchestrator()
         cluster.supervisor(app="scheduled:app")
-        cluster.query("UPDATE schedules SET next_at = now() - interval '1 minute'")
+        cluster.query("UPDATE schedules SET next_at = date_trunc('minute', now())")
         query = "SELECT count(*) AS ran FROM scenarios WHERE status = 'completed'"
-        assert eventually(lambda: cluster.query(query)[0]["ran"] == 1, 60), cluster.log()
+        assert eventually(lambda: cluster.query(query)[0]["ran"] >= 1, 60), cluster.log()
         (listed,) = json.loads(shell("schedules", "list", "--json").out)
         assert listed["error"] is None
         assert "+00:00" in listed["next_at"]

@@ -72,8 +72,8 @@ def test_a_long_statement_outlasts_the_time_outs_of_a_database(
     make_odd(empty_database_url)
     for url in (empty_database_url, pooler.url(empty_database_url)):
         with closing(Database(url)) as odd, odd.begin() as connection:
-            connection.execute(text("SELECT pg_sleep(0.4)"))
-            time.sleep(0.4)
+            connection.execute(text("SELECT pg_sleep(1.3)"))
+            time.sleep(2.2)
             connection.execute(text("SELECT 1"))
 
 

@@ -311,7 +311,11 @@ def _is_unavailable(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(
         cause,
-        sqlalchemy.exc.TimeoutError | psycopg.OperationalError | psycopg.InterfaceError,
+        # psycopg calls it internal if a pooler answers twice: with the server's end, and its own
+        sqlalchemy.exc.TimeoutError
+        | psycopg.OperationalError
+        | psycopg.InterfaceError
+        | psycopg.InternalError,
     )
 
 

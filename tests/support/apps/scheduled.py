@@ -7,7 +7,7 @@ from vidan import Run, Vidan
 app = Vidan()
 
 
-@app.task(name="tick", source=False, schedule="0 0 1 1 *")
+@app.task(name="tick", source=False, schedule="* * * * *")
 def tick(run: Run) -> str:
     """Say that it ran."""
     return "ticked"
