@@ -182,6 +182,8 @@ def tell_end(out: Output, scenario: Scenario) -> None:
     if scenario.status not in ENDED:
         text = f"timed out waiting: {text}"
     out.note(f"{text}; {scenario.error}" if scenario.error else text)
+    for note in scenario.notes:
+        out.note(f"scenario {scenario.id}: {note}")
 
 
 def say_they_continue(out: Output, ids: Sequence[int]) -> None:

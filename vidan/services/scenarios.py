@@ -40,7 +40,10 @@ __all__ = [
 class Scenario:
     """A scenario's row. `worker` is the name of the worker that holds it.
 
-    `lost_frames` is the number of frames in its gaps: of the source, before sampling.
+    `lost_frames` is the number of frames in its gaps: of the source, before sampling. `source_info`
+    is what the worker found out about the video: `width`, `height`, `fps`, `codec` and
+    `sample_aspect_ratio` (width to height of a displayed pixel such as `16:15`; null: not said). It
+    is None before the first frames are stored. `notes` are sentences about what else was noticed.
     """
 
     id: int
@@ -56,6 +59,8 @@ class Scenario:
     frames_done: int
     frames_total: int | None
     lost_frames: int
+    source_info: dict[str, Any] | None
+    notes: list[str]
     attempts: int
     max_attempts: int
     crashes: int
@@ -86,8 +91,9 @@ class Scenario:
 
 _JSON_KEYS = (
     "id name key labels task source params queue priority status frames_done frames_total"
-    " lost_frames attempts crashes worker result error created_at started_at ended_at"
-    " pruned time_limit soft_time_limit parent_id"
+    " lost_frames attempts crashes worker result error"
+    " created_at started_at ended_at pruned time_limit soft_time_limit parent_id"
+    " source_info notes"
 ).split()
 _LOST = """(
     SELECT coalesce(sum(g.to_frame - g.from_frame + 1), 0)::bigint FROM gaps g

@@ -9,7 +9,7 @@ import typer
 
 from vidan.cli import connect, listing
 from vidan.cli.command import Commands
-from vidan.cli.commands.scenario import create, steer
+from vidan.cli.commands.scenario import create, steer, summary
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
@@ -209,4 +209,5 @@ def transition(
         steer.steer_one(database, out, scenario_id, ask)
 
 
+commands.include(summary.commands)
 commands.include(steer.commands)
