@@ -137,9 +137,7 @@ def load(
     kafka = {**_kafka(file), **_kafka(own)}
     if bootstrap_servers:
         kafka[BOOTSTRAP] = bootstrap_servers
-    direct = None
-    if not database_url and (DIRECT in own or "DATABASE_URL" not in own):
-        direct = merged.get(DIRECT)
+    direct = None if database_url else _direct(own, file)
     url = database_url or merged.get("DATABASE_URL") or direct
     return Settings(
         home=_home(merged.get("VIDAN_HOME"), folder),
@@ -152,6 +150,11 @@ def load(
         log_json=_boolean("VIDAN_LOG_JSON", merged.get("VIDAN_LOG_JSON", "")),
         log_level=_level(merged.get("VIDAN_LOG_LEVEL") or "info"),
     )
+
+
+def _direct(own: Mapping[str, str], file: Mapping[str, str]) -> str | None:
+    """Return the direct URL; the file's only if the URL that it belongs to is the file's, too."""
+    return own.get(DIRECT) if DIRECT in own or "DATABASE_URL" in own else file.get(DIRECT)
 
 
 def plain_url(url: str) -> str:

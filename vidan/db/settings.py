@@ -63,9 +63,11 @@ index; with old statistics, or none, the planner could otherwise read a million 
 
 _OPTION = re.compile(r"(?:-c\s*|--)([A-Za-z_][\w.]*)=((?:\\.|[^\s\\])*)\s*")
 
+# Few roles may set the one setting that is left alone if it is right.
 _SET = """
 SELECT pg_catalog.pg_backend_pid(), pg_catalog.count(
-    CASE WHEN pg_catalog.current_setting(name) IS DISTINCT FROM value
+    CASE WHEN (name <> 'session_replication_role'
+               OR pg_catalog.current_setting(name) IS DISTINCT FROM value)
               AND pg_catalog.pg_backend_pid() = coalesce(%(pid)s::integer, pg_backend_pid())
          THEN pg_catalog.set_config(name, value, %(pid)s::integer IS NULL) END)
 FROM unnest(%(names)s::text[], %(values)s::text[]) AS wanted (name, value)

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from vidan.config import Settings
     from vidan.db.session import Database
 
-_SAME = """
-SELECT pg_postmaster_start_time() AS server, oid AS place
-FROM pg_database WHERE datname = current_database()
-"""
-
 
 def of_pooler(settings: Settings, database: Database) -> Iterator[Finding]:
     """Check the way of workers, supervisors and orchestrators. Raises DatabaseUnavailable.
@@ -51,7 +46,7 @@ def of_pooler(settings: Settings, database: Database) -> Iterator[Finding]:
 
 def _place(database: Database) -> tuple[object, ...]:
     """Return what tells this database of this server from all others."""
-    from sqlalchemy import text
+    from vidan.services import diagnosis
 
     with database.begin() as connection:
-        return tuple(connection.execute(text(_SAME)).one())
+        return diagnosis.identity(connection)
