@@ -14,6 +14,7 @@ import uvicorn
 
 from vidan import logs
 from vidan.api import application
+from vidan.api.bounded_log import BoundedLog
 from vidan.api.connections import BoundedConnection
 from vidan.api.guard import VARIABLE, is_loopback
 from vidan.config import Settings
@@ -24,6 +25,9 @@ STOP_SECONDS = 5
 
 LAST_SECONDS = STOP_SECONDS + 3
 """Time, in seconds after a signal to stop, after which the process ends whatever it still does."""
+
+DEAD_SECONDS = 30
+"""Time, in seconds, after which a connection ends whose client's host does not acknowledge."""
 
 _LOOK_SECONDS = 0.2
 """Time, in seconds, between two looks for a signal to stop."""
@@ -52,6 +56,9 @@ def serve(settings: Settings, host: str, port: int) -> int:
         app = application.build(settings, database)
         sockets = _listen(addresses, host, port)
         logs.configure(settings, "api")
+        bounded = BoundedLog()
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(bounded)
         server = uvicorn.Config(
             app,
             http=BoundedConnection,
@@ -64,7 +71,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{sockets[0].getsockname()[1]}"
         log.info("listening on %s, described at %s/docs", address, address)
-        _Server(server).run(sockets=sockets)
+        _Server(server, bounded).run(sockets=sockets)
     finally:
         database.close()
     return 0
@@ -77,6 +84,15 @@ class _Server(uvicorn.Server):
     """
 
     signal: int | None = None
+
+    def __init__(self, config: uvicorn.Config, bounded: BoundedLog) -> None:
+        super().__init__(config)
+        self._bounded = bounded
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is due ten times a second."""
+        self._bounded.tell()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note the signal, and stop as uvicorn does."""
@@ -94,6 +110,18 @@ class _Server(uvicorn.Server):
         time.sleep(LAST_SECONDS)
         log.error("a request did not end in %d s: the process ends without it", LAST_SECONDS)
         os._exit(128 + self.signal)
+
+
+def _find_dead_clients(listening: socket.socket) -> None:
+    """Let the system end connections, inherited by this socket, whose client's host is gone."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 15),
+        (socket.TCP_KEEPINTVL, 5),
+        (socket.TCP_KEEPCNT, 3),
+        (socket.TCP_USER_TIMEOUT, DEAD_SECONDS * 1000),
+    ):
+        listening.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _addresses(host: str, port: int) -> list[Address]:
@@ -117,6 +145,7 @@ def _listen(addresses: list[Address], host: str, port: int) -> list[socket.socke
             # Connections inherit it. Without it each answer on a kept connection waits 40 ms for
             # the client to acknowledge its headers.
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _find_dead_clients(opened)
             sockets.append(opened)
         except OSError as error:
             problem = error
