@@ -20,10 +20,11 @@ from sqlalchemy import text
 from benchmarks import report
 from vidan.db.session import Database
 from vidan.domain.worker import RENEW_SECONDS
-from vidan.protocol import claims, creation, heartbeats, lifecycle
+from vidan.protocol import claims, creation, heartbeats, lifecycle, waiting
 from vidan.protocol.claims import Claimant
 from vidan.protocol.commits import Batch, Row, commit
 from vidan.protocol.creation import NewScenario
+from vidan.protocol.tasks import DETECT
 from vidan.worker.lease import BEATS_A_COUNT
 from vidan.worker.polling import SWEEP_SECONDS, SWEEPS_PER_SECOND
 
@@ -166,7 +167,8 @@ class Fleet:
 
     def _sweep(self, _worker_id: uuid.UUID) -> None:
         with self._database.autocommit() as connection:
-            assert not claims.any_due(connection, ("idle",), ("detect",))
+            (seen,) = waiting.look(connection, ("idle",), ("detect",))
+        assert not seen.due
 
 
 def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
@@ -182,7 +184,8 @@ def commits(url: str, count: int = 2_000, running: int = 50) -> report.Row:
         )
         creation.create_many(connection, [NewScenario(source="/a.mp4", queue="commits")] * running)
     with database.begin() as connection:
-        claimant = Claimant(worker_id, "commits", ("commits",), ("detect",))
+        taken = {DETECT.name: (DETECT.definition,)}
+        claimant = Claimant(worker_id, "commits", ("commits",), ("detect",), definitions=taken)
         fences = [one.fence for one in claims.claim(connection, claimant, running)]
         lifecycle.start(connection, fences, actor="commits")
     database.close()  # so that claims and starts, which are not HOT, are reported now

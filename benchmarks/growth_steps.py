@@ -16,10 +16,19 @@ from sqlalchemy import Connection, text
 from benchmarks import report
 from vidan.db.session import Database
 from vidan.domain.status import Status
-from vidan.protocol import announcements, claims, creation, expiry, heartbeats, lifecycle
+from vidan.protocol import (
+    announcements,
+    claims,
+    creation,
+    expiry,
+    heartbeats,
+    lifecycle,
+    waiting,
+)
 from vidan.protocol.claims import Claimant
 from vidan.protocol.creation import NewScenario
 from vidan.protocol.lifecycle import Ending
+from vidan.protocol.tasks import DETECT, TaskSpec
 
 T = TypeVar("T")
 
@@ -57,7 +66,10 @@ class Side:
                     self._worker, "bench", "bench", 1, "cpu", CLAIMED, ("default",), ("detect",)
                 ),
             )
-        self._claimant = Claimant(self._worker, "bench", ("default",), ("detect",))
+        taken = {DETECT.name: (DETECT.definition,)}
+        self._claimant = Claimant(
+            self._worker, "bench", ("default",), ("detect",), definitions=taken
+        )
         self._idle = Claimant(self._worker, "bench", ("night",), ("detect",))
 
     def close(self) -> None:
@@ -85,7 +97,14 @@ class Side:
     def wear(self, count: int) -> None:
         """Create `count` scenarios of a task without source, and finish them all."""
         self._live_on()
-        claimant = Claimant(self._worker, "bench", ("default",), ("tick",))
+        tick = TaskSpec("tick", {}, needs_source=False)
+        claimant = Claimant(
+            self._worker,
+            "bench",
+            ("default",),
+            (tick.name,),
+            definitions={tick.name: (tick.definition,)},
+        )
         with self._database.begin() as connection:
             connection.execute(
                 text(
@@ -133,7 +152,8 @@ class Side:
             fences = [one.fence for one in claimed]
             lifecycle.hand_over(connection, fences, reason="measured", actor="bench")
         assert len(ask("announcement", announcements.take_due)) == CLAIMED
-        assert not ask("sweep", lambda c: claims.any_due(c, self._idle.queues, self._idle.tasks))
+        seen = ask("sweep", lambda c: waiting.look(c, self._idle.queues, self._idle.tasks))
+        assert not any(one.due for one in seen)
         assert not ask("expiry", lambda c: expiry.expire(c, actor="bench"))
         ask("next due", announcements.next_due)
         assert not ask("suspects", lambda c: claims.suspects_due(c, [self._worker]))

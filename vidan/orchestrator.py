@@ -25,7 +25,7 @@ from vidan.domain.status import Status
 from vidan.errors import DatabaseUnavailable, VidanError
 from vidan.processes import lifeline
 from vidan.protocol import announcements, expiry, partitions
-from vidan.services import schedules, workers
+from vidan.services import schedules, versions, workers
 
 log = logging.getLogger("vidan.orchestrator")
 
@@ -40,6 +40,8 @@ HOUSEKEEPING_AGAIN_SECONDS = 30.0
 EXPIRY_SECONDS = 0.5
 """Pause, in seconds, between two queries for ended leases. A row that a dying session still locks
 waits for the next one."""
+GOVERN_SECONDS = 1.0
+"""Shortest pause, in seconds, between two looks at which versions of apps live."""
 BROKER_UNAVAILABLE_SECONDS = 2.0
 """How long, in seconds, all announcements wait after some could not be delivered."""
 RETRIES_SECONDS = 0.5
@@ -67,6 +69,7 @@ class Orchestrator:
         self._producer = self._broker.producer()
         self._retries = self._broker.consumer(ORCHESTRATORS_GROUP, [RETRY_TOPIC])
         self._next_housekeeping = 0.0
+        self._next_governing = 0.0
         self._unavailable = False  # the database does not answer
         self._undelivered = False  # the last announcements could not be delivered
         self._held_until = 0.0  # nothing is announced before this time (monotonic)
@@ -172,6 +175,14 @@ class Orchestrator:
                 log.info("scenario %d is not %s: passed over", scenario_id, Status.INIT_STARTUP)
         self._retries.commit(received)
 
+    def govern(self) -> None:
+        """Let the highest versions among living workers govern tasks, caps and schedules."""
+        if time.monotonic() < self._next_governing:
+            return
+        self._next_governing = time.monotonic() + GOVERN_SECONDS
+        for one in self._connected().retrying(versions.govern):
+            log.info("another version governs: %s", one)
+
     def keep_house(self) -> None:
         """Make partitions ahead and forget workers that are long gone, if it is time to."""
         if time.monotonic() < self._next_housekeeping:
@@ -237,6 +248,7 @@ class Orchestrator:
         if announcement <= 0:
             self.announce()
         self._try_to_keep_house()
+        self.govern()
         if schedule <= 0:  # last, so that its errors keep nothing else from being done
             self.fire()
         return max(PACE_SECONDS, min(schedule, max(announcement, self._seconds_held())))

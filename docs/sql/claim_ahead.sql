@@ -5,13 +5,21 @@ WITH rows AS (
     WITH due_now AS (
         SELECT due.*
         FROM unnest(CAST(:queues AS text[])) AS q (queue)
-        CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task)
+        CROSS JOIN (
+            SELECT p.task, p.definition
+            FROM unnest(CAST(:tasks AS text[]), CAST(:definitions AS text[])) AS p (
+                task, definition
+            )
+            LEFT JOIN tasks c ON c.name = p.task
+            WHERE c.concurrency IS NULL AND c.rate_limit IS NULL
+        ) AS t
         CROSS JOIN LATERAL (
             SELECT s.id, s.status, s.needs_source, s.priority, s.not_before, s.task
             FROM scenarios s
             WHERE s.status = 'init_startup'
                 AND s.queue = q.queue
                 AND s.task = t.task
+                AND s.definition = t.definition
                 AND s.not_before <= now()
                 AND s.id <> ALL(CAST(:skip AS bigint[]))
                 AND (NOT s.needs_source OR (s.source IS NOT NULL AND NOT s.source_bound))
@@ -31,13 +39,21 @@ WITH rows AS (
     due_ahead AS (
         SELECT due.*
         FROM unnest(CAST(:queues AS text[])) AS q (queue)
-        CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task)
+        CROSS JOIN (
+            SELECT p.task, p.definition
+            FROM unnest(CAST(:tasks AS text[]), CAST(:definitions AS text[])) AS p (
+                task, definition
+            )
+            LEFT JOIN tasks c ON c.name = p.task
+            WHERE c.concurrency IS NULL AND c.rate_limit IS NULL
+        ) AS t
         CROSS JOIN LATERAL (
             SELECT s.id, s.status, s.needs_source, s.priority, s.not_before, s.task
             FROM scenarios s
             WHERE s.status = 'init_startup'
                 AND s.queue = q.queue
                 AND s.task = t.task
+                AND s.definition = t.definition
                 AND s.not_before <= now()
                 AND s.id <> ALL(CAST(:skip AS bigint[]))
                 AND NOT s.needs_source

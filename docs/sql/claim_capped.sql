@@ -11,13 +11,24 @@ WITH rows AS (
                 PARTITION BY due.task ORDER BY due.priority DESC, due.not_before
             ) AS place
         FROM unnest(CAST(:queues AS text[])) AS q (queue)
-        CROSS JOIN unnest(CAST(:tasks AS text[]), CAST(:rooms AS integer[])) AS t (task, room)
+        CROSS JOIN (
+            SELECT p.task, p.definition, p.room
+            FROM unnest(
+                CAST(:tasks AS text[]),
+                CAST(:definitions AS text[]),
+                CAST(:rooms AS integer[]),
+                CAST(:counted AS boolean[])
+            ) AS p (task, definition, room, counted)
+            LEFT JOIN tasks c ON c.name = p.task
+            WHERE p.counted OR (c.concurrency IS NULL AND c.rate_limit IS NULL)
+        ) AS t
         CROSS JOIN LATERAL (
             SELECT s.id, s.status, s.needs_source, s.priority, s.not_before, s.task
             FROM scenarios s
             WHERE s.status = 'init_startup'
                 AND s.queue = q.queue
                 AND s.task = t.task
+                AND s.definition = t.definition
                 AND s.not_before <= now()
                 AND s.id <> ALL(CAST(:skip AS bigint[]))
                 AND (NOT s.needs_source OR (s.source IS NOT NULL AND NOT s.source_bound))

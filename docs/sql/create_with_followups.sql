@@ -14,15 +14,15 @@ WITH given AS MATERIALIZED (
         name text, key text, labels jsonb, task text, source text, needs_source boolean,
         params jsonb, queue text, priority integer, status text, not_before timestamptz,
         after double precision, max_attempts integer, time_limit double precision,
-        soft_time_limit double precision, parent_id bigint, followed boolean, "then" jsonb,
-        on_failure jsonb
+        soft_time_limit double precision, parent_id bigint, followed boolean, definition text,
+        "then" jsonb, on_failure jsonb
     )
 ),
 inserted AS (
     INSERT INTO scenarios (
         id, name, key, labels, task, source, needs_source, params, queue, priority, status,
         not_before, announce_at, max_attempts, time_limit, soft_time_limit, week, ended_at,
-        parent_id, followed
+        parent_id, followed, definition
     )
     SELECT
         n.id,
@@ -44,7 +44,8 @@ inserted AS (
         :week,
         CASE WHEN n.status = 'inactive' THEN now() END,
         n.parent_id,
-        n.followed
+        n.followed,
+        coalesce(n.definition, '')
     FROM given n
     ORDER BY n.key, n.id
     ON CONFLICT (key) DO NOTHING

@@ -10,6 +10,7 @@ SELECT
     w.slots,
     w.queues,
     w.tasks,
+    w.versions,
     w.source,
     w.quarantine,
     w.desired_state,

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
 from tests.support.terminal import in_terminal
-from vidan.cli.commands.scenario.choice import Choice
+from vidan.cli.choice import Choice
+from vidan.cli.options.filters import FilterOptions
 from vidan.db import schema
 from vidan.db.session import Database
 from vidan.domain.status import Status
@@ -95,7 +96,8 @@ def test_ids_and_a_plain_start_need_no_answer(vidan: Shell, three: tuple[int, in
 def test_what_stopped_matching_while_the_question_stood_is_kept(
     vidan: Shell, database: Database, three: tuple[int, int, int]
 ) -> None:
-    choice = Choice.of(None, [Status.COMPLETED], None, None)
+    choice = Choice(None, FilterOptions(status=[Status.COMPLETED]))
+    choice.filters(database)
     with database.begin() as connection:
         choice.require_match(connection, three[0])
         with pytest.raises(NotAllowedError, match="no longer"):

@@ -25,7 +25,7 @@ workers:list,show,scale,drain,stop
 scenario:create,list,show,history,wait,start,stop,retry,transition,delete
 predictions:show,watch,export,render
 dead:list,show,replay,purge
-tasks:list,show
+tasks:list,show,use
 schedules:list,show,pause,resume
 models:list,show
 """

@@ -15,12 +15,13 @@ from tests.support.shell import Shell
 from tests.support.terminal import in_terminal
 from vidan.cli import listing
 from vidan.db.session import Database
+from vidan.domain.bounds import PAGE
 from vidan.protocol import creation
 from vidan.protocol.creation import NewScenario
 from vidan.services import dead_letters
 from vidan.services.dead_letters import NewLetter
 
-MANY = 2 * listing.PAGE + 345
+MANY = 2 * PAGE + 345
 """More than two pages, and not a whole number of pages."""
 
 
@@ -61,7 +62,7 @@ def test_a_pipe_gets_every_scenario(vidan: Shell, database: Database) -> None:
     assert [int(line.split("\t")[0]) for line in lines] == newest_first
     for sort, expected in (("id", newest_first[::-1]), ("created", newest_first[::-1])):
         assert ids(vidan, "--sort", sort) == expected
-    for limit in (1, listing.PAGE, listing.PAGE + 1, MANY, MANY + 1):
+    for limit in (1, PAGE, PAGE + 1, MANY, MANY + 1):
         assert ids(vidan, "--limit", limit) == newest_first[:limit]
         assert ids(vidan, "--limit", limit, "--sort", "-created") == newest_first[:limit]
 
@@ -208,7 +209,7 @@ def test_dead_letters_and_failures_are_listed_whole(vidan: Shell, database: Data
             connection,
             [
                 NewLetter("scenarios", 0, n, 1000, None, b"garbage", "not JSON")
-                for n in range(listing.PAGE + 5)
+                for n in range(PAGE + 5)
             ],
         )
     failed = create(database, 60)
@@ -217,11 +218,11 @@ def test_dead_letters_and_failures_are_listed_whole(vidan: Shell, database: Data
     )
     entries = [(one["kind"], one["id"]) for one in vidan("dead", "list", "--json").json()]
     assert entries[:60] == [("scenario", one) for one in failed[::-1]]
-    assert len(set(entries)) == len(entries) == 60 + listing.PAGE + 5
+    assert len(set(entries)) == len(entries) == 60 + PAGE + 5
     quiet = vidan("dead", "list", "--kind", "scenario", "--quiet")
     assert list(map(int, quiet.out.split())) == failed[::-1]
     shown = seen(vidan, "dead", "list")
-    assert f"50 shown, {10 + listing.PAGE + 5:,} more" in shown
+    assert f"50 shown, {10 + PAGE + 5:,} more" in shown
     assert "`vidan scenario retry" in shown
     change(database, "UPDATE dead_letters SET received_at = now() - interval '2 d' WHERE id > 3")
     recent = vidan("dead", "list", "--kind", "message", "--since", "1d", "--quiet").out.split()

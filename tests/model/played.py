@@ -16,7 +16,9 @@ from tests.model.world import COUNT, Change, Deed, World
 from vidan.protocol import claims, heartbeats
 from vidan.protocol.claims import Claimed
 from vidan.protocol.commits import Batch
+from vidan.protocol.definitions import UNCHECKED
 from vidan.protocol.fences import Fence
+from vidan.protocol.tasks import DETECT
 
 _numbers = itertools.count(1)
 
@@ -87,6 +89,7 @@ class Workers:
             source,
             suspects=slots == 1,
             only_suspects=quarantine,
+            definitions={one.name: (UNCHECKED, one.definition) for one in (DETECT, COUNT)},
         )
         worker = Played(claimant, slots)
 

@@ -32,7 +32,9 @@ from vidan.protocol import (
 )
 from vidan.protocol.claims import Claimant, Claimed
 from vidan.protocol.creation import NewScenario
+from vidan.protocol.definitions import UNCHECKED
 from vidan.protocol.lifecycle import Ending
+from vidan.protocol.tasks import DETECT
 from vidan.services import steering, workers
 
 SECONDS = 8.0
@@ -166,7 +168,8 @@ def execute(connection: Connection, sql: str, row_id: int | uuid.UUID) -> None:
 
 def register(crowd: Crowd) -> Claimant:
     """Register a worker whose lease lasts."""
-    claimant = Claimant(uuid.uuid4(), "w", QUEUES, ("detect", COUNT.name), suspects=True)
+    taken = {one.name: (UNCHECKED, one.definition) for one in (DETECT, COUNT)}
+    claimant = Claimant(uuid.uuid4(), "w", QUEUES, tuple(taken), suspects=True, definitions=taken)
     registration = heartbeats.Registration(
         claimant.worker_id, "w", "test", 1, "cpu", 8, QUEUES, claimant.tasks
     )

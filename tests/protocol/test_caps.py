@@ -373,6 +373,7 @@ def test_a_worker_without_capped_tasks_sends_one_statement(published: Database) 
     create(published, "free", 3)
     create(published, "pair", 3)
     worker = PlayedWorker(published, tasks=("free", "detect"))
+    worker.claimant = worker.claimant  # its definitions are not looked up again
     with statements(published) as sent:
         assert len(claim(worker, 2, ahead=1)) == 3
         assert claim(worker, 2, ahead=1) == []
@@ -389,3 +390,12 @@ def test_nothing_is_locked_of_a_capped_task_that_is_not_due(published: Database)
             claims.claim(open_claim, first.claimant, 1)
         assert len(sent) == 2  # one that asks what is due, and the claim
         assert names(claim(second, 9)) == ["pair"]
+
+
+def test_caps_are_those_of_the_tasks_row_whatever_a_worker_believes(published: Database) -> None:
+    create(published, "pair", 5)
+    worker = PlayedWorker(published, tasks=("pair", "detect"))
+    worker.claimant = replace(worker.claimant, capped=())
+    assert claim(worker, 5, ahead=2) == []  # it looks at the caps before its next claim
+    worker.claimant = replace(worker.claimant, capped=("pair", "detect"))
+    assert len(claim(worker, 5, ahead=2)) == 2

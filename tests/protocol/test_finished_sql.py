@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, text
 
-from tests.support.played_worker import PlayedWorker
+from tests.support.played_worker import PlayedWorker, all_definitions
 from tests.support.readable_sql import readable, words
 from vidan.db.session import Database
 from vidan.domain.status import Status
@@ -61,7 +61,10 @@ class World:
 
     def claim(self, free: int, ahead: int, *capped: str) -> object:
         names = ("detect", CAPPED.name)
-        claimant = Claimant(self.worker.id, "w", ("default",), names, capped=capped)
+        taken = all_definitions(self.connection, names)
+        claimant = Claimant(
+            self.worker.id, "w", ("default",), names, capped=capped, definitions=taken
+        )
         return claims.claim(self.connection, claimant, free, ahead=ahead)
 
     def ask_to_stop(self) -> None:

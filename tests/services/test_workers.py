@@ -45,6 +45,7 @@ def test_a_worker_shows_what_it_holds(database: Database) -> None:
             "seen_at": found.seen_at.isoformat(),
             "queues": ["default"],
             "tasks": ["detect"],
+            "versions": [],
             "source": None,
             "desired_state": "running",
             "desired_slots": None,

@@ -5,15 +5,29 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from vidan.db.session import Database
 from vidan.domain.detection import Gap
 from vidan.domain.status import Status
 from vidan.protocol import claims, commits, fences, heartbeats, lifecycle
+from vidan.protocol.definitions import UNCHECKED
+from vidan.protocol.tasks import DETECT, find
 
 LABELS = ("person", "car")
+
+
+def all_definitions(connection: Connection, tasks: Collection[str]) -> dict[str, set[str]]:
+    """Return all definitions that there are of these tasks, and that of rows without any."""
+    found = {task: {UNCHECKED} for task in tasks}
+    if DETECT.name in found:
+        found[DETECT.name].add(DETECT.definition)
+    for row in connection.execute(text("SELECT task, digest FROM task_definitions")):
+        if row.task in found:
+            found[row.task].add(row.digest)
+    return found
 
 
 class PlayedWorker:
@@ -33,7 +47,7 @@ class PlayedWorker:
         self.database = database
         self.name = name
         self.id = uuid.uuid4()
-        self.claimant = claims.Claimant(
+        self._claimant = claims.Claimant(
             self.id, name, queues, tasks, source, suspects, only_suspects
         )
         with database.begin() as connection:
@@ -46,13 +60,31 @@ class PlayedWorker:
         self.fence: fences.Fence | None = None
         self.checkpoint = 0
 
+    @property
+    def claimant(self) -> claims.Claimant:
+        """What it claims with: all definitions that there are of its tasks, unless it was set."""
+        if self._claimant.definitions:
+            return self._claimant
+        with self.database.begin() as connection:
+            tasks = self._claimant.tasks
+            return replace(
+                self._claimant,
+                definitions=all_definitions(connection, tasks),
+                capped=[one.name for one in find(connection) if one.capped and one.name in tasks],
+            )
+
+    @claimant.setter
+    def claimant(self, claimant: claims.Claimant) -> None:
+        self._claimant = claimant
+
     def take(
         self, count: int = 1, *, skip: Collection[int] = (), without_source: bool = False
     ) -> list[claims.Claimed]:
         """Claim up to `count` scenarios, and do nothing else with them."""
         free, ahead = (0, count) if without_source else (count, 0)
+        claimant = self.claimant
         with self.database.begin() as connection:
-            return claims.claim(connection, self.claimant, free, ahead=ahead, skip=skip)
+            return claims.claim(connection, claimant, free, ahead=ahead, skip=skip)
 
     def claim(self) -> int:
         """Claim the first scenario of the queue and set it `active`; returns its id."""

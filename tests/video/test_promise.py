@@ -71,19 +71,46 @@ PROMISING: dict[str, Maker] = {
         d / "a.avi", FRAMES, codec="mpeg4", options={"bf": "2"}
     ),
     "flv": lambda d: videos.encode(d / "a.flv", FRAMES),
+    "wmv": lambda d: videos.encode(
+        d / "a.wmv", FRAMES, codec="wmv2", options={}, width=160, height=120
+    ),
+    "mxf": lambda d: videos.encode(d / "a.mxf", FRAMES, codec="mpeg2video", options={}),
+    "gxf": lambda d: videos.encode(
+        d / "a.gxf", FRAMES, codec="mpeg2video", options={}, width=720, height=576
+    ),
+    "ivf": lambda d: videos.encode(d / "a.ivf", FRAMES, codec="libvpx", options=WEBM),
+    "rm": lambda d: videos.encode(d / "a.rm", FRAMES, codec="rv20", options={}),
+    "apng": lambda d: videos.encode(
+        d / "a.apng", FRAMES, codec="apng", options={}, pix_fmt="rgb24"
+    ),
+    "mp4 of fragments with an index": lambda d: videos.encode(
+        d / "a.mp4", FRAMES, container_options={"movflags": "dash+empty_moov+global_sidx"}
+    ),
 }
+TOGETHER: dict[str, Maker] = {
+    "flv with sound": lambda d: videos.encode(d / "a.flv", FRAMES, audio=True),
+    "mkv with sound, without statistics": lambda d: without_statistics(
+        videos.encode(d / "a.mkv", FRAMES, audio=True)
+    ),
+    "wmv with sound": lambda d: videos.encode(
+        d / "a.wmv", FRAMES, codec="wmv2", options={}, audio=True, width=160, height=120
+    ),
+}
+"""Containers that say how long the longer of video and sound is."""
+SOUND_FRAMES = 4
+"""A packet of sound of the test videos lasts as long as so many frames."""
 SILENT: dict[str, Maker] = {
     "ts": lambda d: videos.encode(d / "a.ts", FRAMES),
     "mkv without duration": lambda d: without_duration(videos.encode(d / "a.mkv", FRAMES)),
-    "longer sound": joined_with_longer_sound,
+    "ogg": lambda d: videos.encode(d / "a.ogv", FRAMES, codec="libvpx", options=WEBM),
 }
 UNEVEN = [0, 40, 80, 1000, 1040, 1080, 4000, 4040, 4080, 9000]
 """Milliseconds at which the pictures of a recorded screen come."""
 
 
-@pytest.mark.parametrize("kind", [*PROMISING, *SILENT])
+@pytest.mark.parametrize("kind", [*PROMISING, *TOGETHER, *SILENT])
 def test_a_whole_file_lacks_no_end(kind: str, tmp_path: Path) -> None:
-    result = read((PROMISING | SILENT)[kind](tmp_path))
+    result = read((PROMISING | TOGETHER | SILENT)[kind](tmp_path))
     assert result.gaps == []
     assert result.numbers == list(range(FRAMES))
 
@@ -105,12 +132,35 @@ def test_the_lost_end_of_a_file_is_a_gap(kind: str, share: float, tmp_path: Path
                               for gap in result.gaps if gap.to_frame >= frame]  # fmt: skip
 
 
+@pytest.mark.parametrize("share", [0.6, 0.7])
+@pytest.mark.parametrize("kind", TOGETHER)
+def test_the_lost_end_is_a_gap_as_exactly_as_sound_tells(
+    kind: str, share: float, tmp_path: Path
+) -> None:
+    whole = TOGETHER[kind](tmp_path)
+    path = videos.truncated(whole, tmp_path / f"cut{whole.suffix}", share)
+    result = read(path)
+    assert result.gaps[-1].reason == "cut off"
+    assert FRAMES - SOUND_FRAMES <= result.gaps[-1].to_frame + 1 <= FRAMES
+    frame, pts = result.checkpoints[len(result.checkpoints) // 2]
+    assert read(path, frame=frame, pts=pts).gaps == result.gaps
+
+
 @pytest.mark.parametrize("kind", SILENT)
 def test_where_nothing_is_promised_the_frames_end(kind: str, tmp_path: Path) -> None:
     whole = SILENT[kind](tmp_path)
     result = read(videos.truncated(whole, tmp_path / f"cut{whole.suffix}", 0.6))
     assert 0 < len(result.numbers) < FRAMES
     assert [gap for gap in result.gaps if gap.reason == "cut off"] == []
+
+
+def test_a_video_that_ends_before_its_sound_is_whole(tmp_path: Path) -> None:
+    whole = joined_with_longer_sound(tmp_path)
+    assert read(whole).gaps == []
+    cut = read(videos.truncated(whole, tmp_path / "cut.mkv", 0.6))
+    assert 0 < len(cut.numbers) < FRAMES
+    assert cut.gaps[-1].reason == "cut off"  # how many, only the lost sound could tell
+    assert cut.gaps[-1].to_frame >= FRAMES - 1
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "flv"])
@@ -133,7 +183,7 @@ def reached(stamps: list[int], duration: int | None = None) -> Reach:
     reach = Reach()
     for stamp in stamps:
         packet = SimpleNamespace(pts=stamp, dts=stamp, duration=duration)
-        reach.see(cast("Any", packet), Fraction(40))
+        reach.see(cast("Any", packet))
     return reach
 
 

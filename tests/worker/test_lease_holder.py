@@ -213,15 +213,20 @@ def nothing(run: Run) -> None: ...
 
 
 @pytest.mark.parametrize("quarantine", [False, True])
-def test_a_process_for_suspects_publishes_no_schedules(
+def test_a_process_of_an_older_version_takes_no_schedules_back(
     database: Database, database_url: str, tmp_path: Path, quarantine: bool
 ) -> None:
-    """It is started by the way; a newer version of the app may have published others since."""
-    scheduled = Vidan()
-    scheduled.task(name="nightly", source=False, schedule="0 3 * * *")(nothing)
     settings = Settings(home=tmp_path, database_url=database_url)
-    options = WorkerOptions("w@test", app="m:app", quarantine=quarantine)
-    Worker(settings, options, scheduled.tasks).run_once()
-    with database.begin() as connection:
-        names = connection.execute(text("SELECT name FROM schedules")).scalars().all()
-    assert names == ([] if quarantine else ["nightly"])
+    older, newer = Vidan(), Vidan()
+    older.task(name="nightly", source=False, schedule="0 3 * * *")(nothing)
+    newer.task(name="hourly", source=False, schedule="0 * * * *")(nothing)
+
+    def published(app: Vidan, *, quarantine: bool = False) -> list[str]:
+        options = WorkerOptions("w@test", app="m:app", quarantine=quarantine)
+        Worker(settings, options, app.tasks).run_once()
+        with database.begin() as connection:
+            return list(connection.execute(text("SELECT name FROM schedules")).scalars())
+
+    assert published(older) == ["nightly"]
+    assert published(newer) == ["hourly"]
+    assert published(older, quarantine=quarantine) == ["hourly"]

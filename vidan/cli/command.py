@@ -15,7 +15,8 @@ One line in `COMMANDS` of `main.py` names the module of each command and each gr
 
 `--json`, `--quiet` and `--debug` are accepted before and after a command's name; they reach the
 command as `out`. A command with a parameter `settings` gets `--database-url`, and with
-`broker=True` also `--bootstrap-servers`.
+`broker=True` also `--bootstrap-servers`. A parameter `filters: FilterOptions` stands for all
+options that narrow scenarios down.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from vidan.cli.options import filters
 from vidan.cli.options.coercion import Coercion
 from vidan.cli.terminal.output import Output
 
@@ -247,19 +249,22 @@ def _prepared(
         servers = values.pop("bootstrap_servers", None)
         if wants_settings:
             values["settings"] = _load(url, servers)
+        if "filters" in hints:
+            given = {name: values.pop(name) for name in filters.OPTIONS}
+            values["filters"] = filters.FilterOptions(**given)
         code = function(out=out, **values)
         if code:
             raise typer.Exit(code)
 
     module = inspect.getmodule(function)
     names = vars(module) if module else {}
-    parameters = [
-        parameter.replace(
-            annotation=_resolved(parameter.annotation, names), kind=parameter.KEYWORD_ONLY
-        )
-        for name, parameter in own.parameters.items()
-        if name not in ("out", "settings")
-    ]
+    parameters = []
+    for name, parameter in own.parameters.items():
+        if name == "filters":
+            parameters += _filter_parameters()
+        elif name not in ("out", "settings"):
+            kind = _resolved(parameter.annotation, names)
+            parameters.append(parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY))
     context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
     signature = inspect.Signature([context, *parameters, *added])
     run.__signature__ = signature  # type: ignore[attr-defined]
@@ -270,6 +275,13 @@ def _prepared(
 def _resolved(annotation: Any, names: dict[str, Any]) -> Any:
     # only annotations that Typer needs are evaluated: `Settings` and services stay unimported
     return eval(annotation, names) if isinstance(annotation, str) else annotation
+
+
+def _filter_parameters() -> list[inspect.Parameter]:
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in filters.OPTIONS.items()
+    ]
 
 
 def _shared_parameters(*, quiet: bool, database: bool, broker: bool) -> list[inspect.Parameter]:

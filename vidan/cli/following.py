@@ -10,6 +10,7 @@ from vidan import backoff
 from vidan.cli import failures
 from vidan.cli.terminal.output import Output
 from vidan.cli.terminal.text import status_word
+from vidan.domain.bounds import PAGE
 from vidan.domain.status import ENDED, Status
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ POLL_SECONDS = 0.25
 POLL_MANY_SECONDS = 1.0
 """The same pause when more than a hundred scenarios are followed."""
 
-SHOWN = 10
+BARS = 10
 """Most scenarios that get a progress bar each; with more, one bar counts the ended ones."""
 
 FAILED, STOPPED, TIMED_OUT, INCOMPLETE = 5, 6, 7, 11
@@ -81,8 +82,8 @@ def read_all(database: Database, ids: Sequence[int]) -> list[Scenario]:
     from vidan.services import scenarios
 
     found: dict[int, Scenario] = {}
-    for start in range(0, len(ids), 1000):
-        part = ids[start : start + 1000]
+    for start in range(0, len(ids), PAGE):
+        part = ids[start : start + PAGE]
         with database.begin() as connection:
             page = scenarios.find(connection, ids=part, limit=len(part))
         found.update((scenario.id, scenario) for scenario in page)
@@ -188,12 +189,12 @@ def say_they_continue(out: Output, ids: Sequence[int]) -> None:
     if len(ids) == 1:
         out.warn(f"scenario {ids[0]} continues; `vidan scenario stop {ids[0]}` stops it")
     else:
-        listed = " ".join(map(str, ids)) if len(ids) <= SHOWN else "ID…"
+        listed = " ".join(map(str, ids)) if len(ids) <= BARS else "ID…"
         out.warn(f"the {len(ids)} scenarios continue; `vidan scenario stop {listed}` stops them")
 
 
 class Bars:
-    """A progress bar for each scenario, or one for all when there are more than SHOWN.
+    """A progress bar for each scenario, or one for all when there are more than BARS.
 
     Without a progress display it does nothing.
     """
@@ -206,7 +207,7 @@ class Bars:
         """Update the bars."""
         if self._progress is None:
             return
-        if len(scenarios) > SHOWN:
+        if len(scenarios) > BARS:
             ended = sum(scenario.status in ENDED for scenario in scenarios)
             self._update(0, f"{len(scenarios)} scenarios", ended, len(scenarios))
             return

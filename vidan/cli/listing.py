@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from vidan.cli.terminal.output import Output
+from vidan.domain.bounds import PAGE
 from vidan.errors import UsageError
 
 if TYPE_CHECKING:
-    from vidan.db.session import Connection, Database
+    from vidan.db.session import Database
     from vidan.services.filters import Filters, Order
     from vidan.services.scenarios import Scenario
 
 SHOWN = 50
 """Rows that a terminal gets unless the user asks for another number, or for all."""
-
-PAGE = 1000
-"""Most rows that are read in one transaction."""
 
 
 def most(out: Output, limit: int | None, all: bool) -> int | None:
@@ -29,13 +26,6 @@ def most(out: Output, limit: int | None, all: bool) -> int | None:
     if limit is not None:
         return limit
     return SHOWN if out.for_people and not all else None
-
-
-def moment(connection: Connection, since: datetime | timedelta | None) -> datetime | None:
-    """Return the time that `--since` names, by the database's clock."""
-    from vidan.services import events
-
-    return events.moment(connection, since) if isinstance(since, timedelta) else since
 
 
 def scenarios(

@@ -103,6 +103,8 @@ scenarios = Table(
     Column("parent_id", BigInteger),  # the scenario whose follow-up it is, which may be deleted
     # has rows in followups or group_members, which are handled when it ends
     Column("followed", Boolean, nullable=False, server_default=text("false")),
+    # the digest of the definition of its task that has checked it; '': none has
+    Column("definition", Text, nullable=False, server_default=text("''")),
     CheckConstraint(_one_of("status", Status), name="status"),
     CheckConstraint("checkpoint >= 0", name="checkpoint"),
     CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
@@ -118,11 +120,12 @@ scenarios = Table(
     ),
     postgresql_with={"fillfactor": "70"},
 )
-# Claims scan it once for each queue and task, in the order of taking.
+# Claims scan it once for each queue, task and definition, in the order of taking.
 Index(
     "ix_scenarios_claim",
     scenarios.c.queue,
     scenarios.c.task,
+    scenarios.c.definition,
     scenarios.c.priority.desc(),
     scenarios.c.not_before,
     postgresql_where=scenarios.c.status == text("'init_startup'"),
@@ -196,6 +199,8 @@ workers = Table(
     Column("slots", Integer, nullable=False),
     Column("queues", ARRAY(Text), nullable=False, server_default=text("'{default}'::text[]")),
     Column("tasks", ARRAY(Text), nullable=False, server_default=text("'{detect}'::text[]")),
+    # the versions of its apps, the built-in one's first: numbers of app_versions
+    Column("versions", ARRAY(BigInteger), nullable=False, server_default=text("'{}'::bigint[]")),
     Column("source", Text),
     Column("quarantine", Boolean, nullable=False, server_default=text("false")),
     Column("state", Text, nullable=False, server_default=text("'idle'")),
@@ -227,6 +232,52 @@ tasks = Table(
     Column("rate_limit", Text),  # such as 10/m
     Column("rate_next", DateTime(timezone=True)),  # past starts use up the rate until then
     Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    Column("definition", Text, nullable=False, server_default=text("''")),
+    Column("version", BigInteger),  # the app's version that governs it; null: none has yet
+)
+
+# Each definition of a task that there was: what a worker's own is compared with.
+task_definitions = Table(
+    "task_definitions",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("params_schema", JSONB, nullable=False),
+    Column("needs_source", Boolean, nullable=False),
+)
+
+# The versions of apps that workers have brought, numbered as they were first registered.
+app_versions = Table(
+    "app_versions",
+    metadata,
+    Column("number", BigInteger, Identity(), primary_key=True),
+    Column("app", Text, nullable=False),
+    Column("digest", Text, nullable=False),  # of its sources and tasks
+    # the highest one among living workers governs; `vidan tasks use` raises it
+    Column("rank", BigInteger, nullable=False),
+    Column("used", Boolean, nullable=False, server_default=text("false")),
+    # its schedules hold: the last one that governed
+    Column("governs", Boolean, nullable=False, server_default=text("false")),
+    Column("schedules", JSONB, nullable=False),
+    Column("registered_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    UniqueConstraint("app", "digest"),
+)
+
+# The tasks of each version, as it publishes them when it governs.
+task_versions = Table(
+    "task_versions",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("params_schema", JSONB, nullable=False),
+    Column("needs_source", Boolean, nullable=False),
+    Column("summary", Text),
+    Column("max_attempts", Integer, nullable=False),
+    Column("time_limit", DOUBLE_PRECISION),
+    Column("soft_time_limit", DOUBLE_PRECISION),
+    Column("concurrency", Integer),
+    Column("rate_limit", Text),
+    Column("definition", Text, nullable=False),
 )
 
 # Scenarios to be created when another one has ended; each row is deleted when it is created.

@@ -5,8 +5,8 @@ The lease decides which worker works on a scenario; the epoch refuses the writes
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from vidan.domain.status import Status
 from vidan.protocol import caps
 from vidan.protocol.changes import Moved, status_literal
+from vidan.protocol.definitions import UNCHECKED
 from vidan.protocol.fences import Fence
 from vidan.protocol.transitions import move
 
@@ -42,7 +43,11 @@ class Claimed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claimant:
-    """A worker that claims, and which scenarios it can run."""
+    """A worker that claims, and which scenarios it can run.
+
+    `definitions` are for each task those whose scenarios it takes; a task that is not among them
+    stands for scenarios that no definition has checked.
+    """
 
     worker_id: UUID
     name: str
@@ -51,17 +56,28 @@ class Claimant:
     source: str | None = None
     suspects: bool = False  # a one-slot process also takes scenarios that may have killed others
     only_suspects: bool = False  # the quarantine child takes nothing else
-    capped: tuple[str, ...] = ()  # its tasks that have a concurrency or a rate limit
+    capped: Collection[str] = ()  # its tasks that had a concurrency or a rate limit lately
+    definitions: Mapping[str, Collection[str]] = field(default_factory=dict)
+    heeds_caps: bool = True  # False in tests of an app: there is no cluster
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the pairs of task and definition whose scenarios it takes."""
+        return [
+            (task, definition)
+            for task in self.tasks
+            for definition in self.definitions.get(task, (UNCHECKED,))
+        ]
 
 
-# One index scan for each queue and task, ended by its LIMIT: neither the rows of tasks that this
-# worker lacks nor the rows of a task without room are read.
+# One index scan for each queue, task and definition, ended by its LIMIT: neither the rows of tasks
+# and definitions that this worker lacks nor the rows of a task without room are read.
 _OF_ONE_PAIR = """
     unnest(CAST(:queues AS text[])) AS q (queue)
     CROSS JOIN {tasks} CROSS JOIN LATERAL (
         SELECT s.id, s.status, s.needs_source, s.priority, s.not_before, s.task FROM scenarios s
         WHERE s.status = 'init_startup' AND s.queue = q.queue AND s.task = t.task
-          AND s.not_before <= now() AND s.id <> ALL(CAST(:skip AS bigint[])) AND {can_run}
+          AND s.definition = t.definition AND s.not_before <= now()
+          AND s.id <> ALL(CAST(:skip AS bigint[])) AND {can_run}
         ORDER BY s.priority DESC, s.not_before
         LIMIT {each} FOR NO KEY UPDATE SKIP LOCKED
     ) due
@@ -74,7 +90,14 @@ _DUE = """
     ORDER BY due.priority DESC, due.not_before LIMIT {limit}
 """
 
-_TASKS = "unnest(CAST(:tasks AS text[])) AS t (task)"
+# Whether a task is capped is decided by its row, whatever the worker has read of it before.
+_UNCAPPED = "c.concurrency IS NULL AND c.rate_limit IS NULL"
+
+_TASKS = f"""(
+    SELECT p.task, p.definition
+    FROM unnest(CAST(:tasks AS text[]), CAST(:definitions AS text[])) AS p (task, definition)
+    LEFT JOIN tasks c ON c.name = p.task WHERE {_UNCAPPED}
+) AS t"""
 
 # The room of a task is shared by all queues.
 _DUE_IN_ROOMS = """
@@ -87,12 +110,17 @@ _DUE_IN_ROOMS = """
     ORDER BY priority DESC, not_before LIMIT {limit}
 """
 
-_ROOMS = "unnest(CAST(:tasks AS text[]), CAST(:rooms AS integer[])) AS t (task, room)"
-
-_ROOMS_LEFT = f"""(
-    SELECT t.task, t.room - (SELECT count(*) FROM due_now d WHERE d.task = t.task) AS room
-    FROM {_ROOMS}
+# `counted`: its caps were read under the lock of its row
+_ROOMS = f"""(
+    SELECT p.task, p.definition, p.room{{less}}
+    FROM unnest(CAST(:tasks AS text[]), CAST(:definitions AS text[]), CAST(:rooms AS integer[]),
+                CAST(:counted AS boolean[])) AS p (task, definition, room, counted)
+    LEFT JOIN tasks c ON c.name = p.task WHERE p.counted OR ({_UNCAPPED})
 ) AS t"""
+_ALL_ROOMS = _ROOMS.format(less="")
+_ROOMS_LEFT = _ROOMS.format(
+    less=" - (SELECT count(*) FROM due_now d WHERE d.task = p.task) AS room"
+)
 
 # The scenarios for the free slots are chosen first; those claimed ahead, among the rest.
 _DUE_AND_AHEAD = """
@@ -140,15 +168,15 @@ def claim(
     Scenarios of tasks without a source become `active` at once, because most of them are short. Of
     a capped task no more scenarios are claimed than its concurrency and its rate leave room for.
     """
-    tasks, rooms = claimant.tasks, {}
+    pairs, rooms = claimant.pairs(), {}
     if claimant.capped:
-        rooms = caps.rooms(connection, claimant.capped, claimant.queues)
-        tasks = tuple(one for one in tasks if one not in claimant.capped or one in rooms)
-        if not tasks:
-            return []
+        rooms = caps.rooms(connection, list(claimant.capped), claimant.queues)
+        pairs = [one for one in pairs if one[0] not in claimant.capped or one[0] in rooms]
+    if not pairs:
+        return []
     moved = move(
         connection,
-        rows=claim_rows(claimant, free, ahead, in_rooms=bool(rooms)),
+        rows=claim_rows(claimant, free, ahead, in_rooms=bool(rooms) or not claimant.heeds_caps),
         to=_TO,
         via=_VIA,
         reason="CAST('claimed' AS text)",
@@ -158,8 +186,7 @@ def claim(
         parameters={
             "worker": claimant.worker_id,
             "queues": list(claimant.queues),
-            "tasks": list(tasks),
-            "rooms": [rooms[one].starts if one in rooms else free + ahead for one in tasks],
+            **_columns(claimant, pairs, rooms, free + ahead),
             "source": claimant.source,
             "skip": list(skip),
             "free": free,
@@ -172,35 +199,19 @@ def claim(
     return [_claimed(taken, claimant.worker_id) for taken in moved]
 
 
-def any_due(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> bool:
-    """Tell whether a claim might find something.
-
-    A sweep asks this first, because it mostly finds nothing and the claim's own statement takes
-    longer to plan than to run.
-    """
-    found = connection.execute(
-        text(
-            "SELECT EXISTS (SELECT 1 FROM unnest(CAST(:queues AS text[])) AS q (queue)"
-            " CROSS JOIN unnest(CAST(:tasks AS text[])) AS t (task) CROSS JOIN LATERAL ("
-            "SELECT 1 FROM scenarios s WHERE s.status = 'init_startup' AND s.queue = q.queue"
-            " AND s.task = t.task AND s.not_before <= now() LIMIT 1) due)"
-        ),
-        {"queues": list(queues), "tasks": list(tasks)},
-    )
-    return bool(found.scalar())
-
-
-def lacking(connection: Connection, queues: Sequence[str], tasks: Sequence[str]) -> set[str]:
-    """Return the tasks of up to a thousand due scenarios that are not among `tasks`."""
-    found = connection.execute(
-        text(
-            "SELECT DISTINCT task FROM (SELECT task FROM scenarios WHERE status = 'init_startup'"
-            " AND queue = ANY(CAST(:queues AS text[])) AND not_before <= now() LIMIT 1000) due"
-            " WHERE task <> ALL(CAST(:tasks AS text[]))"
-        ),
-        {"queues": list(queues), "tasks": list(tasks)},
-    )
-    return set(found.scalars())
+def _columns(
+    claimant: Claimant,
+    pairs: Sequence[tuple[str, str]],
+    rooms: Mapping[str, caps.Room],
+    most: int,
+) -> dict[str, list[Any]]:
+    """Return the pairs of task and definition, with the room of each, as the claim takes them."""
+    return {
+        "tasks": [task for task, _ in pairs],
+        "definitions": [definition for _, definition in pairs],
+        "rooms": [rooms[task].starts if task in rooms else most for task, _ in pairs],
+        "counted": [task in rooms or not claimant.heeds_caps for task, _ in pairs],
+    }
 
 
 def suspects_due(connection: Connection, workers: Collection[UUID], *, within: float = 0.0) -> bool:
@@ -226,8 +237,8 @@ def suspects_due(connection: Connection, workers: Collection[UUID], *, within: f
 def claim_rows(claimant: Claimant, free: int, ahead: int, *, in_rooms: bool) -> str:
     """Return the SQL of the rows that a claim takes: up to `free` rows, then `ahead` more.
 
-    Its parameters are queues, tasks, skip, worker, source, free, ahead, and with `in_rooms` the
-    room of each task.
+    Its parameters are queues, the pairs of task and definition, skip, worker, source, free, ahead,
+    and with `in_rooms` the room of each pair's task.
     """
     if ahead <= 0:
         return _due(_can_run(claimant, without_source=False), ":free", in_rooms)
@@ -240,7 +251,7 @@ def claim_rows(claimant: Claimant, free: int, ahead: int, *, in_rooms: bool) -> 
     return _DUE_AND_AHEAD.format(now=now, ahead=further)
 
 
-def _due(conditions: Sequence[str], limit: str, in_rooms: bool, rooms: str = _ROOMS) -> str:
+def _due(conditions: Sequence[str], limit: str, in_rooms: bool, rooms: str = _ALL_ROOMS) -> str:
     pairs = _OF_ONE_PAIR.format(
         tasks=rooms if in_rooms else _TASKS,
         can_run=" AND ".join(conditions),

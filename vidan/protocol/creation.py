@@ -79,18 +79,19 @@ WITH given AS MATERIALIZED (
         (name text, key text, labels jsonb, task text, source text, needs_source boolean,
          params jsonb, queue text, priority integer, status text, not_before timestamptz,
          after double precision, max_attempts integer, time_limit double precision,
-         soft_time_limit double precision, parent_id bigint, followed boolean, "then" jsonb,
-         on_failure jsonb)
+         soft_time_limit double precision, parent_id bigint, followed boolean, definition text,
+         "then" jsonb, on_failure jsonb)
 ),
 inserted AS (
     INSERT INTO scenarios (id, name, key, labels, task, source, needs_source, params, queue,
                            priority, status, not_before, announce_at, max_attempts, time_limit,
-                           soft_time_limit, week, ended_at, parent_id, followed)
+                           soft_time_limit, week, ended_at, parent_id, followed, definition)
     SELECT n.id, n.name, n.key, n.labels, n.task, n.source, n.needs_source, n.params, n.queue,
            n.priority, n.status, coalesce(n.earliest, now()),
            CASE WHEN n.status = 'init_startup' THEN greatest(now(), n.earliest) END,
            n.max_attempts, n.time_limit, n.soft_time_limit, :week,
-           CASE WHEN n.status = 'inactive' THEN now() END, n.parent_id, n.followed
+           CASE WHEN n.status = 'inactive' THEN now() END, n.parent_id, n.followed,
+           coalesce(n.definition, '')
     FROM given n
     ORDER BY n.key, n.id
     ON CONFLICT (key) DO NOTHING
@@ -374,7 +375,7 @@ def _columns(
     row = {name: getattr(new, name) for name in _GIVEN}
     row["params"], row["labels"] = dict(new.params), dict(new.labels)
     row["not_before"] = None if new.not_before is None else _in_range(new.not_before)
-    row["needs_source"] = spec.needs_source
+    row["needs_source"], row["definition"] = spec.needs_source, spec.definition
     if new.max_attempts is None:
         row["max_attempts"] = spec.max_attempts
     del row["then"], row["on_failure"]

@@ -52,6 +52,8 @@ def held(connection: Connection, worker_id: UUID) -> list[Held]:
 class Registration:
     """What a worker process registers with; each registration has an id of its own.
 
+    `versions` are the numbers of its apps' versions, the built-in one included.
+
     `replaces` is the registration that this one follows: an earlier one of the same process, or
     that of the process which this one replaces.
     """
@@ -67,6 +69,7 @@ class Registration:
     source: str | None = None
     quarantine: bool = False
     replaces: UUID | None = None
+    versions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,11 @@ def register(connection: Connection, worker: Registration) -> Asked:
     """
     found = connection.execute(
         text(
-            "INSERT INTO workers (id, name, host, pid, device, slots, queues, tasks, source,"
-            " quarantine, lease_until, desired_state, desired_slots)"
+            "INSERT INTO workers (id, name, host, pid, device, slots, queues, tasks, versions,"
+            " source, quarantine, lease_until, desired_state, desired_slots)"
             " SELECT :id, :name, :host, :pid, :device, coalesce(f.desired_slots, :slots),"
-            " :queues, :tasks, :source, :quarantine, now() + make_interval(secs => :lease),"
+            " :queues, :tasks, CAST(:versions AS bigint[]), :source, :quarantine,"
+            " now() + make_interval(secs => :lease),"
             " coalesce(f.desired_state, 'running'), f.desired_slots"
             " FROM (SELECT) AS new LEFT JOIN workers f ON f.id = :replaces"
             " RETURNING desired_state, desired_slots"
@@ -105,6 +109,7 @@ def register(connection: Connection, worker: Registration) -> Asked:
             "slots": worker.slots,
             "queues": list(worker.queues),
             "tasks": list(worker.tasks),
+            "versions": list(worker.versions),
             "source": worker.source,
             "quarantine": worker.quarantine,
             "lease": LEASE_SECONDS,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, text
 
 from vidan.detection import catalogue
 from vidan.errors import InputRejected, NotFoundError
-from vidan.protocol import param_checks
+from vidan.protocol import definitions, param_checks
 from vidan.suggestions import did_you_mean
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TaskSpec:
     """What is known of a task without its code.
 
@@ -36,8 +37,13 @@ class TaskSpec:
 
     @property
     def capped(self) -> bool:
-        """Whether a claim has to count first how many scenarios of the task may start."""
+        """Whether it limits how many of its scenarios run at once, or how often one starts."""
         return self.concurrency is not None or self.rate_limit is not None
+
+    @cached_property
+    def definition(self) -> str:
+        """The digest of its definition, which new scenarios keep."""
+        return definitions.digest(self.params_schema, self.needs_source)
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
@@ -61,32 +67,66 @@ DETECT = TaskSpec(
 )
 """The built-in task, known before any worker has started."""
 
-_COLUMNS = tuple(one.name for one in fields(TaskSpec))
-_LIST = ", ".join(_COLUMNS)
-_INSERT = f"""
-    INSERT INTO tasks ({_LIST})
-    SELECT {_LIST} FROM jsonb_populate_recordset(CAST(NULL AS tasks), CAST(:specs AS jsonb))
-    ORDER BY name
-    ON CONFLICT (name) DO """
-_INTRODUCE = f"{_INSERT} NOTHING"
-_PUBLISH = f"""{_INSERT} UPDATE SET published_at = now(),
-        rate_next = CASE WHEN tasks.rate_limit = excluded.rate_limit THEN tasks.rate_next END,
-        {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
-    WHERE ({", ".join(f"tasks.{name}" for name in _COLUMNS)})
-        IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _COLUMNS)})
+COLUMNS = tuple(one.name for one in fields(TaskSpec))
+"""The columns of a task's row that the task's author decides."""
+
+_LIST = ", ".join(COLUMNS)
+_DEFINE = """
+    INSERT INTO task_definitions (task, digest, params_schema, needs_source)
+    SELECT name, definition, params_schema, needs_source
+    FROM jsonb_populate_recordset(CAST(NULL AS tasks), CAST(:specs AS jsonb))
+    ORDER BY name ON CONFLICT DO NOTHING
 """
+_INTRODUCE = f"""
+    INSERT INTO tasks ({_LIST}, definition)
+    SELECT {_LIST}, definition
+    FROM jsonb_populate_recordset(CAST(NULL AS tasks), CAST(:specs AS jsonb))
+    ORDER BY name ON CONFLICT (name) DO NOTHING
+"""
+# `wanted` are the rows of tasks as they are to be.
+_PUBLISH = f"""
+    INSERT INTO tasks ({_LIST}, definition, version)
+    SELECT {", ".join(f"w.{name}" for name in COLUMNS)}, w.definition, w.version
+    FROM ({{wanted}}) w LEFT JOIN tasks t ON t.name = w.name
+    WHERE t.name IS NULL OR t.version IS DISTINCT FROM w.version
+       OR ({", ".join(f"t.{name}" for name in COLUMNS)}, t.definition)
+          IS DISTINCT FROM ({", ".join(f"w.{name}" for name in COLUMNS)}, w.definition)
+    ORDER BY w.name
+    ON CONFLICT (name) DO UPDATE SET published_at = now(),
+        rate_next = CASE WHEN tasks.rate_limit = excluded.rate_limit THEN tasks.rate_next END,
+        {", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS, "definition", "version"))}
+    RETURNING name
+"""
+_GIVEN = "SELECT * FROM jsonb_populate_recordset(CAST(NULL AS tasks), CAST(:specs AS jsonb))"
 
 
 def publish(connection: Connection, specs: Sequence[TaskSpec]) -> None:
-    """Insert or update the tasks of a worker."""
-    rows = [asdict(spec) for spec in specs if spec.name != DETECT.name]
-    connection.execute(text(_PUBLISH), {"specs": json.dumps(rows)})
+    """Let these tasks hold as they are given, whatever version of an app has published them."""
+    rows = as_rows([spec for spec in specs if spec.name != DETECT.name])
+    connection.execute(text(_DEFINE), {"specs": rows})
+    connection.execute(text(_PUBLISH.format(wanted=_GIVEN)), {"specs": rows})
 
 
 def introduce(connection: Connection, specs: Sequence[TaskSpec]) -> None:
     """Insert tasks that no worker has published yet; published ones stay as they are."""
-    rows = [asdict(spec) for spec in specs]
-    connection.execute(text(_INTRODUCE), {"specs": json.dumps(rows)})
+    rows = as_rows(specs)
+    connection.execute(text(_DEFINE), {"specs": rows})
+    connection.execute(text(_INTRODUCE), {"specs": rows})
+
+
+def define(connection: Connection, specs: Sequence[TaskSpec]) -> None:
+    """Keep the definitions of tasks: workers compare them with their own."""
+    connection.execute(text(_DEFINE), {"specs": as_rows(specs)})
+
+
+def hold(connection: Connection, wanted: str) -> list[str]:
+    """Let tasks hold as the SQL `wanted` selects them. Returns the names of changed tasks."""
+    return list(connection.execute(text(_PUBLISH.format(wanted=wanted))).scalars())
+
+
+def as_rows(specs: Sequence[TaskSpec]) -> str:
+    """Return tasks as a JSON array of their rows."""
+    return json.dumps([asdict(spec) | {"definition": spec.definition} for spec in specs])
 
 
 def find(connection: Connection) -> list[TaskSpec]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, auto
@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from vidan.domain.status import DesiredState
+from vidan.services import versions
 from vidan.services.workers import WorkerRow
 
 SAMPLE = 2_000
@@ -33,6 +34,7 @@ class Reason(Enum):
 
     NO_QUEUE = auto()  # no worker has its queue
     NO_TASK = auto()  # none of the workers with its queue has its task
+    VERSION = auto()  # the workers left run older versions, which may refuse its params
     NO_SOURCE = auto()  # none of the workers left was started for its source
     SUSPECT = auto()  # it may have killed its process, and no worker left has a single slot
     DRAINING = auto()  # all workers left are draining
@@ -66,6 +68,7 @@ class _Group:
 
     queue: str
     task: str
+    definition: str
     needs_source: bool
     unsourced: bool  # waits for a worker that was started with a source
     bound: bool  # only for workers that were started with its source
@@ -100,14 +103,14 @@ late AS (
     SELECT due.* FROM (SELECT queue, task FROM pairs LIMIT :pairs) p
     CROSS JOIN LATERAL (
         SELECT s.id, s.queue, s.task, s.needs_source, s.source, s.source_bound, s.crashes,
-               s.not_before
+               s.not_before, s.definition
         FROM scenarios s
         WHERE s.status = 'init_startup' AND s.queue = p.queue AND s.task = p.task
           AND s.not_before <= now() - :patience
         ORDER BY s.priority DESC, s.not_before LIMIT :sample
     ) due
 )
-SELECT queue, task, needs_source, needs_source AND source IS NULL AS unsourced,
+SELECT queue, task, definition, needs_source, needs_source AND source IS NULL AS unsourced,
        needs_source AND source_bound AS bound,
        CASE WHEN needs_source AND (source_bound OR source = ANY(CAST(:sources AS text[])))
             THEN source END AS named,
@@ -117,7 +120,7 @@ SELECT queue, task, needs_source, needs_source AND source IS NULL AS unsourced,
            ) FROM tasks t WHERE t.name = late.task
        ), false) AS capped, count(*) AS count,
        min(id) AS first_id, now() - min(not_before) AS waited
-FROM late GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY min(not_before) LIMIT 500
+FROM late GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 ORDER BY min(not_before) LIMIT 500
 """
 
 
@@ -134,10 +137,11 @@ def waiting(
             "sources": [one.source for one in alive if one.source is not None],
         },
     ).mappings()
+    groups = [_Group(**row) for row in found]
+    runners = versions.runners(connection, {(one.task, one.definition) for one in groups})
     by_key: dict[Hashable, Waiting] = {}
-    for row in found:
-        group = _Group(**row)
-        one = _explain(group, alive)
+    for group in groups:
+        one = _explain(group, alive, runners[group.task, group.definition])
         key = (one.reason, *_subject(one))
         known = by_key.setdefault(key, one)
         if known is not one:
@@ -145,11 +149,18 @@ def waiting(
     return list(by_key.values())
 
 
-def _explain(group: _Group, alive: Sequence[WorkerRow]) -> Waiting:
-    """Narrow the workers down by what a claim asks for; the step that leaves none is the reason."""
+def _explain(group: _Group, alive: Sequence[WorkerRow], runners: Collection[int] | None) -> Waiting:
+    """Narrow the workers down by what a claim asks for; the step that leaves none is the reason.
+
+    `runners` are the versions that run its definition, None if all do.
+    """
     steps: tuple[tuple[Reason, Callable[[WorkerRow], bool]], ...] = (
         (Reason.NO_QUEUE, lambda w: group.queue in w.queues),
         (Reason.NO_TASK, lambda w: group.task in w.tasks),
+        (
+            Reason.VERSION,
+            lambda w: runners is None or not w.versions or any(v in runners for v in w.versions),
+        ),
         (Reason.NO_SOURCE, group.fits_source),
         (Reason.SUSPECT, lambda w: w.slots == 1 or not group.suspect),
         (Reason.DRAINING, lambda w: w.desired_state is DesiredState.RUNNING),
@@ -174,7 +185,7 @@ def _explain(group: _Group, alive: Sequence[WorkerRow]) -> Waiting:
 def _subject(one: Waiting) -> tuple[Hashable, ...]:
     """Return what a reason names; scenarios with the same reason and subject are reported once."""
     match one.reason:
-        case Reason.NO_TASK:
+        case Reason.NO_TASK | Reason.VERSION:
             return (one.queue, one.task)
         case Reason.NO_SOURCE:
             return (one.queue, one.source, one.unsourced)

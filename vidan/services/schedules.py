@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -62,14 +62,12 @@ def publish(connection: Connection, app: str, schedules: Sequence[tuple[str, Sch
     A changed cron or time zone counts from now on, without the times that were missed; a paused
     schedule stays paused.
     """
-    known = connection.execute(
-        text("SELECT name FROM schedules WHERE app = :app ORDER BY name FOR UPDATE"),
-        {"app": app},
-    ).all()
-    if not known and not schedules:
-        return
-    now = connection.execute(text("SELECT now()")).scalar_one()
-    rows = [
+    publish_rows(connection, app, as_rows(schedules))
+
+
+def as_rows(schedules: Sequence[tuple[str, Schedule]]) -> list[dict[str, Any]]:
+    """Return schedules (task, schedule) as JSON objects."""
+    return [
         {
             "name": one.name,
             "task": task,
@@ -80,16 +78,34 @@ def publish(connection: Connection, app: str, schedules: Sequence[tuple[str, Sch
             "queue": one.queue,
             "priority": one.priority,
             "catch_up": one.catch_up,
-            "next_at": next_after(one.cron, one.timezone, now).isoformat(),
         }
         for task, one in schedules
     ]
+
+
+def publish_rows(connection: Connection, app: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Publish the schedules of an app that `as_rows` has returned: see `publish`."""
+    known = connection.execute(
+        text("SELECT name FROM schedules WHERE app = :app ORDER BY name FOR UPDATE"),
+        {"app": app},
+    ).all()
+    if not known and not rows:
+        return
+    now = connection.execute(text("SELECT now()")).scalar_one()
+    timed = [{**one, "next_at": _first_time(one, now).isoformat()} for one in rows]
     connection.execute(
         text("DELETE FROM schedules WHERE app = :app AND name <> ALL(CAST(:names AS text[]))"),
-        {"app": app, "names": [one.name for _, one in schedules]},
+        {"app": app, "names": [one["name"] for one in rows]},
     )
-    connection.execute(text(_PUBLISH), {"app": app, "rows": json.dumps(rows)})
+    connection.execute(text(_PUBLISH), {"app": app, "rows": json.dumps(timed)})
     announcements.wake(connection)
+
+
+def _first_time(row: Mapping[str, Any], now: datetime) -> datetime:
+    try:
+        return next_after(row["cron"], row["timezone"], now)
+    except InputRejected:  # this host lacks the time zone
+        return now + NOT_COMPUTED
 
 
 def next_due(connection: Connection) -> timedelta | None:

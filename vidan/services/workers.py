@@ -37,6 +37,7 @@ class WorkerRow:
     scenarios: tuple[int, ...]
     fps: float
     seen_at: datetime
+    versions: tuple[int, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
@@ -53,6 +54,7 @@ class WorkerRow:
             "seen_at": self.seen_at.isoformat(),
             "queues": list(self.queues),
             "tasks": list(self.tasks),
+            "versions": list(self.versions),
             "source": self.source,
             "desired_state": str(self.desired_state),
             "desired_slots": self.desired_slots,
@@ -60,7 +62,7 @@ class WorkerRow:
 
 
 _SELECT = """
-SELECT w.id, w.name, w.host, w.pid, w.device, w.slots, w.queues, w.tasks, w.source,
+SELECT w.id, w.name, w.host, w.pid, w.device, w.slots, w.queues, w.tasks, w.versions, w.source,
        w.quarantine, w.desired_state, w.desired_slots,
        CASE WHEN w.lease_until <= now() THEN 'gone'
             WHEN w.desired_state <> 'running' THEN 'draining' ELSE w.state END AS state,
@@ -228,7 +230,7 @@ def _select(connection: Connection, condition: str, parameters: dict[str, Any]) 
         WorkerRow(
             **{
                 **row,
-                **{name: tuple(row[name]) for name in ("queues", "tasks")},
+                **{name: tuple(row[name]) for name in ("queues", "tasks", "versions")},
                 # Sorted here: with ORDER BY, a planner with old statistics would read all ids.
                 "scenarios": tuple(sorted(row["scenarios"])),
                 "desired_state": DesiredState(row["desired_state"]),

@@ -30,6 +30,7 @@ from vidan.worker.missing_sources import MissingSources
 from vidan.worker.outcomes import OutcomeWriter
 from vidan.worker.reconciliation import Reconciliation
 from vidan.worker.retry_events import RetryEvents
+from vidan.worker.runnable import Runnable
 from vidan.worker.slots import ClaimedRun
 
 log = logging.getLogger("vidan.worker")
@@ -65,12 +66,16 @@ class InProcess:
         lease = self._current_lease()
         with lease.database.autocommit() as connection:
             queues = queries.queues(connection)
+        runnable = Runnable(self._registry)
+        runnable.look(lease.database, queues, lease.versions)
         claimant = Claimant(
             worker_id=lease.worker_id,
             name=self._options.name,
             queues=tuple(queues),
             tasks=tuple(self._registry),
             suspects=True,
+            heeds_caps=False,
+            definitions=runnable.definitions,
         )
         claimed = lease.database.retrying(claims.claim, claimant, 1)
         for one in claimed:

@@ -50,7 +50,7 @@ def probe(source: str, read_timeout: float) -> Probe:
     """
     opened = open_container(source, read_timeout)
     try:
-        return _probe(opened, source)
+        return _probe(opened, source, read_timeout)
     finally:
         opened.container.close()
 
@@ -61,7 +61,7 @@ def probe_live(opened: Opened) -> Probe:
     return Probe(context.height, context.width, Turn(), None, True, _rate(opened), None)
 
 
-def _probe(opened: Opened, source: str) -> Probe:
+def _probe(opened: Opened, source: str, timeout: float) -> Probe:
     context = opened.stream.codec_context
     context.thread_count = 1
     height, width = context.height, context.width
@@ -74,7 +74,7 @@ def _probe(opened: Opened, source: str) -> Probe:
     start = _start(first, opened) if timed else None
     total = look_up("the number of pictures", lambda: _total(opened), None)
     rate = _rate(opened)
-    promise = look_up("the duration", lambda: promised(opened, source, rate, first), None)
+    promise = look_up("the duration", lambda: promised(opened, source, rate, first, timeout), None)
     return Probe(*turn.size(height, width), turn, start, timed, rate, total, promise)
 
 

@@ -1,33 +1,33 @@
 """How long a video is according to its header, and how many pictures its end lacks.
 
 An MP4 lists its packets, so its pictures are counted (`vidan.video.probe`). Other containers say
-how long they are; a file that was cut off ends earlier. What FFmpeg estimates from the file's size
-is no promise: it would shrink with the file.
+how long they are; a file that was cut off ends earlier. What FFmpeg estimates from the file's size,
+or reads from the file's end, is no promise: it would shrink with the file. Where all streams
+together have one length, the video may be shorter than that: then the sound tells whether the file
+is whole.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from vidan.video import headers
+from vidan.video.companions import Companions, companions
 from vidan.video.container import Opened, local_path
+from vidan.video.fragments import fragments
+from vidan.video.playlist import playlist
 from vidan.video.timeline import REORDER
 
 if TYPE_CHECKING:
     from av import Packet, VideoStream
 
-HEADER_BYTES = 64 << 10
-"""Bytes at the beginning of a file in which its duration is searched."""
-
-MATROSKA_DURATION = re.compile(rb"\x44\x89(\x84.{4}|\x88.{8})", re.DOTALL)
-"""The element Duration of the segment's information, RFC 9559 section 5.1.2.10."""
-
-FLV_DURATION = re.compile(rb"\x00\x08duration\x00[^\x00]")
-"""The number `duration` of onMetaData, unless it is 0 (AMF 0)."""
+MAX_STEPS = 100
+"""Most different times between two pictures that are counted."""
 
 UNEVEN = Fraction(1, 10)
 """If more than this share of pictures last longer than usual, the video has no even rate."""
@@ -35,19 +35,50 @@ UNEVEN = Fraction(1, 10)
 FEW = 8
 """Fewest pictures of which the rate can be judged."""
 
+SOUND_S = Fraction(1, 5)
+"""Longest packet of sound, in seconds, by which a stream may seem to end early."""
+
+INTERLEAVED_S = 3
+"""Most seconds by which the sound of a file may be ahead of its video where both are cut off."""
+
+ALONE = frozenset({"mxf", "mxf_d10", "ivf", "gxf"})
+"""Containers whose streams each have a length of their own, or that have one stream."""
+
+TOGETHER = frozenset({"rm", "dash"})
+"""Containers whose header says how long the longest stream is."""
+
+
+def _nothing() -> int:
+    return 0
+
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """The end of the last picture and the time between two, in units of the stream's time base."""
+    """The end of the last picture and the time between two, in units of the stream's time base.
 
-    end: Fraction
+    `end` is None if only pictures that are listed count: `listed` returns how many of these lie
+    beyond the end of the file. The end may be too late by `uncertain`. `others` is for a container
+    that promises one end for all its streams: it returns how far the others reach, given where the
+    video ends. `by_sound`: the end may be that of the last packet of sound.
+    """
+
+    end: Fraction | None
     step: Fraction
+    uncertain: Fraction = Fraction(0)
+    others: Callable[[Fraction], Companions] | None = None
+    by_sound: bool = True
+    listed: Callable[[], int] = _nothing
+    tick: Fraction = Fraction(1, 1000)
 
 
 def promised(
-    opened: Opened, source: str, rate: Fraction | None, first: Sequence[Packet[VideoStream]]
+    opened: Opened,
+    source: str,
+    rate: Fraction | None,
+    first: Sequence[Packet[VideoStream]],
+    timeout: float = 10.0,
 ) -> Promise | None:
-    """Return what the container's header promises. None: nothing that could be relied on.
+    """Return what the container promises. None: nothing that could be relied on.
 
     `first` are the first packets of the file.
     """
@@ -55,53 +86,111 @@ def promised(
         return None
     tick = Fraction(opened.time_base)
     step = 1 / (Fraction(rate) * tick)
-    end: Fraction | None = None
+    stamps = [stamp for packet in first if (stamp := _stamp(packet)) is not None]
+    looks = _Looks(opened, source, tick, step, min(stamps, default=0), timeout)
     name = opened.container.format.name
-    if name == "avi":
-        stamps = [stamp for packet in first if (stamp := _stamp(packet)) is not None]
-        if stamps and opened.stream.frames:
-            end = min(stamps) + opened.stream.frames * step
-    elif "matroska" in name:
-        end = _seconds_of_matroska(opened, source, rate, tick)
-    elif name == "flv" and _has(source, opened, FLV_DURATION):
-        end = _only_stream(opened, tick)
+    if "hls" in name:
+        return looks.hls()
+    found = looks.of(name)
+    if found is None or found.end is None:
+        return found
     # a picture takes at least a byte, so a header that claims more pictures is damaged
-    if end is None or end > opened.container.size * step:
-        return None
-    return Promise(end, step)
+    return found if found.end <= opened.container.size * step else None
 
 
-def _seconds_of_matroska(
-    opened: Opened, source: str, rate: Fraction, tick: Fraction
-) -> Fraction | None:
-    """Return the end that the statistics of the stream name, else that of the only stream."""
-    noted = re.fullmatch(
-        r"(\d{1,6}):(\d\d):(\d\d\.\d{1,9})", opened.stream.metadata.get("DURATION", "")
-    )
-    whole = opened.container.duration
-    if noted is None:
-        return _only_stream(opened, tick) if _has(source, opened, MATROSKA_DURATION) else None
-    hours, minutes, seconds = noted.groups()
-    end = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-    if whole and end > Fraction(whole, 10**6) + 1 / rate:
-        return None  # one of both is damaged
-    return end / tick
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """Looks for what a container promises. `start` is the stamp of the first picture."""
 
+    opened: Opened
+    source: str
+    tick: Fraction
+    step: Fraction
+    start: int
+    timeout: float
 
-def _only_stream(opened: Opened, tick: Fraction) -> Fraction | None:
-    """Return the duration of the container, unless sound may last longer than the video."""
-    whole = opened.container.duration
-    if not whole or len(opened.container.streams) != 1:
-        return None
-    return Fraction(whole, 10**6) / tick
+    def of(self, name: str) -> Promise | None:
+        """Return the promise of a container with this name, if it is one that promises."""
+        stream, head = self.opened.stream, self._head()
+        if name == "avi":
+            return self._at(self.start + stream.frames * self.step) if stream.frames else None
+        if "matroska" in name:
+            return self._matroska(head)
+        if "mp4" in name:
+            return self._fragmented()
+        if name == "flv":
+            return self._together() if headers.FLV_DURATION.search(head) else None
+        if name in ("asf", "asf_o"):
+            return self._together(headers.asf_seconds(head))
+        if name == "apng":
+            count = headers.apng_pictures(head)
+            return self._at(self.start + count * self.step) if count else None
+        if name in ALONE:
+            return self._at(Fraction(self.start + stream.duration)) if stream.duration else None
+        return self._together() if name in TOGETHER else None
 
+    def hls(self) -> Promise | None:
+        """Return what a playlist promises: the sum of its segments."""
+        found = playlist(self.source, self.timeout)
+        if found is None:
+            return None
+        lost = round(found.lost / self.tick / self.step)
+        if found.jumps:
+            return Promise(None, self.step, listed=lambda: lost, tick=self.tick)
+        promise = self._together(found.seconds + self.start * self.tick)
+        if promise is None:
+            return None
+        uncertain = found.uncertain / self.tick  # segments are cut and measured by the video
+        return replace(promise, uncertain=uncertain, by_sound=False, listed=lambda: lost)
 
-def _has(source: str, opened: Opened, element: re.Pattern[bytes]) -> bool:
-    """Whether the header of a local file has this element."""
-    if opened.network:
-        return False
-    with local_path(source).open("rb") as file:
-        return element.search(file.read(HEADER_BYTES)) is not None
+    def _at(self, end: Fraction) -> Promise:
+        return Promise(end, self.step, tick=self.tick)
+
+    def _together(self, seconds: Fraction | None = None) -> Promise | None:
+        """Return the promise of an end, in seconds, that all streams have together."""
+        container = self.opened.container
+        if seconds is None:
+            seconds = Fraction(container.duration, 10**6) if container.duration else None
+        if seconds is None or seconds <= 0:
+            return None
+        promise = self._at(seconds / self.tick)
+        if len(container.streams) == 1:
+            return promise
+        index = self.opened.stream.index
+        return replace(
+            promise, others=lambda near: companions(self.source, index, near, self.timeout)
+        )
+
+    def _matroska(self, head: bytes) -> Promise | None:
+        """Return the end that the statistics of the stream name, else that of all streams."""
+        noted = re.fullmatch(
+            r"(\d{1,6}):(\d\d):(\d\d\.\d{1,9})", self.opened.stream.metadata.get("DURATION", "")
+        )
+        whole = self.opened.container.duration
+        if noted is None:
+            return self._together() if headers.MATROSKA_DURATION.search(head) else None
+        hours, minutes, seconds = noted.groups()
+        end = int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
+        if whole and end > Fraction(whole, 10**6) + self.step * self.tick:
+            return None  # one of both is damaged
+        return self._at(end / self.tick)
+
+    def _fragmented(self) -> Promise | None:
+        if self.opened.network:
+            return None
+        path, track = local_path(self.source), self.opened.stream.id
+        found = fragments(path, track)
+        if found is None:
+            return None
+        promise = Promise(None, self.step, tick=self.tick)
+        if found.span is not None:
+            promise = self._at(self.start + found.span / self.tick)
+        elif found.seconds is not None:
+            promise = self._together(found.seconds) or promise
+        return replace(promise, listed=lambda: found.unread)
+
+    def _head(self) -> bytes:
+        return b"" if self.opened.network else headers.head(local_path(self.source))
 
 
 def _stamp(packet: Packet[VideoStream]) -> int | None:
@@ -116,12 +205,11 @@ class Reach:
         self._duration = 0  # of the packet with that stamp
         self._decoded: int | None = None  # the decode stamp of the latest packet
         self._ahead: deque[int] = deque(maxlen=2 * REORDER)  # stamps after that
-        self._steps = 0
-        self._longer = 0  # how many of them were longer than usual
+        self._steps: Counter[int] = Counter()  # times between two, as far as they differ
         self._longest = 0
 
-    def see(self, packet: Packet[VideoStream], step: Fraction) -> None:
-        """Take the next packet. `step` is the usual time between two."""
+    def see(self, packet: Packet[VideoStream]) -> None:
+        """Take the next packet."""
         stamp = _stamp(packet)
         if stamp is None:
             return
@@ -129,9 +217,10 @@ class Reach:
             self._last, self._duration = stamp, packet.duration or 0
         decoded = packet.dts if packet.dts is not None else stamp
         if self._decoded is not None and decoded > self._decoded:
-            self._steps += 1
-            self._longer += decoded - self._decoded > step * 3 / 2
-            self._longest = max(self._longest, decoded - self._decoded)
+            step = decoded - self._decoded
+            if step in self._steps or len(self._steps) < MAX_STEPS:
+                self._steps[step] += 1
+            self._longest = max(self._longest, step)
         self._decoded = decoded
         self._ahead = deque((one for one in (*self._ahead, stamp) if one > decoded),
                             self._ahead.maxlen)  # fmt: skip
@@ -141,14 +230,57 @@ class Reach:
 
         Where pictures come at uneven times, the end may be earlier by the longest of them.
         """
-        if self._last is None or self._decoded is None:
+        listed = promise.listed()
+        if promise.end is None or self._last is None or self._decoded is None:
+            return listed
+        missing = self._short(promise, promise.end)
+        if missing > 1 and promise.others is not None:
+            missing = self._short_beside(promise, promise.end, promise.others)
+        return max(listed, missing if missing > 1 else 0)
+
+    def _short(self, promise: Promise, end: Fraction) -> int:
+        """Return how many pictures are missing up to the end."""
+        assert self._last is not None and self._decoded is not None
+        step, even = self._usual(promise.step)
+        short = end - self._last - max(Fraction(self._duration), step)
+        if short <= promise.uncertain - step / 2:
             return 0
-        short = promise.end - self._last - max(Fraction(self._duration), promise.step)
-        if self._steps >= FEW and self._longer <= self._steps * UNEVEN:
+        if even:
             # No picture is shown before it is decoded, so none is missing up to the decode stamp.
             # Behind it, the picture that others refer to may be there without them.
-            missing = round((promise.end - self._decoded) / promise.step) - 1 - len(self._ahead)
-            missing = missing if short > -promise.step / 2 else 0
-        else:
-            missing = round(short / promise.step) if short > self._longest else 0
-        return missing if missing > 1 else 0
+            return round((end - self._decoded) / step) - 1 - len(self._ahead)
+        return round(short / step) if short > self._longest else 0
+
+    def _usual(self, step: Fraction) -> tuple[Fraction, bool]:
+        """Return the usual time between two pictures, and whether few last longer.
+
+        It is the given one, which the header says, unless most pictures follow at another one: a
+        header may count fields.
+        """
+        count = self._steps.total()
+        if count < FEW:
+            return step, False
+        usual = self._steps.most_common(1)[0][0]
+        if not step / 2 < usual < step * 3 / 2 and self._steps[usual] > count * (1 - UNEVEN):
+            step = Fraction(usual)
+        longer = sum(times for one, times in self._steps.items() if one > step * 3 / 2)
+        return step, longer <= count * UNEVEN
+
+    def _short_beside(
+        self, promise: Promise, end: Fraction, others: Callable[[Fraction], Companions]
+    ) -> int:
+        """Return how many pictures are missing where other streams are promised the same end.
+
+        None is, if the video ends earlier by itself: another stream reaches the end, or the sound
+        goes on for long. Otherwise the file was cut off, and the last packet of the sound may end
+        after the last picture.
+        """
+        assert self._last is not None
+        here = (self._last + max(Fraction(self._duration), promise.step)) * promise.tick
+        found = others(here)
+        reaches = end * promise.tick - max(promise.step * promise.tick, SOUND_S)
+        if found.end is not None and found.end >= reaches:
+            return 0
+        if found.sound is not None and found.sound > here + INTERLEAVED_S:
+            return 0
+        return self._short(promise, end - found.packet / promise.tick if promise.by_sound else end)

@@ -86,7 +86,7 @@ class Reading:
             self.timeline.finish()
             return None
         if self.promise is not None:
-            self._reach.see(packet, self.promise.step)
+            self._reach.see(packet)
         shows = is_shown(packet, self.opened.codec)
         return Item(packet, self.timeline.add(packet.pts, packet.dts) if shows else None)
 

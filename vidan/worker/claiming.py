@@ -12,12 +12,13 @@ from vidan.db.session import Database
 from vidan.domain.status import STOPPING
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import DatabaseUnavailable, HandOver, LeaseLost, RunStopped
-from vidan.protocol import claims, lifecycle
+from vidan.protocol import claims, lifecycle, waiting
 from vidan.protocol.claims import Claimant, Claimed
 from vidan.tasks.task import Task
 from vidan.worker.execution import Outcome
 from vidan.worker.lease import Lease
 from vidan.worker.missing_sources import MissingSources
+from vidan.worker.runnable import Runnable
 from vidan.worker.slots import ClaimedRun, Slots
 
 log = logging.getLogger("vidan.worker")
@@ -42,7 +43,7 @@ class Claims:
     ) -> None:
         self._options = options
         self._tasks = tuple(tasks)
-        self._capped = tuple(name for name, task in tasks.items() if task.spec.capped)
+        self._runnable = Runnable(tasks)
         self._slots = slots
         self._missing = missing
         self._held_back = False  # whether the last claim was left out: too many unwritten outcomes
@@ -70,8 +71,8 @@ class Claims:
     def claim(self, lease: Lease, *, hinted: bool) -> bool:
         """Claim for the free slots, and ahead of them as many short tasks as ended recently.
 
-        Without a hint (`hinted`) a cheaper statement asks first whether anything is due. Returns
-        whether tasks without a source, which may end at once, are among what was claimed.
+        Without a hint (`hinted`), and once a second, a cheaper statement asks first what is due.
+        Returns whether tasks without a source, which may end at once, are among what was claimed.
         """
         # set before `unwritten` is read: `written` is called after `unwritten` has become lower
         self._held_back = True
@@ -84,7 +85,7 @@ class Claims:
         ahead = max(0, recent - self._slots.waiting)
         if not free and ahead <= recent // 2:
             return False  # a later claim, of more tasks, is cheaper
-        if not hinted and not self._any_due(lease):
+        if not self._look(lease, hinted=hinted):
             return False
         claimed = lease.database.retrying(
             claims.claim, self._claimant(lease), free, ahead=ahead, skip=self._missing.to_skip()
@@ -92,9 +93,11 @@ class Claims:
         self._add(claimed)
         return any(not one.needs_source for one in claimed)
 
-    def _any_due(self, lease: Lease) -> bool:
-        with lease.database.autocommit() as connection:
-            found = claims.any_due(connection, self._options.queues, self._tasks)
+    def _look(self, lease: Lease, *, hinted: bool) -> bool:
+        """Look what waits, if the last look is too old. Returns whether a claim is worth it."""
+        if hinted and self._runnable.fresh:
+            return True
+        found = self._runnable.look(lease.database, self._options.queues, lease.versions)
         if not found:
             self._warn_of_missing_tasks(lease)
         return found
@@ -108,7 +111,8 @@ class Claims:
             source=self._options.source,
             suspects=self._slots.count == 1,
             only_suspects=self._options.quarantine,
-            capped=self._capped,
+            capped=self._runnable.capped,
+            definitions=self._runnable.definitions,
         )
 
     def _warn_of_missing_tasks(self, lease: Lease) -> None:
@@ -118,8 +122,8 @@ class Claims:
             return
         self._next_warning = now + MISSING_TASKS_SECONDS
         with lease.database.autocommit() as connection:
-            waiting = claims.lacking(connection, self._options.queues, self._tasks)
-        for task in sorted(waiting - self._warned_of):
+            lacking = waiting.lacking(connection, self._options.queues, self._tasks)
+        for task in sorted(lacking - self._warned_of):
             self._warned_of.add(task)
             log.warning("task %s is left to others: this worker does not have it", task)
 
@@ -131,7 +135,7 @@ class Claims:
         """
         now = time.monotonic()
         self._ended.extend(now for one in outcomes if not one.claimed.needs_source)
-        if self._held_back or any(one.claimed.task in self._capped for one in outcomes):
+        if self._held_back or any(one.claimed.task in self._runnable.capped for one in outcomes):
             self._slots.few_waiting.set()
 
     def _ended_recently(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from vidan import logs
 from vidan.db.session import Database
@@ -80,6 +80,8 @@ class Lease:
         measure: Callable[[], Measured],
         replaces: UUID | None = None,
     ) -> None:
+        self.versions: tuple[int, ...] = ()
+        """The numbers of the apps' versions that the worker runs, set before it begins."""
         self.worker_id: UUID = uuid.uuid4()
         self.database = Database(
             url,
@@ -121,8 +123,11 @@ class Lease:
         """Whether the lease has ended: other workers may claim what this registration held."""
         return self._ended.is_set()
 
-    def begin(self) -> None:
-        """Register, and renew the lease from now on. Raises DatabaseUnavailable."""
+    def begin(self, also: Callable[[Connection], object] | None = None) -> None:
+        """Register, and renew the lease from now on. Raises DatabaseUnavailable.
+
+        `also` is called in the transaction that registers the worker.
+        """
         sent = clock()
         registration = heartbeats.Registration(
             worker_id=self.worker_id,
@@ -136,6 +141,7 @@ class Lease:
             source=self._options.source,
             quarantine=self._options.quarantine,
             replaces=self._replaces,
+            versions=self.versions,
         )
         before = None if self._board is None else self._board.worker_id
         self._show(self.worker_id)  # first: this process may die just after it has registered
@@ -144,6 +150,8 @@ class Lease:
             with self._pulse.begin() as connection:
                 connection.execute(text("SET LOCAL synchronous_commit = on"))
                 asked = heartbeats.register(connection, registration)
+                if also is not None:
+                    also(connection)
         except BaseException:
             self._show(before)  # the registration that the next one replaces
             raise

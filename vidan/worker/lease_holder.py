@@ -13,10 +13,10 @@ from vidan.config import Settings
 from vidan.domain.worker import WorkerOptions
 from vidan.errors import DatabaseUnavailable, HandOver, LeaseLost
 from vidan.processes.slotboard import Ended, SlotBoard
-from vidan.protocol import tasks
 from vidan.protocol.fences import Fence
 from vidan.protocol.heartbeats import Held
-from vidan.services import schedules
+from vidan.services import versions
+from vidan.tasks import versions as app_versions
 from vidan.tasks.task import Task
 from vidan.worker.execution import Outcome
 from vidan.worker.lease import Lease, Measured
@@ -59,6 +59,7 @@ class LeaseHolder:
         self._settings = settings
         self._options = options
         self._registry = registry
+        self._brought = app_versions.brought(options.app, registry)
         self._slots = slots
         self._writer = writer
         self._board = board
@@ -109,8 +110,8 @@ class LeaseHolder:
             replaces=self._replaces,
         )
         try:
-            self._publish(lease)
-            lease.begin()
+            lease.versions = lease.database.retrying(versions.register, self._brought)
+            lease.begin(also=versions.govern)
         except BaseException:
             lease.close()
             raise
@@ -119,20 +120,6 @@ class LeaseHolder:
         self.outcome_thread = OutcomeThread(lease, self._slots, self._writer, self._on_written)
         self._replaces = lease.worker_id
         return lease
-
-    def _publish(self, lease: Lease) -> None:
-        """Publish the tasks and, from a process that a user has started, the app's schedules.
-
-        If workers run two versions of an app, the schedules of the version that a user started
-        last hold. A supervisor starts processes in place of dead ones, and for suspects: they
-        publish no schedules.
-        """
-        specs = [task.spec for task in self._registry.values()]
-        lease.database.retrying(tasks.publish, specs)
-        app = self._options.app
-        if app is not None and self._replaces is None and not self._options.quarantine:
-            found = [(one.name, s) for one in self._registry.values() for s in one.schedules]
-            lease.database.retrying(schedules.publish, app, found)
 
     def _abandon(self, lease: Lease) -> None:
         """Give up an ended lease once its runs have stopped; nothing of them may be written."""

@@ -25,7 +25,7 @@ from vidan.domain.status import DesiredState, Status
 from vidan.orchestrator import Listener
 from vidan.protocol import creation, partitions, tasks
 from vidan.protocol.creation import NewScenario
-from vidan.services import dead_letters, workers
+from vidan.services import dead_letters, versions, workers
 from vidan.services.dead_letters import NewLetter
 
 
@@ -91,6 +91,31 @@ def test_no_worker_has_the_task(vidan: Shell, worker: PlayedWorker, database: Da
     assert f"scenario {one}," in found["finding"]
     assert "task 'count'" in found["finding"]
     assert "--app MODULE:APP" in found["remedy"]
+
+
+def test_no_worker_runs_the_version_that_checked_it(vidan: Shell, database: Database) -> None:
+    old: dict[str, Any]
+    new: dict[str, Any]
+    old, new = ({"properties": {n: {"type": "integer"} for n in names}} for names in ("a", "ab"))
+    for schema in old, new:
+        schema["additionalProperties"] = False
+    with database.begin() as connection:
+        brought = [
+            versions.Brought("shop:app", str(n), [tasks.TaskSpec("count", schema)])
+            for n, schema in enumerate((old, new))
+        ]
+        first, second = versions.register(connection, brought)
+    PlayedWorker(database, tasks=("count",))
+    execute(database, f"UPDATE workers SET versions = '{{{first}}}'")
+    with database.begin() as connection:
+        versions.use(connection, second)
+    one = create(database, task="count", params={"b": 1})
+    found = finding(vidan, "waiting")
+    assert f"scenario {one}," in found["finding"]
+    assert "a newer version of task 'count'" in found["finding"]
+    assert "`vidan tasks show count`" in found["remedy"]
+    several = finding(vidan, "versions", "ok")["finding"]
+    assert several == f"shop:app: {second} (governs) on 0 workers, {first} on 1 worker"
 
 
 def test_no_worker_was_started_with_the_source(

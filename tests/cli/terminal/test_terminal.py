@@ -64,7 +64,7 @@ def test_an_empty_list_is_said(vidan: Shell) -> None:
 # --- narrow terminals
 
 HEADINGS = {
-    "scenario list": "ID STATUS FRAMES TASK WORKER SOURCE NAME CREATED",
+    "scenario list": "ID STATUS FRAMES TASK WORKER SOURCE NAME CREATED LOST",
     "scenario history 1": "AT FROM TO ACTOR REASON",
     "workers list": "NAME STATE DEVICE SLOTS SCENARIOS FPS QUEUES SEEN",
     "tasks list": "NAME SOURCE PARAMS SUMMARY CONCURRENCY RATE WORKERS",

@@ -14,13 +14,18 @@ from vidan.domain.durations import in_words
 
 if TYPE_CHECKING:
     from vidan.config import Settings
+    from vidan.services.versions import Version, WaitingFor
+
+MOST_WAITING = 1_000
+"""Most waiting scenarios that are counted of a task."""
 
 commands = Commands(
     "tasks",
-    "Show tasks: the built-in `detect`, and those that workers have published.",
+    "Show tasks: the built-in `detect`, and those of apps; choose the version of an app.",
     examples="""
         vidan tasks list
         vidan tasks show detect
+        vidan tasks use 3
     """,
 )
 
@@ -81,15 +86,31 @@ def show(
     settings: Settings,
     task: Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.")],
 ) -> None:
-    """Show one task, its parameters, and the running workers that can execute it."""
+    """Show one task, its parameters, the running workers that can execute it, and its versions.
+
+    The highest version of the app among running workers governs: its parameters and limits hold.
+    What waits is listed by the version that has checked its parameters. `vidan tasks use` lets
+    another version govern.
+    """
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.protocol import tasks
-        from vidan.services import workers
+        from vidan.services import versions, workers
 
         found = tasks.get(connection, task)
         there = workers.by_task(connection).get(found.name, [])
-    record = found.as_json() | {"workers": there}
+        governing = versions.governing(connection, task)
+        living = versions.of_task(connection, task)
+        waiting = versions.waiting_for(connection, task)
+    record = found.as_json() | {
+        "workers": there,
+        "version": governing,
+        "versions": [one.as_json() for one in living],
+        "waiting": [one.as_json() for one in waiting],
+    }
     if not out.json:
+        del record["versions"], record["waiting"]
+        record.update((f"version {one.number}", _version(one, governing)) for one in living)
+        record.update(_waiting(one, found.definition) for one in waiting)
         properties = record.pop("params").get("properties", {})
         for name in ("time_limit", "soft_time_limit"):
             record[name] = record[name] and in_words(record[name])
@@ -97,6 +118,53 @@ def show(
     out.details(record, id=found.name)
     if not there:
         out.note(f"no running worker can execute {found.name}: its scenarios wait for one")
+
+
+@commands.command(
+    "use",
+    examples="""
+        vidan tasks show shop.look            lists the versions
+        vidan tasks use 3
+    """,
+)
+def use(
+    out: Output,
+    settings: Settings,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version.")],
+) -> None:
+    """Let a version of an app govern at once: its parameters, limits and schedules hold.
+
+    It governs until a newer version is registered. Without this, a version that was rolled back
+    governs again when the last worker of the newer one has left.
+    """
+    with connect.database(settings, out) as database:
+        from vidan.services import versions
+
+        used = database.retrying(versions.use, version)
+    out.details(used.as_json(), id=str(used.number))
+    if not used.workers:
+        out.note(f"no running worker has version {used.number} of {used.app}")
+
+
+def _version(one: Version, governing: int | None) -> str:
+    """Return a version in words: `of shop:app, governs, on cpu-0@host`."""
+    said = [f"of {one.app}"]
+    if one.number == governing:
+        said.append("governs, as `vidan tasks use` asked" if one.used else "governs")
+    said.append(f"on {', '.join(dict.fromkeys(one.workers))}" if one.workers else "on no worker")
+    return ", ".join(said)
+
+
+def _waiting(one: WaitingFor, current: str) -> tuple[str, str]:
+    """Return name and words for what waits: `12, the first is scenario 7, checked by version 3`."""
+    count = f"{one.count} or more" if one.count >= MOST_WAITING else str(one.count)
+    said = [count, f"the first is scenario {one.first_id}"]
+    if one.definition != current:
+        numbers = ", ".join(map(str, one.versions)) or "an unknown one"
+        said.append(f"checked by another version ({numbers})" if one.definition else "not checked")
+        if one.definition and not one.workers:
+            said.append("which no running worker has")
+    return f"waiting {one.definition}".rstrip(), ", ".join(said)
 
 
 def _in_words(schema: dict[str, Any]) -> str:

@@ -13,9 +13,10 @@ import typer
 from vidan.cli import connect, listing
 from vidan.cli.command import Commands
 from vidan.cli.commands.dead import steer
+from vidan.cli.options.filters import moment
 from vidan.cli.options.params import AllRowsOption, LimitOption, before, kind
 from vidan.cli.terminal.output import Output
-from vidan.domain.bounds import MAX_ID
+from vidan.domain.bounds import MAX_ID, PAGE
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -110,7 +111,7 @@ def list_dead(
     newest: dict[str, int] = {}
     with connect.database(settings, out, reads=True) as database:
         with database.begin() as connection:
-            begin = listing.moment(connection, since)
+            begin = moment(connection, since)
         _print(out, _noting(newest, _entries(database, wanted, begin, most)), only, most)
     if not out.json:
         _tell_remedies(out, newest)
@@ -155,7 +156,7 @@ def _entries(
 def _letters(database: Database, most: int | None) -> Iterator[DeadLetter]:
     from vidan.services import dead_letters
 
-    size = listing.PAGE if most is None else min(listing.PAGE, most + 1)
+    size = PAGE if most is None else min(PAGE, most + 1)
     last: int | None = None
     while True:
         with database.begin() as connection:

@@ -11,13 +11,14 @@ from vidan.cli.commands.doctor import finding
 from vidan.cli.commands.doctor.finding import Finding, State
 from vidan.cli.terminal.text import counted
 from vidan.protocol import partitions
-from vidan.services import acknowledged, diagnosis, workers
+from vidan.services import acknowledged, diagnosis, versions, workers
 from vidan.services.acknowledged import Failure
 from vidan.services.diagnosis import Reason
 
 if TYPE_CHECKING:
     from vidan.db.session import Connection
     from vidan.services.diagnosis import Count, Waiting
+    from vidan.services.versions import Version
     from vidan.services.workers import WorkerRow
 
 HEARTBEAT_PATIENCE = timedelta(seconds=8)
@@ -52,6 +53,7 @@ def of_rows(
     readers[messages.RUNNERS_GROUP] = len(alive)
     readers[messages.ORCHESTRATORS_GROUP] = diagnosis.orchestrators(connection)
     yield from _of_workers(connection, alive)
+    yield from _of_versions(connection)
     yield of_orchestrators(connection)
     yield from _of_waiting(connection, alive)
     yield _of_held(connection)
@@ -81,6 +83,21 @@ def _of_workers(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[
             f" {first.worker_id}`; other workers take its scenarios over when its lease ends"
         )
         yield Finding("heartbeats", State.WARN, found, remedy)
+
+
+def _of_versions(connection: Connection) -> Iterator[Finding]:
+    """Tell of apps of which several versions run at once, which is so during a deployment."""
+    by_app: dict[str, list[Version]] = {}
+    for one in versions.living(connection):
+        by_app.setdefault(one.app, []).append(one)
+    for app, several in sorted(by_app.items()):
+        if sum(bool(one.workers) for one in several) > 1 or any(one.used for one in several):
+            found = ", ".join(
+                f"{one.number}{' (governs)' if one.governs else ''} on"
+                f" {counted(len(one.workers), 'worker')}"
+                for one in several
+            )
+            yield Finding("versions", State.OK, f"{app}: {found}")
 
 
 def of_orchestrators(connection: Connection) -> Finding:
@@ -125,6 +142,12 @@ _REASONS: Mapping[Reason, tuple[str, str]] = {
     Reason.NO_TASK: (
         "no worker in queue {queue} has task {task}",
         "`vidan worker --queues {q} --app MODULE:APP`, with the app that defines the task",
+    ),
+    Reason.VERSION: (
+        "a newer version of task {task} has checked its params, and no worker in queue {queue}"
+        " runs that version",
+        "`vidan tasks show {task_q}` shows which versions run; start a worker with that version, or"
+        " `vidan tasks use VERSION` lets an older one govern, whose workers take all",
     ),
     Reason.NO_SOURCE: ("all workers in queue {queue} were started for other sources", "{start}"),
     Reason.SUSPECT: (

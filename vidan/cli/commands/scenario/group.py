@@ -10,19 +10,8 @@ import typer
 from vidan.cli import connect, listing
 from vidan.cli.command import Commands
 from vidan.cli.commands.scenario import create, steer
-from vidan.cli.options.params import (
-    AllRowsOption,
-    Id,
-    LabelOption,
-    LimitOption,
-    QueueOption,
-    SinceOption,
-    SortOption,
-    SourceOption,
-    StatusOption,
-    TaskOption,
-    unique,
-)
+from vidan.cli.options.filters import FilterOptions
+from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
 from vidan.domain.durations import in_words
 
@@ -62,12 +51,7 @@ def frames(scenario: Scenario) -> str:
 def list_scenarios(
     out: Output,
     settings: Settings,
-    status: StatusOption = None,
-    label: LabelOption = None,
-    task: TaskOption = None,
-    source: SourceOption = None,
-    queue: QueueOption = None,
-    since: SinceOption = None,
+    filters: FilterOptions = FilterOptions(),  # noqa: B008  (frozen)
     sort: SortOption = None,
     limit: LimitOption = None,
     all: AllRowsOption = False,
@@ -75,33 +59,24 @@ def list_scenarios(
     """List scenarios, the newest first. A terminal shows 50 and says how many more there are.
 
     In a pipe, and with --quiet or --json, all are printed, unless --limit is given. In a pipe: id,
-    status, frames, task, worker, source, name and time of creation, separated by tabs. A terminal
-    shows the status init_startup as queued, init_startup_processing as starting, active as running,
-    init_shutdown and in_shutdown_processing as stopping, inactive as stopped; completed and failed
-    keep their names. --status takes the names. --source takes a path as create does.
+    status, frames, task, worker, source, name, time of creation and number of lost frames,
+    separated by tabs. A terminal shows the status init_startup as queued, init_startup_processing
+    as starting, active as running, init_shutdown and in_shutdown_processing as stopping, inactive
+    as stopped; completed and failed keep their names. --status takes the names. --source takes a
+    path as create does.
     """
-    from vidan.services.filters import Filters, Order, count
+    from vidan.services.filters import Order, count
 
-    labels = unique(label or [], "--label")
     most = listing.most(out, limit, all)
     with connect.database(settings, out, reads=True) as database:
-        with database.begin() as connection:
-            created = listing.moment(connection, since)
-        filters = Filters(status, labels, task, source and stored(source), queue, created)
+        wanted = filters.read(database)
 
         def total() -> int:
             with database.begin() as connection:
-                return count(connection, filters, most=COUNTED + 1)
+                return count(connection, wanted, most=COUNTED + 1)
 
-        found = listing.scenarios(database, filters, sort or Order(), most)
+        found = listing.scenarios(database, wanted, sort or Order(), most)
         _print(out, found, most, total)
-
-
-def stored(source: str) -> str:
-    """Return a source as scenarios have it: a path is absolute, a pattern stays as it is."""
-    from vidan.video.sources import source_for
-
-    return source if source.startswith("*") else source_for(source, check=False)
 
 
 def _print(
@@ -118,6 +93,7 @@ def _print(
             "SOURCE": lambda s: s.source,
             "NAME": lambda s: s.name,
             "CREATED": lambda s: s.created_at,
+            "LOST": lambda s: s.lost_frames,
         },
         record=lambda s: s.as_json(),
         id=lambda s: s.id,

@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidan.cli import confirming, connect, failures
+from vidan.cli.choice import Choice, Loss
 from vidan.cli.command import Commands
-from vidan.cli.commands.scenario.choice import Choice, Loss
 from vidan.cli.confirming import YesOption
-from vidan.cli.options.params import (
-    Ids,
-    LabelOption,
-    MaxLostOption,
-    StatusOption,
-    TaskOption,
-    TimeoutOption,
-)
+from vidan.cli.options.filters import FilterOptions
+from vidan.cli.options.params import Ids, MaxLostOption, TimeoutOption
 from vidan.cli.terminal.output import Output
 from vidan.errors import NotAllowedError, NotFoundError, VidanError
 
@@ -44,9 +38,7 @@ def wait(
     out: Output,
     settings: Settings,
     ids: Ids = None,
-    status: StatusOption = None,
-    label: LabelOption = None,
-    task: TaskOption = None,
+    filters: FilterOptions = FilterOptions(),  # noqa: B008  (frozen)
     timeout: TimeoutOption = None,
     max_lost: MaxLostOption = None,
 ) -> int:
@@ -58,7 +50,7 @@ def wait(
     """
     from vidan.cli import following
 
-    choice = Choice.of(ids, status, label, task)
+    choice = Choice(ids, filters)
     with connect.database(settings, out, reads=True, follows=True) as database:
         chosen = choice.find(database)
         if not chosen:
@@ -79,9 +71,7 @@ def start(
     out: Output,
     settings: Settings,
     ids: Ids = None,
-    status: StatusOption = None,
-    label: LabelOption = None,
-    task: TaskOption = None,
+    filters: FilterOptions = FilterOptions(),  # noqa: B008  (frozen)
     from_beginning: Annotated[
         bool,
         typer.Option("--from-beginning", help="Delete what was stored and begin again."),
@@ -95,7 +85,7 @@ def start(
     """
     from vidan.services import steering
 
-    choice = Choice.of(ids, status, label, task)
+    choice = Choice(ids, filters)
     if not from_beginning:
         return _steer(out, settings, choice, steering.start)
 
@@ -111,20 +101,19 @@ def start(
     examples="""
         vidan scenario stop 42
         vidan scenario stop --status active --label batch=7
+        vidan scenario stop --queue night --since 2h
     """,
 )
 def stop(
     out: Output,
     settings: Settings,
     ids: Ids = None,
-    status: StatusOption = None,
-    label: LabelOption = None,
-    task: TaskOption = None,
+    filters: FilterOptions = FilterOptions(),  # noqa: B008  (frozen)
 ) -> int:
     """Stop scenarios; they keep their checkpoint and what they stored."""
     from vidan.services import steering
 
-    return _steer(out, settings, Choice.of(ids, status, label, task), steering.stop)
+    return _steer(out, settings, Choice(ids, filters), steering.stop)
 
 
 @commands.command(
@@ -138,14 +127,12 @@ def retry(
     out: Output,
     settings: Settings,
     ids: Ids = None,
-    status: StatusOption = None,
-    label: LabelOption = None,
-    task: TaskOption = None,
+    filters: FilterOptions = FilterOptions(),  # noqa: B008  (frozen)
 ) -> int:
     """Resume failed scenarios at their checkpoint; retries and crashes count from 0 again."""
     from vidan.services import steering
 
-    return _steer(out, settings, Choice.of(ids, status, label, task), steering.retry)
+    return _steer(out, settings, Choice(ids, filters), steering.retry)
 
 
 @commands.command(
@@ -159,9 +146,7 @@ def delete(
     out: Output,
     settings: Settings,
     ids: Ids = None,
-    status: StatusOption = None,
-    label: LabelOption = None,
-    task: TaskOption = None,
+    filters: FilterOptions = FilterOptions(),  # noqa: B008  (frozen)
     yes: YesOption = False,
 ) -> int:
     """Delete scenarios that have ended, with all that they stored.
@@ -175,7 +160,7 @@ def delete(
         steering.delete(connection, one)
         return True
 
-    choice = Choice.of(ids, status, label, task)
+    choice = Choice(ids, filters)
     loss = Loss("Delete {} and {}", yes)
     return _steer(out, settings, choice, remove, deletes=True, loss=loss)
 

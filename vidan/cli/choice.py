@@ -4,82 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vidan.cli import confirming
-from vidan.cli.options.params import unique
+from vidan.cli.options.filters import NAMES, FilterOptions
 from vidan.cli.terminal.output import Output
 from vidan.cli.terminal.text import counted
+from vidan.domain.bounds import PAGE
 from vidan.errors import NotAllowedError, UsageError
 
 if TYPE_CHECKING:
     from vidan.db.session import Connection, Database
-    from vidan.domain.status import Status
     from vidan.services.filters import Filters
+    from vidan.services.scenarios import Scenario
 
 COUNTED_AT_ONCE = 10_000
 """Scenarios whose frames are counted in one statement."""
 
 
-@dataclass(frozen=True)
 class Choice:
-    """The scenarios that a command is about: either ids or filters."""
+    """The scenarios that a command is about: either ids or filters. Raises UsageError."""
 
-    ids: Sequence[int]
-    status: Sequence[Status] | None
-    labels: dict[str, str]
-    task: str | None
-
-    @classmethod
-    def of(
-        cls,
-        ids: list[int] | None,
-        status: list[Any] | None,
-        label: list[Any] | None,
-        task: str | None,
-    ) -> Choice:
-        """Make a choice from the command line. Raises UsageError."""
-        filtered = bool(status or label or task)
-        if ids and filtered:
-            raise UsageError(
-                "ids and filters exclude each other", hint="give ids, or --status, --label, --task"
-            )
-        if not (ids or filtered):
-            raise UsageError(
-                "no scenario is named", hint="give ids, or filters: --status, --label, --task"
-            )
-        return cls(list(dict.fromkeys(ids or ())), status, unique(label or [], "--label"), task)
+    def __init__(self, ids: Sequence[int] | None, filters: FilterOptions) -> None:
+        if ids and filters.given:
+            raise UsageError("ids and filters exclude each other", hint=f"give ids, or {NAMES}")
+        if not (ids or filters.given):
+            raise UsageError("no scenario is named", hint=f"give ids, or filters: {NAMES}")
+        self.ids = list(dict.fromkeys(ids or ()))
+        self._options = filters
+        self._filters: Filters | None = None
 
     @property
     def by_filter(self) -> bool:
         """Whether filters chose the scenarios; then one that can't be changed is skipped."""
         return not self.ids
 
-    @property
-    def filters(self) -> Filters:
-        """The filters, as services take them."""
-        from vidan.services.filters import Filters
-
-        return Filters(self.status, self.labels, self.task)
+    def filters(self, database: Database) -> Filters:
+        """Return the filters as services take them; `--since` is the same time at each call."""
+        if self._filters is None:
+            self._filters = self._options.read(database)
+        return self._filters
 
     def require_match(self, connection: Connection, one: int) -> None:
         """Raise NotAllowedError if filters chose a scenario that no longer matches them."""
         from vidan.services import scenarios
 
-        if self.by_filter and not scenarios.page(connection, self.filters, ids=[one], limit=1):
+        if self.by_filter and not scenarios.page(
+            connection, self._filters or scenarios.Filters(), ids=[one], limit=1
+        ):
             raise NotAllowedError(f"scenario {one} no longer matches", hint="list them again")
 
     def find(self, database: Database) -> list[int]:
         """Return the given ids in their order, or the matching ids, the oldest first."""
-        return list(self.ids) if self.ids else list(self._pages(database))
+        if self.ids:
+            return self.ids
+        return [scenario.id for scenario in self.scenarios(database)]
 
-    def _pages(self, database: Database) -> Iterator[int]:
-        from vidan.cli import listing
+    def scenarios(self, database: Database) -> Iterator[Scenario]:
+        """Yield the scenarios with the given ids in their order, or those that match, oldest first.
+
+        They are read page by page. Raises NotFoundError for an id without a scenario.
+        """
+        from vidan.cli import following, listing
         from vidan.services.filters import Order
 
-        oldest_first = Order(descending=False)
-        for scenario in listing.scenarios(database, self.filters, oldest_first, None):
-            yield scenario.id
+        if self.by_filter:
+            oldest_first = Order(descending=False)
+            yield from listing.scenarios(database, self.filters(database), oldest_first, None)
+        for start in range(0, len(self.ids), PAGE):
+            yield from following.read_all(database, self.ids[start : start + PAGE])
 
 
 @dataclass(frozen=True)

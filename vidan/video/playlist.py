@@ -1,0 +1,99 @@
+"""Reads a playlist of HLS (RFC 8216): how long it says that its segments are."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from urllib.parse import urljoin
+
+from vidan.errors import VidanError
+from vidan.video.container import import_av, local_path, scheme_of
+
+MAX_BYTES = 16 << 20
+"""Most bytes of a playlist that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Playlist:
+    """A playlist of segments. `seconds` is their sum, `uncertain` by how much it may be too long.
+
+    `lost` is the length, in seconds, of the segments at its end that can't be opened. With `jumps`
+    the timestamps of a segment need not follow those of the segment before.
+    """
+
+    seconds: Fraction
+    uncertain: Fraction
+    lost: Fraction
+    jumps: bool
+
+
+def playlist(source: str, timeout: float) -> Playlist | None:
+    """Read a playlist, or the first one that a list of variants names; None if it has no end."""
+    lines = _lines(source, timeout)
+    if any(line.startswith("#EXT-X-STREAM-INF") for line in lines):
+        variant = next((line for line in lines if not line.startswith("#")), None)
+        if variant is None:
+            return None
+        source = _joined(source, variant)
+        lines = _lines(source, timeout)
+    if "#EXT-X-ENDLIST" not in lines:
+        return None
+    segments: list[tuple[Fraction, str]] = []
+    unit, length = Fraction(0), Fraction(0)
+    for line in lines:
+        if line.startswith("#EXTINF:"):
+            text = line.removeprefix("#EXTINF:").split(",")[0].strip()
+            length = Fraction(text)
+            unit = max(unit, Fraction(1, 10 ** len(text.partition(".")[2])))
+        elif not line.startswith("#"):
+            segments.append((length, line))
+    count = len(segments)
+    # Whole seconds may all be rounded up; other lengths are rounded to the nearest.
+    uncertain = unit * count if unit == 1 else unit * math.isqrt(count)
+    return Playlist(
+        sum((length for length, _ in segments), Fraction(0)),
+        uncertain,
+        _lost(source, segments, timeout),
+        "#EXT-X-DISCONTINUITY" in lines,
+    )
+
+
+def _lost(source: str, segments: list[tuple[Fraction, str]], timeout: float) -> Fraction:
+    """Return how long the segments at the end are that can't be opened."""
+    lost = Fraction(0)
+    for length, name in reversed(segments):
+        with suppress(OSError, VidanError, import_av().FFmpegError):
+            if _read(_joined(source, name), timeout, most=1):
+                break
+        lost += length
+    return lost
+
+
+def _lines(source: str, timeout: float) -> list[str]:
+    text = _read(source, timeout, most=MAX_BYTES).decode("utf-8", "replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _joined(source: str, name: str) -> str:
+    if scheme_of(source) or scheme_of(name):
+        joined = urljoin(source, name)
+        if not scheme_of(joined):
+            raise VidanError(f"a playlist on a server can't name the file {name}")
+        return joined
+    return str(local_path(source).parent / name)
+
+
+def _read(source: str, timeout: float, most: int) -> bytes:
+    """Return the beginning of a file or of what a URL gives. Raises OSError."""
+    if not scheme_of(source):
+        with local_path(source).open("rb") as file:
+            return file.read(most)
+    content = b""
+    with import_av().open(source, format="data", timeout=(timeout, timeout)) as opened:
+        for packet in opened.demux():
+            content += bytes(packet)
+            if len(content) >= most:
+                break
+    return content
