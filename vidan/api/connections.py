@@ -101,7 +101,8 @@ class BoundedConnection(H11Protocol):
 
     def _close(self, level: int, why: str) -> None:
         host = self.client[0] if self.client else "a client"
-        log.log(level, "the connection of %s is closed: %s", host, why)
+        # each reason is a place of its own, whose lines are counted by themselves
+        log.log(level, "the connection of %s is closed: %s", host, why, stacklevel=2)
         self.transport.abort()
 
     def _stop_timer(self) -> None:

@@ -15,7 +15,7 @@ import uvicorn
 from vidan import logs
 from vidan.api import application
 from vidan.api.bounded_log import BoundedLog
-from vidan.api.connections import BoundedConnection
+from vidan.api.connections import SPARE_FILES, BoundedConnection
 from vidan.api.guard import VARIABLE, is_loopback
 from vidan.config import Settings
 from vidan.errors import UsageError, VidanError
@@ -25,6 +25,13 @@ STOP_SECONDS = 5
 
 LAST_SECONDS = STOP_SECONDS + 3
 """Time, in seconds after a signal to stop, after which the process ends whatever it still does."""
+
+WAITING = 2048
+"""Most connections that wait in the system's queue to be accepted."""
+
+ACCEPTED = SPARE_FILES // 8
+"""Most connections that are accepted in one turn of the event loop. One that is too many is closed
+some turns later. So open files are always left: without them asyncio logs errors without end."""
 
 DEAD_SECONDS = 30
 """Time, in seconds, after which a connection ends whose client's host does not acknowledge."""
@@ -66,6 +73,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
             lifespan="off",
             ws="none",
             timeout_graceful_shutdown=STOP_SECONDS,
+            backlog=ACCEPTED,
         )
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # no line for each step
         shown = f"[{host}]" if ":" in host else host
@@ -88,6 +96,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, bounded: BoundedLog) -> None:
         super().__init__(config)
         self._bounded = bounded
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections; further ones wait in the system's queue, which may be long."""
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(WAITING)
 
     async def on_tick(self, counter: int) -> bool:
         """Do what is due ten times a second."""
@@ -141,7 +155,7 @@ def _listen(addresses: list[Address], host: str, port: int) -> list[socket.socke
     problem: OSError | None = None
     for family, ip in addresses:
         try:
-            opened = socket.create_server((ip, port), family=family, backlog=2048)
+            opened = socket.create_server((ip, port), family=family, backlog=WAITING)
             # Connections inherit it. Without it each answer on a kept connection waits 40 ms for
             # the client to acknowledge its headers.
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
