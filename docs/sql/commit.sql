@@ -9,6 +9,12 @@ SET
     label_names = CAST(:label_names AS text[]),
     frames_total = :frames_total,
     frames_done = frames_done + :frames,
+    source_info = coalesce(CAST(:source_info AS jsonb), source_info),
+    notes = notes || ARRAY(
+        SELECT note
+        FROM unnest(CAST(:notes AS text[])) AS note
+        WHERE note <> ALL (notes)
+    ),
     attempts = CASE WHEN :clear THEN 0 ELSE attempts END,
     crashes = CASE WHEN :clear THEN 0 ELSE crashes END
 WHERE id = :id

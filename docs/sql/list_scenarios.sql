@@ -19,6 +19,8 @@ SELECT
         FROM gaps g
         WHERE g.scenario_id = s.id
     ) AS lost_frames,
+    s.source_info,
+    s.notes,
     s.attempts,
     s.max_attempts,
     s.crashes,

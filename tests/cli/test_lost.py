@@ -86,3 +86,28 @@ def test_max_lost_of_create_goes_with_wait(vidan: Shell) -> None:
     assert ended.code == 2
     assert "--max-lost goes with --wait" in ended.err
     assert vidan("scenario", "list", "--quiet").out == ""
+
+
+def test_what_was_noticed_about_the_source_is_told_once(vidan: Shell, worker: PlayedWorker) -> None:
+    one = create(vidan)
+    worker.claim()
+    info = '{"width": 720, "height": 576, "sample_aspect_ratio": "16:15"}'
+    worker.store([0, 1], source_info=info, notes=["the file grew"])
+    worker.store([2], notes=["the file grew", "and more"])
+    worker.end(Status.COMPLETED)
+    shown = vidan("scenario", "show", one, "--json").json()
+    assert shown["source_info"]["sample_aspect_ratio"] == "16:15"
+    assert shown["notes"] == ["the file grew", "and more"]
+    assert "16:15" in vidan("scenario", "show", one).out
+    said = vidan("scenario", "wait", one).err
+    assert said.count("the file grew") == 1
+    assert f"scenario {one}: and more" in said
+    assert vidan("scenario", "start", one, "--from-beginning").code == 0
+    again = vidan("scenario", "show", one, "--json").json()
+    assert (again["source_info"], again["notes"]) == (None, [])
+
+
+def test_a_table_shows_lost_frames(vidan: Shell, worker: PlayedWorker) -> None:
+    create(vidan)
+    end(worker, LOST)
+    assert vidan("scenario", "list").out.rstrip("\n").split("\t")[-1] == "5"

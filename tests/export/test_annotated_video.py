@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -30,10 +32,13 @@ class Source:
     width, height = 384, 288
     fps: float | None = 25.0
     frames_total: int | None = None
+    info: Mapping[str, Any]
+    notes: Sequence[str] = ()
     live = False
 
     def __init__(self, count: int, scale: int = 1, fails: bool = False) -> None:
         self.count, self.scale, self.fails = count, scale, fails
+        self.info = {}
 
     def batches(self, size: int) -> Iterator[FrameBatch]:
         for start in range(0, self.count, size):
@@ -96,6 +101,19 @@ def test_a_video_is_h264_in_yuv420p(tmp_path: Path) -> None:
         expected = "h264" if "libx264" in av.codecs_available else "mpeg4"
         assert stream.codec_context.name == expected
         assert stream.codec_context.pix_fmt == "yuv420p"
+
+
+@pytest.mark.parametrize("aspect", ["16:15", "4:3", None])
+def test_pixels_keep_their_shape(aspect: str | None, tmp_path: Path) -> None:
+    source = Source(3)
+    source.info = {"sample_aspect_ratio": aspect}
+    render(source, [(0, [BOX])], tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        written = stream.sample_aspect_ratio
+        assert (stream.width, stream.height) == (Source.width, Source.height)
+    number, _, over = (aspect or "1:1").partition(":")
+    assert (written or 1) == Fraction(int(number), int(over))
 
 
 def test_uneven_times_and_odd_sides(tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ class Box(BaseModel):
 
 
 def schema(**params: Any) -> dict[str, Any]:
-    given = {name: one if isinstance(one, tuple) else (one, ...) for name, one in params.items()}
-    return inspection.schema_of(
-        create_model("task", __config__=ConfigDict(extra="forbid"), **given)
-    )
+    given: dict[str, Any] = {
+        name: one if isinstance(one, tuple) else (one, ...) for name, one in params.items()
+    }
+    made = create_model("task", __config__=ConfigDict(extra="forbid"), **given)
+    return inspection.schema_of(made)
 
 
 SMALL = Annotated[int, Field(ge=0, le=9)]

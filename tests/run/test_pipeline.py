@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -34,6 +34,8 @@ class Source:
     height: int = 2
     fps: float | None = None
     frames_total: int | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def batches(self, size: int) -> Iterator[FrameBatch]:
         for number in range(self.count):

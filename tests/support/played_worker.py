@@ -112,6 +112,8 @@ class PlayedWorker:
         found: int = 1,
         total: int | None = None,
         gaps: Sequence[Gap] = (),
+        source_info: str | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         """Store frames with `found` detections each; every second detection is a car."""
         assert self.fence is not None
@@ -127,7 +129,16 @@ class PlayedWorker:
         ]
         to = frames[-1] + 1
         batch = commits.Batch(
-            self.checkpoint, to, None, "{}", LABELS, rows, gaps, frames_total=total
+            self.checkpoint,
+            to,
+            None,
+            "{}",
+            LABELS,
+            rows,
+            gaps,
+            frames_total=total,
+            source_info=source_info,
+            notes=notes,
         )
         with self.database.begin() as connection:
             commits.commit(connection, self.fence, batch)

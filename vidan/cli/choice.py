@@ -25,10 +25,12 @@ COUNTED_AT_ONCE = 10_000
 class Choice:
     """The scenarios that a command is about: either ids or filters. Raises UsageError."""
 
-    def __init__(self, ids: Sequence[int] | None, filters: FilterOptions) -> None:
+    def __init__(
+        self, ids: Sequence[int] | None, filters: FilterOptions, *, all_by_default: bool = False
+    ) -> None:
         if ids and filters.given:
             raise UsageError("ids and filters exclude each other", hint=f"give ids, or {NAMES}")
-        if not (ids or filters.given):
+        if not (ids or filters.given or all_by_default):
             raise UsageError("no scenario is named", hint=f"give ids, or filters: {NAMES}")
         self.ids = list(dict.fromkeys(ids or ()))
         self._options = filters

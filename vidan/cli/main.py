@@ -43,7 +43,9 @@ class Entry:
 COMMANDS = {
     "run": Entry(ANALYSE, "Analyse a video on this machine and print a summary.", "run.command"),
     "scenario": Entry(ANALYSE, "Create, follow, start and stop scenarios.", "scenario.group"),
-    "predictions": Entry(ANALYSE, "Show, follow, export and draw detections.", "predictions"),
+    "predictions": Entry(
+        ANALYSE, "Show, follow, find, export and draw detections.", "predictions.group"
+    ),
     "top": Entry(INSPECT, "Show workers, queues and running scenarios live.", "top.command"),
     "events": Entry(INSPECT, "Print each change of a scenario's status as it happens.", "events"),
     "doctor": Entry(

@@ -91,6 +91,10 @@ scenarios = Table(
     Column("state", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
     Column("frames_total", BigInteger),
     Column("frames_done", BigInteger, nullable=False, server_default=text("0")),
+    # what the worker found out about the video: its size, rate, codec and shape of pixels
+    Column("source_info", JSONB),
+    # what was noticed about the source, such as that the file grew while it was read
+    Column("notes", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
     Column("label_names", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
     Column("week", Date, nullable=False, server_default=text(THIS_WEEK)),
     Column("result", JSONB),

@@ -41,13 +41,15 @@ class AnnotatedVideo:
     """An MP4 with boxes drawn on its frames: H.264 if PyAV has libx264, else MPEG-4.
 
     `width` and `height` are those of the source, in whose pixels the boxes are; the written frames
-    may be smaller. Frames keep their times, evenly spaced or not. The video has a temporary name
+    may be smaller. Frames keep their times, evenly spaced or not, and pixels keep their shape:
+    `aspect` is the width of a displayed pixel divided by its height. The video has a temporary name
     beside `path` until the `with` block ends without an error; an interrupted one is removed.
     Raises VidanError if the file can't be written.
     """
 
-    def __init__(self, path: Path, width: int, height: int) -> None:
+    def __init__(self, path: Path, width: int, height: int, aspect: Fraction | None = None) -> None:
         self.path = path
+        self.aspect = aspect
         self.frames = 0
         self._part = path.with_name(f".{path.name}.part")
         self._size = (width, height)
@@ -104,6 +106,8 @@ class AnnotatedVideo:
         assert isinstance(stream, av.video.stream.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = _MILLISECONDS
+        if self.aspect is not None:
+            stream.codec_context.sample_aspect_ratio = self.aspect
         return stream
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
@@ -133,7 +137,7 @@ def render(
     file can't be written or would be empty.
     """
     wanted = _Sorted(predictions)
-    with AnnotatedVideo(path, source.width, source.height) as video:
+    with AnnotatedVideo(path, source.width, source.height, _aspect(source)) as video:
         for batch in source.batches(_BATCH):
             for index, time_ms, pixels in zip(
                 batch.indices.tolist(), batch.times.tolist(), batch.pixels, strict=True
@@ -148,6 +152,11 @@ def render(
             f"no frame to write to {path}", hint="has the scenario stored predictions?"
         )
     return video.frames
+
+
+def _aspect(source: FrameSource) -> Fraction | None:
+    width, _, height = (source.info.get("sample_aspect_ratio") or "").partition(":")
+    return Fraction(int(width), int(height)) if height else None
 
 
 class _Sorted:

@@ -50,6 +50,8 @@ class Batch:
     rows: Sequence[Row]
     gaps: Sequence[Gap] = ()
     frames_total: int | None = None
+    source_info: str | None = None  # what is known about the video, as JSON text
+    notes: Sequence[str] = ()  # about the source; those that are stored already are left out
     clear_budgets: bool = False  # the run made progress: attempts and crashes start at 0 again
 
 
@@ -57,6 +59,10 @@ _COMMIT = """
 UPDATE scenarios SET checkpoint = :to, checkpoint_pts = :pts, state = CAST(:state AS jsonb),
        label_names = CAST(:label_names AS text[]), frames_total = :frames_total,
        frames_done = frames_done + :frames,
+       source_info = coalesce(CAST(:source_info AS jsonb), source_info),
+       notes = notes || ARRAY(
+           SELECT note FROM unnest(CAST(:notes AS text[])) AS note WHERE note <> ALL (notes)
+       ),
        attempts = CASE WHEN :clear THEN 0 ELSE attempts END,
        crashes = CASE WHEN :clear THEN 0 ELSE crashes END
 WHERE id = :id AND epoch = :epoch AND worker_id = :worker AND checkpoint = :from
@@ -92,6 +98,8 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
             "label_names": list(batch.label_names),
             "frames_total": batch.frames_total,
             "frames": len(batch.rows),
+            "source_info": batch.source_info,
+            "notes": list(batch.notes),
             "clear": batch.clear_budgets,
         },
     ).one_or_none()

@@ -60,6 +60,10 @@ class FinishedFrames:
     state: str
     """The task's own state as JSON, as it was when the task had finished these frames."""
     frames_total: int | None
+    source_info: str | None = None
+    """What is known about the video, as JSON."""
+    notes: Sequence[str] = ()
+    """What was noticed about the source so far."""
 
     @property
     def size(self) -> int:
@@ -241,6 +245,8 @@ class Committer:
             rows=[row for part in done for row in part.rows],
             gaps=[gap for part in done for gap in part.gaps],
             frames_total=done[-1].frames_total,
+            source_info=done[-1].source_info,
+            notes=done[-1].notes,
             clear_budgets=self._clears_budgets,
         )
 

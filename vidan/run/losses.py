@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from vidan.domain.detection import Gap
 
@@ -26,6 +26,7 @@ class Losses:
         self._frames = 0  # lost since the last warning, in so many gaps, of which some are named
         self._gaps = 0
         self._named: list[str] = []
+        self._noted = 0  # how many notes about the source were told
 
     def add(self, gaps: Iterable[Gap]) -> None:
         """Take the gaps of a batch that the task has done with."""
@@ -36,6 +37,12 @@ class Losses:
                 self._named.append(_name(gap))
         if self._told_at is None or self._clock() - self._told_at >= PAUSE_SECONDS:
             self.tell()
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Warn of what was noticed about the source since the last call; `notes` are all so far."""
+        for text in notes[self._noted :]:
+            log.warning("%s", text)
+        self._noted = len(notes)
 
     def tell(self) -> None:
         """Warn of what was lost since the last warning, if anything."""

@@ -89,6 +89,7 @@ class Passes:
             guard=unguarded if timed else self.context.guard,
             on_frames=self.context.on_frames,
             on_gaps=self._losses.add,
+            on_notes=self._losses.note,
         )
         self._pipeline, self._stream = pipeline, pipeline.batches()
         yield from self._stream

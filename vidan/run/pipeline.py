@@ -14,6 +14,7 @@ from vidan.detection.batcher import Pending, Seat
 from vidan.domain.detection import Detection, Gap
 from vidan.processes.forks import end_child
 from vidan.processes.slotboard import Call
+from vidan.protocol import storable
 from vidan.run.committer import Committer, FinishedFrames
 from vidan.run.control import RunControl
 from vidan.run.own_predictions import OwnPredictions
@@ -48,6 +49,7 @@ class Pipeline:
     guard: Guard = unguarded
     on_frames: Callable[[int], None] = lambda _: None
     on_gaps: Callable[[Sequence[Gap]], None] = lambda _: None
+    on_notes: Callable[[Sequence[str]], None] = lambda _: None
     position: tuple[int, int | None] | None = field(default=None, init=False)
     """Where the next pass starts: the frame and its timestamp; None before the first batch."""
     own: OwnPredictions = field(default_factory=OwnPredictions, init=False)
@@ -103,11 +105,14 @@ class Pipeline:
                 next_pts=batch.next_pts,
                 state=self.state(),
                 frames_total=self.source.frames_total,
+                source_info=storable.json_text(dict(self.source.info)),
+                notes=self.source.notes,
             )
         )
         self.on_frames(len(batch.indices))
         if batch.gaps:
             self.on_gaps(batch.gaps)
+        self.on_notes(self.source.notes)
 
     def _submitted(
         self, batches: Iterator[FrameBatch]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from itertools import starmap
 from typing import Any, cast
@@ -16,6 +17,7 @@ from sqlalchemy import Connection, text
 from vidan.domain.bounds import MAX_ID
 from vidan.domain.detection import Detection
 from vidan.errors import Pruned
+from vidan.services import timing
 from vidan.services.scenarios import no_such_scenario
 
 
@@ -146,7 +148,7 @@ def read_after(
             scenario_id,
             number,
             time_ms,
-            _detections(label_ids, scores, boxes, track_ids, page.label_names),
+            detections(label_ids, scores, boxes, track_ids, page.label_names),
             extra,
         )
         for number, label_ids, scores, boxes, track_ids, time_ms, extra in page.rows
@@ -163,10 +165,11 @@ def pruned(scenario_id: int) -> Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The counts of what a scenario has stored.
+    """The counts of what a scenario, or several together, have stored.
 
     `by_label` has the number of detections of each label, the most frequent first; `frames_with`
-    the number of frames with at least one detection of it.
+    the number of frames with at least one detection of it. `seconds` is the time that the runs
+    took, None if there was none.
     """
 
     frames: int
@@ -174,41 +177,95 @@ class Summary:
     by_label: dict[str, int]
     frames_with: dict[str, int]
     lost_frames: int
+    seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second of the runs, None if there was none."""
+        return self.frames / self.seconds if self.seconds else None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON that scripts may rely on."""
+        return {
+            "frames": self.frames,
+            "detections": self.detections,
+            "detections_of": self.by_label,
+            "frames_with": self.frames_with,
+            "lost_frames": self.lost_frames,
+            "seconds": self.seconds and round(self.seconds, 2),
+            "fps": self.fps and round(self.fps, 1),
+        }
+
+
+_SUMMARIES = """
+SELECT s.id, s.pruned,
+       (SELECT count(*) FROM predictions p WHERE p.scenario_id = s.id AND p.week = s.week)
+           AS frames,
+       (SELECT coalesce(sum(g.to_frame - g.from_frame + 1), 0)::bigint FROM gaps g
+        WHERE g.scenario_id = s.id) AS lost,
+       (SELECT jsonb_agg(jsonb_build_array(s.label_names[l.label_id + 1], l.detections, l.frames)
+                         ORDER BY l.detections DESC, l.label_id)
+        FROM (
+            SELECT d.label_id, count(*) AS detections, count(DISTINCT p.frame) AS frames
+            FROM predictions p CROSS JOIN LATERAL unnest(p.label_ids) AS d (label_id)
+            WHERE p.scenario_id = s.id AND p.week = s.week GROUP BY d.label_id
+        ) l) AS labels
+FROM scenarios s WHERE s.id = ANY(CAST(:ids AS bigint[]))
+"""
 
 
 def summary(connection: Connection, scenario_id: int) -> Summary:
     """Count what a scenario has stored. Raises NotFoundError, Pruned."""
-    where = {"id": scenario_id, "week": _week(connection, scenario_id)}
-    frames = connection.execute(
-        text("SELECT count(*) FROM predictions WHERE scenario_id = :id AND week = :week"), where
-    ).scalar_one()
-    labels = connection.execute(
-        text(
-            "SELECT s.label_names[l.label_id + 1] AS label, count(*) AS detections,"
-            " count(DISTINCT p.frame) AS frames"
-            " FROM predictions p JOIN scenarios s ON s.id = p.scenario_id AND s.week = p.week"
-            " CROSS JOIN LATERAL unnest(p.label_ids) AS l (label_id)"
-            " WHERE p.scenario_id = :id AND p.week = :week GROUP BY l.label_id, 1"
-            " ORDER BY 2 DESC, l.label_id"
-        ),
-        where,
-    ).all()
-    if connection.execute(
-        text("SELECT pruned FROM scenarios WHERE id = :id"), {"id": scenario_id}
-    ).scalar():  # asked after the counts: it may have been pruned meanwhile
+    found = summaries(connection, [scenario_id])
+    if scenario_id not in found:
+        raise no_such_scenario(scenario_id)
+    one = found[scenario_id]
+    if one is None:
         raise pruned(scenario_id)
-    lost = connection.execute(
-        text(
-            "SELECT coalesce(sum(to_frame - from_frame + 1), 0) FROM gaps WHERE scenario_id = :id"
-        ),
-        {"id": scenario_id},
-    ).scalar_one()
+    return one
+
+
+def summaries(connection: Connection, ids: Sequence[int]) -> dict[int, Summary | None]:
+    """Count what scenarios have stored, by id; None stands for one that was pruned."""
+    known = [one for one in ids if 0 < one <= MAX_ID]
+    times = timing.read(connection, known)
+    found: dict[int, Summary | None] = {}
+    for row in connection.execute(text(_SUMMARIES), {"ids": known}):
+        labels = row.labels or []
+        found[row.id] = (
+            None
+            if row.pruned
+            else Summary(
+                frames=row.frames,
+                detections=sum(count for _, count, _ in labels),
+                by_label={label: count for label, count, _ in labels},
+                frames_with={label: frames for label, _, frames in labels},
+                lost_frames=row.lost,
+                seconds=times[row.id].ran if row.id in times else None,
+            )
+        )
+    return found
+
+
+def total(several: Iterable[Summary]) -> Summary:
+    """Return the sums; `seconds` is the time of all runs together, at once or one by one."""
+    labels: Counter[str] = Counter()
+    frames_with: Counter[str] = Counter()
+    frames = lost = 0
+    seconds = 0.0
+    for one in several:
+        labels.update(one.by_label)
+        frames_with.update(one.frames_with)
+        frames, lost = frames + one.frames, lost + one.lost_frames
+        seconds += one.seconds or 0.0
+    by_label = dict(labels.most_common())
     return Summary(
         frames=frames,
-        detections=sum(row.detections for row in labels),
-        by_label={row.label: row.detections for row in labels},
-        frames_with={row.label: row.frames for row in labels},
-        lost_frames=int(lost),
+        detections=sum(by_label.values()),
+        by_label=by_label,
+        frames_with={label: frames_with[label] for label in by_label},
+        lost_frames=lost,
+        seconds=seconds or None,
     )
 
 
@@ -223,13 +280,14 @@ def _week(connection: Connection, scenario_id: int) -> date:
     return week
 
 
-def _detections(
+def detections(
     label_ids: Sequence[int],
     scores: Sequence[float],
     boxes: Sequence[float],
     track_ids: Sequence[int | None] | None,
     label_names: Sequence[str],
 ) -> tuple[Detection, ...]:
+    """Return a frame's detections from its columns."""
     edges = iter(boxes)
     labels = map(label_names.__getitem__, label_ids)
     tracks = track_ids or [None] * len(scores)

@@ -40,7 +40,11 @@ __all__ = [
 class Scenario:
     """A scenario's row. `worker` is the name of the worker that holds it.
 
-    `lost_frames` is the number of frames in its gaps: of the source, before sampling.
+    `lost_frames` is the number of frames in its gaps: of the source, before sampling. `source_info`
+    is what the worker found out about the video: `width`, `height`, `fps`, `codec`,
+    `sample_aspect_ratio` (width to height of a displayed pixel such as `16:15`; null: not said) and
+    `frames_estimated` (null where `frames_total` is known, or nothing is). It is None before the
+    first frames are stored. `notes` are sentences about what else was noticed.
     """
 
     id: int
@@ -56,6 +60,8 @@ class Scenario:
     frames_done: int
     frames_total: int | None
     lost_frames: int
+    source_info: dict[str, Any] | None
+    notes: list[str]
     attempts: int
     max_attempts: int
     crashes: int
@@ -75,9 +81,21 @@ class Scenario:
     soft_time_limit: float | None
     parent_id: int | None
 
+    @property
+    def frames_estimated(self) -> int | None:
+        """About how many frames will be stored, where `frames_total` is not known."""
+        found = (self.source_info or {}).get("frames_estimated")
+        return found if self.frames_total is None and isinstance(found, int) else None
+
+    @property
+    def retries(self) -> int:
+        """How many runs followed on errors since the last progress, `max_attempts` at most."""
+        return min(self.attempts, self.max_attempts)
+
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
         found = {name: getattr(self, name) for name in _JSON_KEYS}
+        found["max_retries"] = self.max_attempts
         found["status"] = str(self.status)
         for name in ("created_at", "started_at", "ended_at"):
             found[name] = found[name] and found[name].isoformat()
@@ -86,8 +104,9 @@ class Scenario:
 
 _JSON_KEYS = (
     "id name key labels task source params queue priority status frames_done frames_total"
-    " lost_frames attempts crashes worker result error created_at started_at ended_at"
-    " pruned time_limit soft_time_limit parent_id"
+    " lost_frames attempts crashes worker result error"
+    " created_at started_at ended_at pruned time_limit soft_time_limit parent_id"
+    " source_info notes retries"
 ).split()
 _LOST = """(
     SELECT coalesce(sum(g.to_frame - g.from_frame + 1), 0)::bigint FROM gaps g

@@ -187,7 +187,8 @@ def _drop_work(connection: Connection, scenario_id: int) -> None:
     connection.execute(
         text(
             "UPDATE scenarios SET checkpoint = 0, checkpoint_pts = NULL, state = '{}',"
-            " frames_total = NULL, frames_done = 0, label_names = '{}', started_at = NULL,"
+            " frames_total = NULL, frames_done = 0, label_names = '{}', source_info = NULL,"
+            " notes = '{}', started_at = NULL,"
             " week = :week, pruned = false WHERE id = :id"
         ),
         {"id": scenario_id, "week": week},

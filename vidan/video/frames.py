@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vidan.domain.detection import Gap
 
@@ -66,6 +66,16 @@ class FrameSource(Protocol):
     """
     live: bool
     """Whether the source has no end: a camera, a stream, a pipe."""
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What is known about the video, as JSON: see `Scenario.source_info`."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was noticed about the source so far, such as that the file grows."""
+        ...
 
     def batches(self, size: int) -> Iterator[FrameBatch]:
         """Yield batches of at most `size` frames, each decoded when it is asked for.

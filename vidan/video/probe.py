@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from vidan.errors import RejectedTask
 from vidan.video.container import Opened, import_av, nothing_decoded, open_container, shown
+from vidan.video.notes import Notes, of_streams
 from vidan.video.optional import look_up
 from vidan.video.pictures import REFUSED_COLORS, Turn
 from vidan.video.promise import Promise, promised
@@ -41,6 +42,10 @@ class Probe:
     """Number of pictures to be displayed, according to the container's table of packets."""
     promise: Promise | None = None
     """The end of the video, according to the container's header."""
+    aspect: Fraction | None = None
+    """Width of a displayed pixel divided by its height; None: not said, so square."""
+    notes: Notes = field(default_factory=Notes)
+    """What is noticed about the source; more notes may be added while it is read."""
 
 
 def probe(source: str, read_timeout: float) -> Probe:
@@ -58,7 +63,9 @@ def probe(source: str, read_timeout: float) -> Probe:
 def probe_live(opened: Opened) -> Probe:
     """Return what the header of a live source says: its packets can be read only once."""
     context = opened.stream.codec_context
-    return Probe(context.height, context.width, Turn(), None, True, _rate(opened), None)
+    rate, aspect = _rate(opened), _aspect(opened, Turn())
+    size = context.height, context.width
+    return Probe(*size, Turn(), None, True, rate, None, aspect=aspect, notes=_notes(opened))
 
 
 def _probe(opened: Opened, source: str, timeout: float) -> Probe:
@@ -73,9 +80,26 @@ def _probe(opened: Opened, source: str, timeout: float) -> Probe:
     timed = None not in stamps and (len(set(stamps)) == len(stamps) or _rises_again(first))
     start = _start(first, opened) if timed else None
     total = look_up("the number of pictures", lambda: _total(opened), None)
-    rate = _rate(opened)
-    promise = look_up("the duration", lambda: promised(opened, source, rate, first, timeout), None)
-    return Probe(*turn.size(height, width), turn, start, timed, rate, total, promise)
+    rate, notes = _rate(opened), _notes(opened)
+    promise = look_up(
+        "the duration", lambda: promised(opened, source, rate, first, timeout, notes), None
+    )
+    size, aspect = turn.size(height, width), _aspect(opened, turn)
+    return Probe(*size, turn, start, timed, rate, total, promise, aspect, notes)
+
+
+def _notes(opened: Opened) -> Notes:
+    notes, none = Notes(), list[str]()
+    notes.add(*look_up("other streams", lambda: of_streams(opened), none))
+    return notes
+
+
+def _aspect(opened: Opened, turn: Turn) -> Fraction | None:
+    """Return the aspect ratio of a pixel as it is displayed."""
+    aspect = look_up("the aspect ratio", lambda: opened.stream.sample_aspect_ratio, None)
+    if not aspect or aspect < 0:
+        return None
+    return 1 / Fraction(aspect) if turn.transposed else Fraction(aspect)
 
 
 def _check_colors(source: str, matrix: int) -> None:

@@ -14,12 +14,16 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vidan.video import headers
+from vidan.video import headers, transport
 from vidan.video.companions import Companions, companions
 from vidan.video.container import Opened, local_path
 from vidan.video.fragments import fragments
+from vidan.video.notes import CUT_OFF, Notes
+from vidan.video.optional import look_up
 from vidan.video.playlist import playlist
 from vidan.video.timeline import REORDER
 
@@ -40,6 +44,8 @@ SOUND_S = Fraction(1, 5)
 
 INTERLEAVED_S = 3
 """Most seconds by which the sound of a file may be ahead of its video where both are cut off."""
+
+MOVED = "in another stream of the file"
 
 ALONE = frozenset({"mxf", "mxf_d10", "ivf", "gxf"})
 """Containers whose streams each have a length of their own, or that have one stream."""
@@ -69,6 +75,8 @@ class Promise:
     by_sound: bool = True
     listed: Callable[[], int] = _nothing
     tick: Fraction = Fraction(1, 1000)
+    reason: str = "cut off"
+    """Why the pictures at the end are missing."""
 
 
 def promised(
@@ -76,18 +84,19 @@ def promised(
     source: str,
     rate: Fraction | None,
     first: Sequence[Packet[VideoStream]],
-    timeout: float = 10.0,
+    timeout: float,
+    notes: Notes,
 ) -> Promise | None:
     """Return what the container promises. None: nothing that could be relied on.
 
-    `first` are the first packets of the file.
+    `first` are the first packets of the file. `notes` gets what is noticed at the file's end.
     """
     if opened.live or not rate or not opened.container.size:
         return None
     tick = Fraction(opened.time_base)
     step = 1 / (Fraction(rate) * tick)
     stamps = [stamp for packet in first if (stamp := _stamp(packet)) is not None]
-    looks = _Looks(opened, source, tick, step, min(stamps, default=0), timeout)
+    looks = _Looks(opened, source, tick, step, min(stamps, default=0), timeout, notes)
     name = opened.container.format.name
     if "hls" in name:
         return looks.hls()
@@ -108,6 +117,7 @@ class _Looks:
     step: Fraction
     start: int
     timeout: float
+    notes: Notes
 
     def of(self, name: str) -> Promise | None:
         """Return the promise of a container with this name, if it is one that promises."""
@@ -118,6 +128,8 @@ class _Looks:
             return self._matroska(head)
         if "mp4" in name:
             return self._fragmented()
+        if name == "mpegts":
+            return self._transport()
         if name == "flv":
             return self._together() if headers.FLV_DURATION.search(head) else None
         if name in ("asf", "asf_o"):
@@ -187,7 +199,32 @@ class _Looks:
             promise = self._at(self.start + found.span / self.tick)
         elif found.seconds is not None:
             promise = self._together(found.seconds) or promise
-        return replace(promise, listed=lambda: found.unread)
+        return replace(promise, listed=partial(self._unread, path, track, promise.end is None))
+
+    def _unread(self, path: Path, track: int, alone: bool) -> int:
+        """Return how many pictures are listed beyond the end of the file, as it is now.
+
+        `alone`: nothing else tells how long the file should be.
+        """
+        found = fragments(path, track)
+        if found is None:
+            return 0
+        if alone and found.ends_inside:
+            self.notes.add(CUT_OFF)
+        return found.unread
+
+    def _transport(self) -> Promise | None:
+        """Return the promise of an MPEG-TS: its video may move to another PID."""
+        if self.opened.network:
+            return None
+        path, pid = local_path(self.source), self.opened.stream.id
+
+        def listed() -> int:
+            lost, notes = transport.moved(path, pid)
+            self.notes.add(*notes)
+            return lost
+
+        return Promise(None, self.step, tick=self.tick, listed=listed, reason=MOVED)
 
     def _head(self) -> bytes:
         return b"" if self.opened.network else headers.head(local_path(self.source))
@@ -230,7 +267,7 @@ class Reach:
 
         Where pictures come at uneven times, the end may be earlier by the longest of them.
         """
-        listed = promise.listed()
+        listed = look_up("the end of the file", promise.listed, 0)
         if promise.end is None or self._last is None or self._decoded is None:
             return listed
         missing = self._short(promise, promise.end)

@@ -139,7 +139,7 @@ class Reading:
         batching.lose(self.timeline.count, self._reason(decoder, batching.expected))
         if self.promise is not None and total is None:
             total = self.timeline.count + self._reach.lacks(self.promise)
-        batching.lose(total or 0, "cut off")
+        batching.lose(total or 0, self.promise.reason if self.promise else "cut off")
         if batching.begun or not yielded:
             yield batching.take(self._next_pts(batching.expected))
 

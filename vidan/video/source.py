@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import dropwhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vidan.video.batching import Batching
-from vidan.video.container import Opened, check_size, open_container
+from vidan.video.container import Opened, check_size, local_path, open_container, scheme_of
 from vidan.video.counting import Count
 from vidan.video.decoding import Decoder
 from vidan.video.decord import DecordDecoder, import_decord, refuse_unless_exact
 from vidan.video.frames import FrameBatch, Size
+from vidan.video.notes import Watch, of_end
 from vidan.video.optional import look_up
 from vidan.video.pictures import Converter
 from vidan.video.probe import DEFAULT_RATE, Probe, probe, probe_live
@@ -25,10 +27,13 @@ from vidan.video.reading import PictureDecoder, Reading
 from vidan.video.resuming import Uncertain, seek_before, walk_before
 from vidan.video.sampling import Sampling
 from vidan.video.timeline import Timeline
-from vidan.video.totals import stored_total
+from vidan.video.totals import estimated_total, stored_total
 
 if TYPE_CHECKING:
+    from av import VideoFrame
     from av.video.codeccontext import VideoCodecContext
+
+Convert = Callable[["VideoFrame", NDArray[np.uint8]], None]
 
 SEEKS = (1, 4, 16)
 """How many key frames before its place a resume begins to decode: further back after damage."""
@@ -63,6 +68,7 @@ class VideoSource:
         self._timeout = read_timeout
         self._lock = threading.Lock()  # held while a batch is decoded
         self._closed = False
+        self._watch = Watch(None if scheme_of(source) else local_path(source))
         self._opened: Opened | None = open_container(source, read_timeout)
         self.live = self._opened.live
         try:
@@ -76,6 +82,12 @@ class VideoSource:
             self._size = size(self.height, self.width) if callable(size) else size
             self._shape = self._size or (self.height, self.width)
             self.fps = float(self._probe.rate) if self._probe.rate else None
+            self._codec = self._opened.codec
+            self._estimated = look_up(
+                "about how many frames there are",
+                partial(estimated_total, self._probe, self._opened, sampling),
+                None,
+            )
             self.frames_total = look_up(
                 "the number of frames",
                 partial(stored_total, self._probe, self._opened, sampling),
@@ -85,6 +97,24 @@ class VideoSource:
             self._opened.container.close()
             raise
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """See FrameSource."""
+        return tuple(self._probe.notes)
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """See FrameSource."""
+        aspect = self._probe.aspect
+        return {
+            "width": self.width,
+            "height": self.height,
+            "fps": self.fps and round(self.fps, 3),
+            "codec": self._codec,
+            "frames_estimated": self._estimated if self.frames_total is None else None,
+            "sample_aspect_ratio": aspect and f"{aspect.numerator}:{aspect.denominator}",
+        }
+
     def _look(self) -> Probe:
         assert self._opened is not None
         return probe_live(self._opened) if self.live else probe(self._source, self._timeout)
@@ -92,14 +122,34 @@ class VideoSource:
     def batches(self, size: int) -> Iterator[FrameBatch]:
         """See FrameSource."""
         steps = self._batches(size)
+        last: FrameBatch | None = None
+        told = 0
         while True:
             with self._lock:
                 batch = None if self._closed else next(steps, None)
+                if batch is None and last is not None and not self._closed:
+                    batch, last = self._noticed_at_end(last, told), None
+                else:
+                    last, told = batch, len(self._probe.notes)
                 if self._closed:
                     self._release()
             if batch is None:
                 return
             yield batch
+
+    def _noticed_at_end(self, last: FrameBatch, told: int) -> FrameBatch | None:
+        """Note what happened to the file meanwhile.
+
+        Returns an empty batch if there are more notes than the `told` ones.
+        """
+        path = None if self.live or self._now.network else local_path(self._source)
+        notes = self._probe.notes
+        notes.add(*self._watch.changes(), *of_end(path, self._now.container.format.name))
+        if len(notes) == told:
+            return None
+        none = slice(0, 0)
+        return replace(last, indices=last.indices[none], times=last.times[none],
+                       pixels=last.pixels[none], gaps=())  # fmt: skip
 
     def close(self) -> None:
         """See FrameSource. While a thread is in the decoder, it closes the decoder afterwards."""
@@ -184,8 +234,23 @@ class VideoSource:
             reading.timeline.decoded,
             self._frame if reading.resumed else 0,
         )
-        convert = Converter(self._shape, self._probe.turn).into
+        convert = self._noting_sizes(Converter(self._shape, self._probe.turn).into)
         yield from reading.batches(batching, decoder, convert, self._probe.total)
+
+    def _noting_sizes(self, convert: Convert) -> Convert:
+        """Note pictures of another size than the first: they are scaled to that."""
+        stored = self._probe.turn.size(self.height, self.width)
+
+        def noting(picture: VideoFrame, place: NDArray[np.uint8]) -> None:
+            if (picture.height, picture.width) != stored:
+                self._probe.notes.add(
+                    f"pictures of {picture.width} x {picture.height} follow those of"
+                    f" {stored[1]} x {stored[0]}: they are scaled, and boxes are in pixels of the"
+                    " first size"
+                )
+            convert(picture, place)
+
+        return noting
 
     def _fresh_context(self) -> VideoCodecContext:
         opened = open_container(self._source, self._timeout)

@@ -94,15 +94,14 @@ def test_no_worker_has_the_task(vidan: Shell, worker: PlayedWorker, database: Da
 
 
 def test_no_worker_runs_the_version_that_checked_it(vidan: Shell, database: Database) -> None:
-    old: dict[str, Any]
-    new: dict[str, Any]
-    old, new = ({"properties": {n: {"type": "integer"} for n in names}} for names in ("a", "ab"))
-    for schema in old, new:
-        schema["additionalProperties"] = False
+    schemas: list[dict[str, Any]] = [
+        {"properties": dict.fromkeys(names, {"type": "integer"}), "additionalProperties": False}
+        for names in ("a", "ab")
+    ]
     with database.begin() as connection:
         brought = [
             versions.Brought("shop:app", str(n), [tasks.TaskSpec("count", schema)])
-            for n, schema in enumerate((old, new))
+            for n, schema in enumerate(schemas)
         ]
         first, second = versions.register(connection, brought)
     PlayedWorker(database, tasks=("count",))

@@ -93,6 +93,7 @@ def summarise(
         "detections_of": found.by_label,
         "frames_with": found.frames_with,
         "lost_frames": found.lost_frames,
+        "notes": scenario.notes,
         "seconds": seconds and round(seconds, 2),
         "fps": seconds and round(found.frames / seconds, 1),
         "predictions": _named(PREDICTIONS, written),
@@ -106,6 +107,7 @@ def summarise(
         if folder is None and found.frames:
             record["predictions"] = f"vidan predictions show {scenario.id}"
             record["video"] = f"vidan predictions render {scenario.id} {VIDEO}"
+        record["notes"] = scenario.notes or None
         record = {name: value for name, value in record.items() if value is not None}
     out.details(record, id=scenario.id)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidan.cli import connect, listing
+from vidan.cli import connect, following, listing
 from vidan.cli.command import Commands
-from vidan.cli.commands.scenario import create, steer
+from vidan.cli.commands.scenario import create, steer, summary
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
@@ -33,9 +33,8 @@ commands.include(create.commands)
 
 
 def frames(scenario: Scenario) -> str:
-    """Return the progress: `120/795`, or `120` while the total is unknown."""
-    total = scenario.frames_total
-    return str(scenario.frames_done) + (f"/{total}" if total is not None else "")
+    """Return the progress: `120/795`, `120/~795` where the total is estimated, or `120`."""
+    return str(scenario.frames_done) + following.of_total(scenario, "/")
 
 
 @commands.command(
@@ -125,6 +124,9 @@ def show(out: Output, settings: Settings, scenario_id: Id) -> None:
     ]
     if not out.json:
         record["status"] = scenario.status
+        for name in ("attempts", "max_retries"):
+            del record[name]
+        record["retries"] = f"{scenario.retries} of {scenario.max_attempts}"
         record["gaps"] = [f"{gap.from_frame}-{gap.to_frame} ({gap.reason})" for gap in gaps]
         for name in ("time_limit", "soft_time_limit"):
             limit = record.pop(name)
@@ -209,4 +211,5 @@ def transition(
         steer.steer_one(database, out, scenario_id, ask)
 
 
+commands.include(summary.commands)
 commands.include(steer.commands)

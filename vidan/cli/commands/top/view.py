@@ -81,6 +81,7 @@ def as_json(found: Overview, rates: Rates) -> dict[str, Any]:
                 "status": one.status,
                 "frames_done": one.frames_done,
                 "frames_total": one.frames_total,
+                "frames_estimated": one.frames_estimated,
                 "fps": None if (rate := rates.of(one.id)) is None else round(rate, 1),
                 "worker": one.worker,
             }
@@ -184,8 +185,10 @@ def _scenario_columns(rates: Rates, width: int, *, words: bool) -> list[Column]:
         return "-" if rate is None else f"{rate:.1f}"
 
     def frames(one: Running) -> str:
-        total = "" if one.frames_total is None else f"/{one.frames_total}"
-        return f"{one.frames_done}{total}"
+        if one.frames_total is not None:
+            return f"{one.frames_done}/{one.frames_total}"
+        about = one.frames_estimated
+        return f"{one.frames_done}" + (f"/~{max(about, one.frames_done)}" if about else "")
 
     def source(one: Running) -> str:
         """Return the last part of the source's path or address."""

@@ -1,4 +1,4 @@
-"""`vidan predictions`: show, follow, export and draw stored detections."""
+"""`vidan predictions`: the group, and the commands about one scenario."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import typer
 
 from vidan.cli import connect, failures
 from vidan.cli.command import Commands
+from vidan.cli.commands.predictions import several
 from vidan.cli.options.params import Id
 from vidan.cli.selection import Selection, for_people, for_pipes
 from vidan.cli.terminal.output import Output
 from vidan.domain.bounds import MAX_ID
 from vidan.errors import UsageError
-from vidan.export import formats, targets
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 commands = Commands(
     "predictions",
-    "Show, follow, export and draw detections.",
+    "Show, follow, find, export and draw detections.",
     examples="""
         vidan predictions show 42 --only-detections
         vidan predictions watch 42
-        vidan predictions export 42 --format csv --out detections.csv
+        vidan predictions find --labels-all person,car --label batch=7
+        vidan predictions export 42 --out detections.csv
         vidan predictions render 42 annotated.mp4
     """,
 )
@@ -170,62 +171,6 @@ def follow(
 
 
 @commands.command(
-    "export",
-    json=False,
-    quiet=False,
-    examples="""
-        vidan predictions export 42 > predictions.jsonl
-        vidan predictions export 42 --format csv --out detections.csv
-    """,
-)
-def export(
-    out: Output,
-    settings: Settings,
-    scenario_id: Id,
-    format: Annotated[
-        str,
-        typer.Option("--format", metavar="F", parser=formats.known_format, help="jsonl or csv."),
-    ] = "jsonl",
-    file: Annotated[
-        str | None,
-        typer.Option(
-            "--out",
-            metavar="FILE",
-            help="File to write instead of stdout, whole or not at all.",
-        ),
-    ] = None,
-) -> None:
-    """Write all stored predictions: jsonl has a line per frame, csv a line per detection.
-
-    CSV has the columns scenario_id, frame, time_ms, label, score, x1, y1, x2, y2 and track_id; it
-    leaves out frames without detections.
-    """
-    from vidan.domain.status import ENDED
-    from vidan.services import scenarios
-
-    selection = _selection(0, None, None, None, 0.0, False)
-    with connect.database(settings, out, reads=True) as database:
-        # the status is read before the frames: if the scenario has ended, they are complete
-        with database.begin() as connection:
-            scenario = scenarios.get(connection, scenario_id)
-        if file is not None:
-            targets.spare(file, scenario.source)
-        first = selection.page(database, scenario_id)
-
-        def pages() -> Iterator[list[StoredFrame]]:
-            page = first
-            while page:
-                yield page
-                page = selection.page(database, scenario_id)
-
-        count = formats.write(pages(), format, file)
-    if file is not None:
-        out.note(f"{count} frames written to {file}")
-    if scenario.status not in ENDED:
-        out.note(f"scenario {scenario_id} is {out.said(scenario.status)}: it may store more frames")
-
-
-@commands.command(
     "render",
     json=False,
     quiet=False,
@@ -270,3 +215,6 @@ def _print(out: Output, frames: Iterator[StoredFrame]) -> None:
         text = for_people(frame) if out.terminal else for_pipes(frame)
         out.line(frame.as_json() if out.json else {}, text, id=frame.frame)
     out.flush()
+
+
+commands.include(several.commands)

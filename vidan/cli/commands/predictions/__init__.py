@@ -1,0 +1,1 @@
+"""`vidan predictions`: show, follow, find, export and draw stored detections."""
