@@ -33,6 +33,7 @@ __all__ = [
     "history",
     "no_such_scenario",
     "page",
+    "traceback",
 ]
 
 
@@ -208,6 +209,16 @@ def page(
         },
     )
     return [Scenario(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
+
+
+def traceback(connection: Connection, scenario_id: int) -> str | None:
+    """Return the traceback of the last error of a scenario's run, shortened; None if it has none.
+
+    A run that ended with its process leaves none.
+    """
+    return connection.execute(
+        text("SELECT traceback FROM scenarios WHERE id = :id"), {"id": scenario_id}
+    ).scalar_one_or_none()
 
 
 @dataclass(frozen=True, slots=True)
