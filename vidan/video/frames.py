@@ -48,6 +48,11 @@ class FrameBatch:
     """
 
     @property
+    def time_ms(self) -> NDArray[np.int64]:
+        """The same as `times`, under the name that stored predictions have."""
+        return self.times
+
+    @property
     def scale(self) -> tuple[float, float]:
         """The factors (x, y) that turn a box in the source's pixels into one in `pixels`."""
         return self.pixels.shape[2] / self.width, self.pixels.shape[1] / self.height
