@@ -2,7 +2,15 @@
 -- Sent by vidan.services.overview.read.
 -- In psql, give each named parameter a value (\set name value) before EXPLAIN.
 SELECT
-    s.id, s.task, s.source, s.name, s.queue, s.status, s.frames_done, s.frames_total,
+    s.id,
+    s.task,
+    s.source,
+    s.name,
+    s.queue,
+    s.status,
+    s.frames_done,
+    s.frames_total,
+    CAST(s.source_info ->> 'frames_estimated' AS bigint) AS frames_estimated,
     w.name AS worker
 FROM (
     (

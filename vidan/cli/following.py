@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vidan import backoff
 from vidan.cli import failures
 from vidan.cli.terminal.output import Output
-from vidan.cli.terminal.text import status_word
+from vidan.cli.terminal.text import for_people, status_word
 from vidan.domain.bounds import PAGE
 from vidan.domain.status import ENDED, Status
 
@@ -30,6 +30,9 @@ POLL_MANY_SECONDS = 1.0
 
 BARS = 10
 """Most scenarios that get a progress bar each; with more, one bar counts the ended ones."""
+
+NAME_WIDTH = 24
+"""Most characters of a name beside a progress bar."""
 
 FAILED, STOPPED, TIMED_OUT, INCOMPLETE = 5, 6, 7, 11
 _CODES: Mapping[Status, int] = {
@@ -195,6 +198,23 @@ def say_they_continue(out: Output, ids: Sequence[int]) -> None:
         out.warn(f"the {len(ids)} scenarios continue; `vidan scenario stop {listed}` stops them")
 
 
+def of_total(scenario: Scenario, between: str) -> str:
+    """Return `between` and the total number of frames, marked `~` if it is estimated; or ""."""
+    if scenario.frames_total is not None:
+        return f"{between}{scenario.frames_total}"
+    estimated = scenario.frames_estimated
+    if estimated is None:
+        return ""
+    ended = scenario.status in ENDED  # then what was done is the total, or nobody knows it
+    return "" if ended else f"{between}~{max(estimated, scenario.frames_done)}"
+
+
+def name_of(scenario: Scenario) -> str:
+    """Return a scenario's name, else the last part of its source, else its task."""
+    last = (scenario.source or "").rstrip("/").rpartition("/")[2]
+    return scenario.name or last or scenario.task
+
+
 class Bars:
     """A progress bar for each scenario, or one for all when there are more than BARS.
 
@@ -215,10 +235,26 @@ class Bars:
             return
         for scenario in scenarios:
             text = f"{scenario.id} {status_word(scenario.status)}"
-            self._update(scenario.id, text, scenario.frames_done, scenario.frames_total)
+            if len(scenarios) > 1:
+                name = _short(for_people(name_of(scenario)))
+                text = f"{scenario.id} {name} {status_word(scenario.status)}"
+            total, about = scenario.frames_total, False
+            if total is None and scenario.status not in ENDED:
+                total, about = scenario.frames_estimated, True
+                total = total and max(total, scenario.frames_done)
+            self._update(scenario.id, text, scenario.frames_done, total, about=about)
 
-    def _update(self, key: int, text: str, done: int, total: int | None) -> None:
+    def _update(
+        self, key: int, text: str, done: int, total: int | None, *, about: bool = False
+    ) -> None:
         assert self._progress is not None
         if key not in self._bars:
             self._bars[key] = self._progress.add_task(text, total=total)
-        self._progress.update(self._bars[key], description=text, completed=done, total=total)
+        self._progress.update(
+            self._bars[key], description=text, completed=done, total=total, about=about
+        )
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for the bar."""
+    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"

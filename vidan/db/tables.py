@@ -99,6 +99,9 @@ scenarios = Table(
     Column("soft_time_limit", DOUBLE_PRECISION),
     Column("checkpoint", BigInteger, nullable=False, server_default=text("0")),
     Column("checkpoint_pts", BigInteger),
+    # where a resume that can't seek begins to decode: a key frame's packet, and that frame's number
+    Column("restart_packet", BigInteger),
+    Column("restart_frame", BigInteger),
     Column("state", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
     Column("frames_total", BigInteger),
     Column("frames_done", BigInteger, nullable=False, server_default=text("0")),
@@ -110,6 +113,7 @@ scenarios = Table(
     Column("week", Date, nullable=False, server_default=text(THIS_WEEK)),
     Column("result", JSONB),
     Column("error", Text),
+    Column("traceback", Text),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
@@ -122,6 +126,11 @@ scenarios = Table(
     Column("definition", Text, nullable=False, server_default=text("''")),
     CheckConstraint(_one_of("status", Status), name="status"),
     CheckConstraint("checkpoint >= 0", name="checkpoint"),
+    CheckConstraint(
+        "(restart_packet IS NULL) = (restart_frame IS NULL)"
+        " AND restart_packet >= 0 AND restart_frame >= 0",
+        name="restart",
+    ),
     CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
     CheckConstraint("crashes >= 0 AND max_crashes >= 0", name="crashes"),
     CheckConstraint("time_limit > 0 AND soft_time_limit > 0", name="time_limits"),
@@ -181,6 +190,20 @@ transitions = Table(
     Column("reason", Text),
     Column("actor", Text),
     Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+# Lines are numbered for each scenario: a number that is missing is a line that was cut.
+scenario_logs = Table(
+    "scenario_logs",
+    metadata,
+    Column("scenario_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("epoch", BigInteger),
+    Column("level", SmallInteger, nullable=False),
+    Column("logger", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("traceback", Text),
 )
 
 predictions = Table(

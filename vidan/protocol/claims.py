@@ -42,6 +42,8 @@ class Claimed(NamedTuple):
     attempts: int = 0
     unreadable: str | None = None
     """Why it can't run: its row holds a value that can't be read."""
+    restart: tuple[int, int] | None = None
+    """Where a resume that can't seek begins to decode: a packet, and the number of its frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ _ASSIGN = (
 )
 _RETURNING = (
     "s.epoch, s.task, s.source, s.needs_source, s.params, s.checkpoint, s.checkpoint_pts,"
+    " s.restart_packet, s.restart_frame,"
     " s.state, s.label_names, s.crashes,"
     " s.attempts, s.time_limit, s.soft_time_limit, s.priority, s.not_before",
 )
@@ -299,4 +302,5 @@ def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
         soft_time_limit=row.soft_time_limit,
         attempts=row.attempts,
         unreadable=unreadable,
+        restart=None if row.restart_packet is None else (row.restart_packet, row.restart_frame),
     )

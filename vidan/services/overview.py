@@ -59,6 +59,7 @@ class Running:
     status: Status
     frames_done: int
     frames_total: int | None
+    frames_estimated: int | None
     worker: str | None
 
 
@@ -110,7 +111,7 @@ ORDER BY n.queue LIMIT :queues
 """
 _RUNNING = """
 SELECT s.id, s.task, s.source, s.name, s.queue, s.status, s.frames_done, s.frames_total,
-       w.name AS worker
+       CAST(s.source_info ->> 'frames_estimated' AS bigint) AS frames_estimated, w.name AS worker
 FROM ({held}) h JOIN scenarios s ON s.id = h.id LEFT JOIN workers w ON w.id = s.worker_id
 ORDER BY s.id LIMIT :limit
 """.format(

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidan.cli import connect, listing
+from vidan.cli import connect, following, listing
 from vidan.cli.command import Commands
-from vidan.cli.commands.scenario import create, steer, summary
+from vidan.cli.commands.scenario import create, logs, steer, summary
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
@@ -33,9 +33,8 @@ commands.include(create.commands)
 
 
 def frames(scenario: Scenario) -> str:
-    """Return the progress: `120/795`, or `120` while the total is unknown."""
-    total = scenario.frames_total
-    return str(scenario.frames_done) + (f"/{total}" if total is not None else "")
+    """Return the progress: `120/795`, `120/~795` where the total is estimated, or `120`."""
+    return str(scenario.frames_done) + following.of_total(scenario, "/")
 
 
 @commands.command(
@@ -108,23 +107,43 @@ def _print(
     "show",
     examples="""
         vidan scenario show 42
+        vidan scenario show 42 --traceback
         vidan scenario show 42 --json | jq -r .status
     """,
 )
-def show(out: Output, settings: Settings, scenario_id: Id) -> None:
-    """Show one scenario with all its fields."""
+def show(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the traceback of its last error alone.")
+    ] = False,
+) -> None:
+    """Show one scenario with all its fields. With --json the traceback is among them."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import scenarios
 
         scenario = scenarios.get(connection, scenario_id)
         gaps = scenarios.gaps(connection, scenario_id)
+        trace = scenarios.traceback(connection, scenario_id)
+    if traceback and not out.json:
+        if trace is None:
+            out.note(f"scenario {scenario_id} has no traceback")
+        else:
+            out.line({}, trace, id=scenario_id)
+        return
     record: dict[str, Any] = scenario.as_json()
     record["gaps"] = [
         {"from_frame": gap.from_frame, "to_frame": gap.to_frame, "reason": gap.reason}
         for gap in gaps
     ]
-    if not out.json:
+    if out.json:
+        record["traceback"] = trace
+    else:
         record["status"] = scenario.status
+        for name in ("attempts", "max_retries"):
+            del record[name]
+        record["retries"] = f"{scenario.retries} of {scenario.max_attempts}"
         record["gaps"] = [f"{gap.from_frame}-{gap.to_frame} ({gap.reason})" for gap in gaps]
         for name in ("time_limit", "soft_time_limit"):
             limit = record.pop(name)
@@ -209,5 +228,6 @@ def transition(
         steer.steer_one(database, out, scenario_id, ask)
 
 
+commands.include(logs.commands)
 commands.include(summary.commands)
 commands.include(steer.commands)

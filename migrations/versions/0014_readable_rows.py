@@ -3,16 +3,16 @@
 Existing rows are mended: times come into range, limits that are none are left out, rows that
 nothing can be made of are deleted.
 
-Revision ID: 0012
-Revises: 0011
+Revision ID: 0014
+Revises: 0013
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
