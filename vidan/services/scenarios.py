@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from vidan.domain.bounds import MAX_ID
 from vidan.domain.detection import Gap
-from vidan.domain.status import Status
+from vidan.domain.status import Status, status_of
 from vidan.errors import NotFoundError
 from vidan.protocol.creation import Created, NewScenario, create, create_many
 from vidan.services.filters import Filters, all_of
@@ -33,6 +33,7 @@ __all__ = [
     "history",
     "no_such_scenario",
     "page",
+    "traceback",
 ]
 
 
@@ -210,6 +211,16 @@ def page(
     return [Scenario(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
 
 
+def traceback(connection: Connection, scenario_id: int) -> str | None:
+    """Return the traceback of the last error of a scenario's run, shortened; None if it has none.
+
+    A run that ended with its process leaves none.
+    """
+    return connection.execute(
+        text("SELECT traceback FROM scenarios WHERE id = :id"), {"id": scenario_id}
+    ).scalar_one_or_none()
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A change of a scenario's status."""
@@ -249,8 +260,8 @@ def history(
     return [
         Transition(
             row.at,
-            row.from_status and Status(row.from_status),
-            Status(row.to_status),
+            row.from_status and status_of(row.from_status),
+            status_of(row.to_status),
             row.reason,
             row.actor,
         )

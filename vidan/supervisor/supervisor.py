@@ -27,6 +27,7 @@ from vidan.protocol import expiry
 from vidan.services import workers
 from vidan.supervisor.post import Exit, Post, Release
 from vidan.supervisor.quarantine import Quarantine
+from vidan.worker.log_keeper import LogKeeper
 
 log = logging.getLogger("vidan.supervisor")
 
@@ -46,7 +47,10 @@ class Supervisor:
         self._settings = settings
         self._posts = [Post(options) for options in posts]
         self._database = Database(
-            settings.require_database(), application_name="supervisor", guarded=True
+            settings.require_database(direct=True),
+            application_name="supervisor",
+            guarded=True,
+            direct=True,
         )
         self._quarantine = Quarantine(settings, self._database, self._posts)
         self._releases: list[Release] = []
@@ -180,9 +184,10 @@ def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
 
     Returns the exit code: 0 after a hand-over on SIGTERM, 130 after one on Ctrl-C.
 
-    Raises DatabaseUnavailable or SchemaMismatch before any worker is started.
+    Raises DatabaseUnavailable, SchemaMismatch, or UsageError for a connection pooler, before any
+    worker is started.
     """
-    database = Database(settings.require_database(), guarded=True)
+    database = Database(settings.require_database(direct=True), guarded=True, direct=True)
     try:
         schema.check(database)
     finally:
@@ -198,5 +203,6 @@ def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     lifeline.watch(lambda: setattr(supervisor, "signals", max(1, supervisor.signals)))
-    code = supervisor.run()
+    with LogKeeper(settings.require_database()):  # it tells of runs that it ends
+        code = supervisor.run()
     return 128 + signal.SIGINT if interrupted else code

@@ -9,7 +9,7 @@ import typer
 
 from vidan.cli import connect, following, listing
 from vidan.cli.command import Commands
-from vidan.cli.commands.scenario import create, steer, summary
+from vidan.cli.commands.scenario import create, logs, steer, summary
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
@@ -107,22 +107,39 @@ def _print(
     "show",
     examples="""
         vidan scenario show 42
+        vidan scenario show 42 --traceback
         vidan scenario show 42 --json | jq -r .status
     """,
 )
-def show(out: Output, settings: Settings, scenario_id: Id) -> None:
-    """Show one scenario with all its fields."""
+def show(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the traceback of its last error alone.")
+    ] = False,
+) -> None:
+    """Show one scenario with all its fields. With --json the traceback is among them."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
         from vidan.services import scenarios
 
         scenario = scenarios.get(connection, scenario_id)
         gaps = scenarios.gaps(connection, scenario_id)
+        trace = scenarios.traceback(connection, scenario_id)
+    if traceback and not out.json:
+        if trace is None:
+            out.note(f"scenario {scenario_id} has no traceback")
+        else:
+            out.line({}, trace, id=scenario_id)
+        return
     record: dict[str, Any] = scenario.as_json()
     record["gaps"] = [
         {"from_frame": gap.from_frame, "to_frame": gap.to_frame, "reason": gap.reason}
         for gap in gaps
     ]
-    if not out.json:
+    if out.json:
+        record["traceback"] = trace
+    else:
         record["status"] = scenario.status
         for name in ("attempts", "max_retries"):
             del record[name]
@@ -211,5 +228,6 @@ def transition(
         steer.steer_one(database, out, scenario_id, ask)
 
 
+commands.include(logs.commands)
 commands.include(summary.commands)
 commands.include(steer.commands)
