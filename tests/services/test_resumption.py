@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_process_that_is_gone_works_on_nothing(database: Database) -> None:
     execute(
         database,
         "UPDATE workers SET host = :host, pid = 2147483646 WHERE id = :id",
-        host=resumption.socket.gethostname(),
+        host=socket.gethostname(),
         id=killed.id,
     )
     found = left(database)

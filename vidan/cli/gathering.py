@@ -48,8 +48,8 @@ def gather(
             bad.append((place, error))
     if bad and not (skip_bad and sources):
         raise _all_in_one(bad, len(expanded))
-    for place, error in bad[:NAMED]:
-        out.warn(f"skipped {shown(place)}: {error}")
+    for place, why in bad[:NAMED]:
+        out.warn(f"skipped {shown(place)}: {why}")
     if bad:
         out.warn(f"{len(bad)} of {len(expanded)} sources are skipped")
     return sources

@@ -220,8 +220,8 @@ class _Run:
         ids: dict[str, int] = {}
         if not anew:
             for source in self.sources:
-                if (one := self._resume(source)) is not None:
-                    ids[source] = one
+                if (left := self._resume(source)) is not None:
+                    ids[source] = left
         new = [source for source in self.sources if source not in ids]
         created = self.database.retrying(
             creation.create_many,
