@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from datetime import timedelta
 from typing import Any
@@ -255,11 +256,11 @@ def test_whether_an_orchestrator_is_at_work(
     assert "none is connected" in found["finding"]
     assert "vidan orchestrator" in found["remedy"]
     settings = Settings(home=vidan.folder, database_url=database_url)
-    monkeypatch.setattr(orchestrator_module.socket, "gethostname", lambda: "here" * 30)
+    monkeypatch.setattr(socket, "gethostname", lambda: "here" * 30)
     one = orchestrator_module.Orchestrator(settings)
     one.expire()
     assert finding(vidan, "orchestrator", "ok")["finding"] == "1 at work"
-    monkeypatch.setattr(orchestrator_module.socket, "gethostname", lambda: "there")
+    monkeypatch.setattr(socket, "gethostname", lambda: "there")
     other = orchestrator_module.Orchestrator(settings)
     other.expire()
     assert finding(vidan, "orchestrator", "ok")["finding"] == "2 at work"
