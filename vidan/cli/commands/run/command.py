@@ -124,6 +124,9 @@ def run(
             "--from-beginning", help="Analyse anew what an interrupted run has begun already."
         ),
     ] = False,
+    deinterlace: Annotated[
+        bool, typer.Option("--deinterlace", help="Analyse one field of interlaced pictures.")
+    ] = False,
     max_lost: MaxLostOption = None,
     gpus: GpusOption = None,
     cpus: CpusOption = None,
@@ -142,6 +145,7 @@ def run(
     given = {
         "model": model, "weights": weights, "min_score": min_score, "labels": labels,
         "size": size, "every": every, "fps": fps, "decoder": decoder,
+        "deinterlace": deinterlace or None,
     }  # fmt: skip
     places = _places(sources or [], sample)
     found = gather(out, places, check=True, recursive=recursive, skip_bad=skip_bad)
