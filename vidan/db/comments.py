@@ -229,8 +229,8 @@ at: when it failed
 def add(tables: Iterable[Table]) -> None:
     """Give the tables and their columns their comments."""
     for table in tables:
-        said, *lines = COMMENTS.get(table.name, "\n").strip().splitlines() or [None]
-        table.comment = said
+        said, *lines = COMMENTS.get(table.name, "\n").strip().splitlines() or [""]
+        table.comment = said or None
         for line in lines:
             name, _, words = str(line).partition(": ")
             table.columns[name].comment = words
