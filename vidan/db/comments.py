@@ -36,6 +36,8 @@ time_limit: seconds that one run may take before its process is ended; null: as 
 soft_time_limit: seconds after which one run is told; null: as its task says
 checkpoint: the number of the next frame to do: all before it is stored
 checkpoint_pts: the timestamp to which a resume seeks, in the source's units
+restart_packet: the key frame's packet from which a resume that can't seek decodes; null: it seeks
+restart_frame: the number of the frame in restart_packet
 state: the task's own state, JSON, stored with the checkpoint
 frames_total: how many frames the whole run stores, as far as it is known
 frames_done: how many frames are stored
