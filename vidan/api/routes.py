@@ -25,7 +25,7 @@ from vidan.domain.bounds import MAX_ID
 from vidan.errors import InputRejected, NotFoundError
 from vidan.protocol import creation, param_checks
 from vidan.protocol.creation import NewScenario
-from vidan.services import scenarios, steering
+from vidan.services import queueing, scenarios, steering
 
 ACTOR = "http"
 """Actor of the changes made here, as `vidan scenario history` shows it."""
@@ -141,6 +141,8 @@ def show(
     """Return the status of a scenario."""
     with database.begin() as connection:
         found = scenarios.get(connection, scenario_id)
+        if detail:
+            (found,) = queueing.told(connection, [found])
     return found.as_json() if detail else {"id": found.id, "status": found.status}
 
 
