@@ -70,7 +70,7 @@ def configure(settings: Settings, process: str) -> None:
     """
     _of_process["process"] = process
     stream = logging.StreamHandler(sys.stderr)
-    stream.addFilter(_note_fields)
+    stream.addFilter(note_fields)
     stream.setFormatter(_JsonLines() if settings.log_json else _TextLines())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[stream], force=True)
     logging.captureWarnings(True)
@@ -131,7 +131,8 @@ class _Printed(io.TextIOBase):
         return self._stdout.encoding
 
 
-def _note_fields(record: logging.LogRecord) -> bool:
+def note_fields(record: logging.LogRecord) -> bool:
+    """Give a record the fields of its line: a filter of the handlers of all lines."""
     # This runs in the thread that logs, so the fields that are bound there belong to the line.
     record.fields = {**_of_process, **_bound.get({})}
     # A traceback may be given as text: its exception would keep frames of the run in memory.

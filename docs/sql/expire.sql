@@ -62,6 +62,7 @@ moved AS (
             ) || ' times' || coalesce('; at last ' || CAST(:cause AS text), '')
             ELSE s.error
         END,
+        traceback = CASE WHEN r.died AND r.crashes >= r.max_crashes THEN NULL ELSE s.traceback END,
         not_before = CASE WHEN r.died THEN r.retry_at ELSE now() END,
         announce_at = CASE
             WHEN r.to_status <> 'init_startup' THEN NULL

@@ -42,6 +42,7 @@ moved AS (
         worker_id = NULL,
         attempts = s.attempts + 1,
         error = :error,
+        traceback = CAST(:trace AS text),
         announce_at = NULL,
         not_before = now() + make_interval(
             secs => coalesce(

@@ -7,7 +7,7 @@ WITH rows AS (
         SELECT *
         FROM jsonb_to_recordset(CAST(:fences AS jsonb)) AS r (
             scenario_id bigint, fence_epoch bigint, fence_worker uuid, new_status text,
-            new_result jsonb, new_state jsonb, new_error text, new_reason text
+            new_result jsonb, new_state jsonb, new_error text, new_reason text, new_trace text
         )
         ORDER BY scenario_id
     ) f
@@ -47,6 +47,11 @@ moved AS (
         error = CASE
             WHEN r.to_status = 'completed' THEN NULL
             ELSE coalesce(r.new_error, s.error)
+        END,
+        traceback = CASE
+            WHEN r.to_status = 'completed' THEN NULL
+            WHEN r.new_error IS NULL THEN s.traceback
+            ELSE r.new_trace
         END,
         announce_at = NULL,
         ended_at = now()

@@ -2,8 +2,17 @@
 -- Sent by vidan.services.overview.read.
 -- In psql, give each named parameter a value (\set name value) before EXPLAIN.
 SELECT
-    s.id, s.task, s.source, s.name, s.queue, s.status, s.frames_done, s.frames_total,
-    w.name AS worker
+    s.id,
+    s.task,
+    s.source,
+    s.name,
+    s.queue,
+    s.status,
+    s.frames_done,
+    s.frames_total,
+    CAST(s.source_info ->> 'frames_estimated' AS bigint) AS frames_estimated,
+    w.name AS worker,
+    greatest(0, s.max_attempts - s.attempts) AS retries_left
 FROM (
     (
         SELECT id

@@ -19,6 +19,7 @@ moved AS (
         attempts = 0,
         crashes = 0,
         error = NULL,
+        traceback = NULL,
         result = NULL,
         ended_at = NULL,
         not_before = now(),

@@ -22,7 +22,7 @@ run up doctor orchestrator worker api events top
 db:upgrade,downgrade,history,current,check,prune
 topics:create,list
 workers:list,show,scale,drain,stop
-scenario:create,list,show,history,summary,wait,start,stop,retry,transition,delete
+scenario:create,list,show,history,logs,summary,wait,start,stop,retry,transition,delete
 predictions:show,watch,find,export,render
 dead:list,show,replay,purge
 tasks:list,show,use

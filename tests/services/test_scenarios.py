@@ -109,7 +109,7 @@ def test_as_json_has_the_keys_that_scripts_rely_on(database: Database) -> None:
             "id name key labels task source params queue priority status frames_done frames_total"
             " lost_frames attempts crashes worker result error created_at started_at ended_at"
             " pruned time_limit soft_time_limit parent_id"
-            " source_info notes"
+            " source_info notes retries max_retries"
         ).split()
     )
     assert (found["worker"], found["status"]) == ("cpu-0@test", "active")

@@ -77,7 +77,7 @@ def test_an_app_that_is_not_there_ends_the_supervisor(embedded_cluster: Cluster)
 
 
 def test_a_worker_that_hangs_in_its_app_does_not_outlive_its_supervisor(tmp_path: Path) -> None:
-    (tmp_path / "stuck.py").write_text("import time; print('in it', flush=True); time.sleep(120)")
+    (tmp_path / "stuck.py").write_text("import os, time; os.write(1, b'in it\\n'); time.sleep(120)")
     options = WorkerOptions("w", app="stuck:app")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     worker = lifeline.spawn(

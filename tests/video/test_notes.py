@@ -214,3 +214,24 @@ def test_the_shape_of_pixels_is_known_as_it_is_displayed(rotation: int, tmp_path
     assert source.info["codec"] == "h264"
     assert (source.info["width"], source.info["height"]) == ((48, 64) if rotation else (64, 48))
     source.close()
+
+
+@pytest.mark.parametrize("sampling", [{}, {"every": 7}, {"fps": 5.0}])
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "webm", "flv", "ts", "mp4"])
+def test_a_total_is_known_or_estimated(
+    suffix: str, sampling: dict[str, float], tmp_path: Path
+) -> None:
+    codec = {"avi": "mpeg4", "webm": "libvpx"}.get(suffix, "libx264")
+    options: dict[str, str] | None = None if codec == "libx264" else {}
+    path = videos.encode(
+        tmp_path / f"a.{suffix}", 60, codec=codec, options=options, audio=suffix == "mkv"
+    )
+    result = read(path, 8, **sampling)
+    source = open_source(str(path), **sampling)  # type: ignore[arg-type]
+    estimated = source.info["frames_estimated"]
+    if suffix == "mp4":
+        assert (source.frames_total, estimated) == (len(result.numbers), None)
+    else:
+        assert source.frames_total is None
+        assert abs(estimated - len(result.numbers)) <= 3
+    source.close()

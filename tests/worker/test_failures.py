@@ -6,9 +6,11 @@ import logging
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from tests.support.cluster import APPS
 from tests.support.stepped_worker import ENDED, create, step_until
@@ -16,6 +18,7 @@ from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain.status import Status
 from vidan.domain.worker import WorkerOptions
+from vidan.services import scenarios, steering
 from vidan.tasks import blame
 from vidan.worker.worker import Worker
 
@@ -41,6 +44,30 @@ def test_a_retry_is_announced_and_the_last_try_has_its_traceback(
     assert trace.startswith("Traceback")
     assert trace.endswith("ValueError: again")
     assert "stepped_worker.py" in trace
+    assert stored(database, ended.id) == trace
+
+
+def stored(database: Database, scenario_id: int) -> str | None:
+    with database.begin() as connection:
+        return scenarios.traceback(connection, scenario_id)
+
+
+def test_each_try_stores_its_traceback_and_a_new_start_forgets_it(
+    worker: Worker, database: Database
+) -> None:
+    scenario_id = create(database, "fails")
+    again = "SELECT 1 FROM scenarios WHERE id = :id AND attempts = 1"
+    for _ in range(200):
+        worker.run_once()
+        with database.begin() as connection:
+            if connection.execute(text(again), {"id": scenario_id}).first():
+                break
+        time.sleep(0.02)
+    assert str(stored(database, scenario_id)).endswith("ValueError: again")
+    step_until(worker, database, scenario_id, Status.FAILED)
+    with database.begin() as connection:
+        steering.request(connection, scenario_id, Status.INIT_STARTUP, actor="test")
+    assert stored(database, scenario_id) is None
 
 
 def test_what_no_retry_fixes_has_its_traceback_at_once(
@@ -51,6 +78,7 @@ def test_what_no_retry_fixes_has_its_traceback_at_once(
     (record,) = told(caplog, logging.ERROR)
     assert "JSON" in record.getMessage()
     assert "Traceback" in str(getattr(record, "trace", None))
+    assert stored(database, ended.id) == getattr(record, "trace", None)
 
 
 def raised(function: object) -> BaseException:
@@ -86,7 +114,18 @@ def test_a_traceback_is_bounded() -> None:
     trace = blame.trace(raised(lambda: deep(100)))
     assert trace is not None
     assert len(trace) == blame.MAX_TRACE
+    assert trace.startswith("Traceback (most recent call last):\n")
+    assert re.search(r"\n… [\d,]+ characters are cut here …\n", trace)
     assert trace.endswith("the end")
+
+
+def test_a_traceback_can_be_stored_and_shows_no_password() -> None:
+    def connects() -> None:
+        raise ValueError("\x00 \udcff at rtsp://me:secr@et@camera/1 and http://camera/a@b")
+
+    trace = blame.trace(raised(connects))
+    assert trace is not None
+    assert trace.endswith("ValueError: \\x00 \\udcff at rtsp://camera/1 and http://camera/a@b")
 
 
 @pytest.mark.parametrize("json", [False, True])

@@ -80,6 +80,26 @@ class ScenarioStatus(BaseModel):
     status: Status
 
 
+class LogLine(BaseModel):
+    """One line of the log of a scenario's runs."""
+
+    line: int = Field(examples=[1])
+    at: str = Field(examples=["2026-11-25T00:15:47.575000+00:00"])
+    level: str = Field(examples=["info"])
+    logger: str = Field(examples=["vidan.runner"])
+    message: str = Field(examples=["completed after 8.1 s"])
+    epoch: int | None = Field(description="The number of the run", examples=[1])
+    traceback: str | None
+
+
+class ScenarioLogs(BaseModel):
+    """Answer to `GET /scenario/{scenario_id}/logs/`."""
+
+    id: int = Field(examples=[1])
+    cut: int = Field(description="How many lines are not kept any more", examples=[0])
+    lines: list[LogLine]
+
+
 class Found(BaseModel):
     """One detection. Only `detail=true` adds the fields after `class` and `confidence`."""
 

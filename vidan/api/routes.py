@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
@@ -15,6 +16,7 @@ from vidan.api.bodies import (
     Creation,
     Predictions,
     Problem,
+    ScenarioLogs,
     ScenarioStatus,
     Updated,
 )
@@ -25,7 +27,8 @@ from vidan.domain.bounds import MAX_ID
 from vidan.errors import InputRejected, NotFoundError
 from vidan.protocol import creation, param_checks
 from vidan.protocol.creation import NewScenario
-from vidan.services import queueing, scenarios, steering
+from vidan.protocol.kept_logs import MAX_LINES
+from vidan.services import queueing, scenario_logs, scenarios, steering
 
 ACTOR = "http"
 """Actor of the changes made here, as `vidan scenario history` shows it."""
@@ -135,7 +138,7 @@ def show(
     scenario_id: int,
     database: Opened,
     detail: Annotated[
-        bool, Query(description="All fields of `vidan scenario list --json`.")
+        bool, Query(description="All fields of `vidan scenario list --json`, and traceback.")
     ] = False,
 ) -> dict[str, Any]:
     """Return the status of a scenario."""
@@ -143,7 +146,36 @@ def show(
         found = scenarios.get(connection, scenario_id)
         if detail:
             (found,) = queueing.told(connection, [found])
-    return found.as_json() if detail else {"id": found.id, "status": found.status}
+        trace = scenarios.traceback(connection, scenario_id) if detail else None
+    return (
+        {**found.as_json(), "traceback": trace}
+        if detail
+        else {"id": found.id, "status": found.status}
+    )
+
+
+@router.get(
+    "/scenario/{scenario_id}/logs/",
+    summary="Read the log of its runs",
+    response_model=None,
+    responses={200: {"model": ScenarioLogs}, **_UNKNOWN, **_WRONG},
+)
+def logs(
+    scenario_id: int,
+    database: Opened,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Only lines after this one.")] = 0,
+    level: Annotated[
+        Literal["debug", "info", "warning", "error", "critical"],
+        Query(description="Only lines of this level and above."),
+    ] = "debug",
+    limit: Annotated[int, Query(ge=1, le=MAX_LINES, description="At most this many lines.")] = 500,
+) -> dict[str, Any]:
+    """Return the oldest lines after `after`; an empty list means that there are no more yet."""
+    least = 0 if level == "debug" else logging.getLevelNamesMapping()[level.upper()]
+    with database.begin() as connection:
+        missing = scenario_logs.cut(connection, scenario_id)
+        found = scenario_logs.read_after(connection, scenario_id, after, level=least, limit=limit)
+    return {"id": scenario_id, "cut": missing, "lines": [line.as_json() for line in found]}
 
 
 @router.get(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from vidan import backoff
 from vidan.cli import failures
 from vidan.cli.terminal.output import Output
-from vidan.cli.terminal.text import status_word
+from vidan.cli.terminal.text import for_people, moment, status_word
 from vidan.domain.bounds import PAGE
+from vidan.domain.durations import in_words
 from vidan.domain.status import ENDED, Status
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ POLL_MANY_SECONDS = 1.0
 
 BARS = 10
 """Most scenarios that get a progress bar each; with more, one bar counts the ended ones."""
+
+NAME_WIDTH = 24
+"""Most characters of a name beside a progress bar."""
 
 FAILED, STOPPED, TIMED_OUT, INCOMPLETE = 5, 6, 7, 11
 _CODES: Mapping[Status, int] = {
@@ -143,6 +148,39 @@ def note_unserved(database: Database, out: Output, ids: Sequence[int]) -> None:
         out.note(f"scenario {first} waits: no worker has queue {queue!r} now; `vidan doctor` helps")
 
 
+def note_delayed(out: Output, found: Sequence[Scenario]) -> None:
+    """Say of the first scenario that is not due yet, when it is, and how many others are not."""
+    now = datetime.now(UTC)
+    later = sorted(
+        (one for one in found if one.due_at is not None and one.due_at > now),
+        key=lambda one: one.not_before,
+    )
+    if later:
+        more = f"; {len(later) - 1} more wait too" if len(later) > 1 else ""
+        out.note(f"scenario {later[0].id} {until(later[0], now)}{more}")
+
+
+def until(scenario: Scenario, now: datetime) -> str:
+    """Return when a delayed scenario is due, and how many retries are left after an error."""
+    left = max(1, round((scenario.not_before - now).total_seconds()))
+    when = f"{moment(scenario.not_before.astimezone())} (in {in_words(left)})"
+    if scenario.next_try_at is not None:
+        retries = "1 retry" if scenario.retries_left == 1 else f"{scenario.retries_left} retries"
+        return f"is tried again at {when}, {retries} left"
+    return f"is due at {when}"
+
+
+def tell_places(database: Database, out: Output, found: list[Scenario]) -> list[Scenario]:
+    """Return scenarios with their places in their queues, and the times they waited and ran."""
+    from vidan.services import queueing
+
+    def read() -> list[Scenario]:
+        with database.begin() as connection:
+            return queueing.told(connection, found)
+
+    return patiently(read, out)
+
+
 def wait_and_tell(
     database: Database,
     out: Output,
@@ -159,12 +197,13 @@ def wait_and_tell(
     """
     try:
         note_unserved(database, out, ids)
+        note_delayed(out, patiently(lambda: read_all(database, ids), out))
         with out.progress() as progress:
             found = wait_for(database, out, ids, timeout, progress=progress)
     except KeyboardInterrupt:
         say_they_continue(out, ids)
         return failures.INTERRUPTED
-    for scenario in found:
+    for scenario in tell_places(database, out, found):
         if out.json or not created:
             text = f"{scenario.id}\t{out.shown(scenario.status)}"
             out.line(scenario.as_json(), text, id=scenario.id)
@@ -181,6 +220,11 @@ def tell_end(out: Output, scenario: Scenario) -> None:
         text += f", {scenario.lost_frames} lost"
     if scenario.status not in ENDED:
         text = f"timed out waiting: {text}"
+        now = datetime.now(UTC)
+        if scenario.due_at is not None and scenario.due_at > now:
+            text += f"; it {until(scenario, now)}"
+        elif scenario.queue_position is not None:
+            text += f"; number {scenario.queue_position} of those due in queue {scenario.queue}"
     out.note(f"{text}; {scenario.error}" if scenario.error else text)
     for note in scenario.notes:
         out.note(f"scenario {scenario.id}: {note}")
@@ -193,6 +237,23 @@ def say_they_continue(out: Output, ids: Sequence[int]) -> None:
     else:
         listed = " ".join(map(str, ids)) if len(ids) <= BARS else "ID…"
         out.warn(f"the {len(ids)} scenarios continue; `vidan scenario stop {listed}` stops them")
+
+
+def of_total(scenario: Scenario, between: str) -> str:
+    """Return `between` and the total number of frames, marked `~` if it is estimated; or ""."""
+    if scenario.frames_total is not None:
+        return f"{between}{scenario.frames_total}"
+    estimated = scenario.frames_estimated
+    if estimated is None:
+        return ""
+    ended = scenario.status in ENDED  # then what was done is the total, or nobody knows it
+    return "" if ended else f"{between}~{max(estimated, scenario.frames_done)}"
+
+
+def name_of(scenario: Scenario) -> str:
+    """Return a scenario's name, else the last part of its source, else its task."""
+    last = (scenario.source or "").rstrip("/").rpartition("/")[2]
+    return scenario.name or last or scenario.task
 
 
 class Bars:
@@ -215,10 +276,26 @@ class Bars:
             return
         for scenario in scenarios:
             text = f"{scenario.id} {status_word(scenario.status)}"
-            self._update(scenario.id, text, scenario.frames_done, scenario.frames_total)
+            if len(scenarios) > 1:
+                name = _short(for_people(name_of(scenario)))
+                text = f"{scenario.id} {name} {status_word(scenario.status)}"
+            total, about = scenario.frames_total, False
+            if total is None and scenario.status not in ENDED:
+                total, about = scenario.frames_estimated, True
+                total = total and max(total, scenario.frames_done)
+            self._update(scenario.id, text, scenario.frames_done, total, about=about)
 
-    def _update(self, key: int, text: str, done: int, total: int | None) -> None:
+    def _update(
+        self, key: int, text: str, done: int, total: int | None, *, about: bool = False
+    ) -> None:
         assert self._progress is not None
         if key not in self._bars:
             self._bars[key] = self._progress.add_task(text, total=total)
-        self._progress.update(self._bars[key], description=text, completed=done, total=total)
+        self._progress.update(
+            self._bars[key], description=text, completed=done, total=total, about=about
+        )
+
+
+def _short(name: str) -> str:
+    """Return a name that leaves room for the bar."""
+    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"

@@ -99,6 +99,7 @@ scenarios = Table(
     Column("week", Date, nullable=False, server_default=text(THIS_WEEK)),
     Column("result", JSONB),
     Column("error", Text),
+    Column("traceback", Text),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("started_at", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
@@ -166,6 +167,20 @@ transitions = Table(
     Column("reason", Text),
     Column("actor", Text),
     Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+)
+
+# Lines are numbered for each scenario: a number that is missing is a line that was cut.
+scenario_logs = Table(
+    "scenario_logs",
+    metadata,
+    Column("scenario_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("epoch", BigInteger),
+    Column("level", SmallInteger, nullable=False),
+    Column("logger", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("traceback", Text),
 )
 
 predictions = Table(

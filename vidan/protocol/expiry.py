@@ -91,6 +91,8 @@ def expire(
             "crashes = s.crashes + CASE WHEN r.died THEN 1 ELSE 0 END",
             f"error = CASE WHEN {spent} THEN 'it ended its worker process ' || (r.crashes + 1)"
             " || ' times' || coalesce('; at last ' || CAST(:cause AS text), '') ELSE s.error END",
+            # the process has died without one
+            f"traceback = CASE WHEN {spent} THEN NULL ELSE s.traceback END",
             "not_before = CASE WHEN r.died THEN r.retry_at ELSE now() END",
             "announce_at = CASE WHEN r.to_status <> 'init_startup' THEN NULL"
             " WHEN r.died THEN r.retry_at ELSE now() END",

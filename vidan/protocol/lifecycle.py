@@ -70,13 +70,15 @@ class Ending:
     state: str | None = None
     error: str | None = None
     reason: str | None = None
+    trace: str | None = None
+    """The traceback of the error."""
 
     def members(self) -> str:
         """Return what the statement of `finish` reads beside the fence, as members of JSON."""
         return (
             f'"new_status": "{self.status}", "new_result": {self.result or "null"},'
             f' "new_state": {self.state or "null"}, "new_error": {_in_json(self.error)},'
-            f' "new_reason": {_in_json(self.reason)}'
+            f' "new_reason": {_in_json(self.reason)}, "new_trace": {_in_json(self.trace)}'
         )
 
 
@@ -116,12 +118,13 @@ def fail(
     *,
     actor: str,
     delay: float | None = None,
+    trace: str | None = None,
 ) -> Failed | None:
     """Charge an error that the run raised. Returns None if the worker has lost the scenario.
 
     Within the budget the scenario returns to `init_startup` and is due after `delay` seconds (by
     default a back-off with jitter). It is not announced: the worker sends an event to the retry
-    topic.
+    topic. `trace` is the traceback of the error, as `storable.block` returns it.
     """
     spent = "r.attempts >= r.max_attempts"
     moved = move(
@@ -137,6 +140,7 @@ def fail(
             *RELEASED,
             "attempts = s.attempts + 1",
             "error = :error",
+            "traceback = CAST(:trace AS text)",
             "announce_at = NULL",
             "not_before = now() + make_interval(secs => coalesce(CAST(:delay AS double precision), "
             f"{BACK_OFF.format(count='r.attempts')}))",
@@ -147,7 +151,7 @@ def fail(
             "s.max_attempts",
             "CAST(extract(epoch FROM s.not_before - now()) AS double precision) AS delay",
         ),
-        parameters={"fences": fence_rows([fence]), "error": error, "delay": delay},
+        parameters={"fences": fence_rows([fence]), "error": error, "delay": delay, "trace": trace},
     )
     if not moved:
         return None
@@ -201,7 +205,7 @@ def _finish(connection: Connection, endings: Sequence[Ending], actor: str) -> se
         connection,
         rows=MINE.format(
             columns=", new_status text, new_result jsonb, new_state jsonb, new_error text,"
-            " new_reason text",
+            " new_reason text, new_trace text",
             statuses=sql_list(HELD),
         ),
         to=(
@@ -219,6 +223,8 @@ def _finish(connection: Connection, endings: Sequence[Ending], actor: str) -> se
             " ELSE s.state END",
             "error = CASE WHEN r.to_status = 'completed' THEN NULL"
             " ELSE coalesce(r.new_error, s.error) END",
+            "traceback = CASE WHEN r.to_status = 'completed' THEN NULL"
+            " WHEN r.new_error IS NULL THEN s.traceback ELSE r.new_trace END",
             "announce_at = NULL",
             "ended_at = now()",
         ),

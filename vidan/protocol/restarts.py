@@ -42,6 +42,7 @@ def restart(
             "attempts = 0",
             "crashes = 0",
             "error = NULL",
+            "traceback = NULL",
             "result = NULL",
             "ended_at = NULL",
             "not_before = now()",

@@ -16,6 +16,8 @@ MAX_LINE = 4_000
 # \\u0000 is a NUL; after another backslash it is plain text.
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
+_USER = re.compile(r"://[^/\s'\"]*@")
+
 # Kept, because json.dumps would build an encoder at every call.
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 
@@ -49,13 +51,38 @@ def is_text(value: str) -> bool:
 
 
 def line(value: object) -> str:
-    """Return any value, such as an exception, as one line that a text column accepts."""
+    """Return any value, such as an exception, as one line that a text column accepts.
+
+    URLs in it lose user and password.
+    """
     try:
         text = str(value)
     except BaseException:  # the class is a user's own, and its __str__ may raise anything
         text = f"{type(value).__name__} that can't be shown"
     found = " ".join(str.split(text))[:MAX_LINE]  # of a user's own str, too
-    return found.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
+    return _accepted(without_secrets(found))
+
+
+def block(text: str, most: int) -> str:
+    """Return text of several lines, `most` characters of it, as a text column accepts it.
+
+    Of a longer text the middle is cut, and a line there says how much. URLs lose user and password.
+    """
+    found = _accepted(without_secrets(text))
+    if len(found) <= most:
+        return found
+    cut = f"\n… {len(found) - most:,} characters are cut here …\n"
+    head = (most - len(cut)) // 3
+    return found[:head] + cut + found[len(found) - (most - len(cut) - head) :]
+
+
+def without_secrets(text: str) -> str:
+    """Return a text as people may see it: its URLs lose user and password."""
+    return _USER.sub("://", text) if "@" in text else text
+
+
+def _accepted(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def is_whole(value: object) -> bool:

@@ -33,6 +33,7 @@ __all__ = [
     "history",
     "no_such_scenario",
     "page",
+    "traceback",
 ]
 
 
@@ -41,9 +42,10 @@ class Scenario:
     """A scenario's row. `worker` is the name of the worker that holds it.
 
     `lost_frames` is the number of frames in its gaps: of the source, before sampling. `source_info`
-    is what the worker found out about the video: `width`, `height`, `fps`, `codec` and
-    `sample_aspect_ratio` (width to height of a displayed pixel such as `16:15`; null: not said). It
-    is None before the first frames are stored. `notes` are sentences about what else was noticed.
+    is what the worker found out about the video: `width`, `height`, `fps`, `codec`,
+    `sample_aspect_ratio` (width to height of a displayed pixel such as `16:15`; null: not said) and
+    `frames_estimated` (null where `frames_total` is known, or nothing is). It is None before the
+    first frames are stored. `notes` are sentences about what else was noticed.
 
     The place in the queue and the seconds of waiting and running are None unless `queueing.told`
     has added them.
@@ -101,9 +103,21 @@ class Scenario:
         """How many more errors of its runs are retried."""
         return max(0, self.max_attempts - self.attempts)
 
+    @property
+    def frames_estimated(self) -> int | None:
+        """About how many frames will be stored, where `frames_total` is not known."""
+        found = (self.source_info or {}).get("frames_estimated")
+        return found if self.frames_total is None and isinstance(found, int) else None
+
+    @property
+    def retries(self) -> int:
+        """How many runs followed on errors since the last progress, `max_attempts` at most."""
+        return min(self.attempts, self.max_attempts)
+
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
         found = {name: getattr(self, name) for name in _JSON_KEYS}
+        found["max_retries"] = self.max_attempts
         found["status"] = str(self.status)
         for name in TIMES:
             found[name] = found[name] and found[name].isoformat()
@@ -118,7 +132,8 @@ _JSON_KEYS = (
     "id name key labels task source params queue priority status frames_done frames_total"
     " lost_frames attempts crashes worker result error"
     " created_at started_at ended_at pruned time_limit soft_time_limit parent_id"
-    " source_info notes due_at next_try_at retries_left queue_position waited_seconds ran_seconds"
+    " source_info notes retries retries_left due_at next_try_at queue_position waited_seconds"
+    " ran_seconds"
 ).split()
 _LOST = """(
     SELECT coalesce(sum(g.to_frame - g.from_frame + 1), 0)::bigint FROM gaps g
@@ -223,6 +238,16 @@ def page(
         },
     )
     return [Scenario(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
+
+
+def traceback(connection: Connection, scenario_id: int) -> str | None:
+    """Return the traceback of the last error of a scenario's run, shortened; None if it has none.
+
+    A run that ended with its process leaves none.
+    """
+    return connection.execute(
+        text("SELECT traceback FROM scenarios WHERE id = :id"), {"id": scenario_id}
+    ).scalar_one_or_none()
 
 
 @dataclass(frozen=True, slots=True)

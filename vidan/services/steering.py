@@ -136,6 +136,7 @@ def delete(connection: Connection, scenario_id: int) -> None:
     followups.forget(connection, scenario_id, actor="delete")
     for statement in (
         "DELETE FROM transitions WHERE scenario_id = :id",
+        "DELETE FROM scenario_logs WHERE scenario_id = :id",
         "DELETE FROM scenarios WHERE id = :id",
     ):
         connection.execute(text(statement), {"id": scenario_id})

@@ -27,6 +27,7 @@ from vidan.protocol import expiry
 from vidan.services import workers
 from vidan.supervisor.post import Exit, Post, Release
 from vidan.supervisor.quarantine import Quarantine
+from vidan.worker.log_keeper import LogKeeper
 
 log = logging.getLogger("vidan.supervisor")
 
@@ -198,5 +199,6 @@ def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     lifeline.watch(lambda: setattr(supervisor, "signals", max(1, supervisor.signals)))
-    code = supervisor.run()
+    with LogKeeper(settings.require_database()):  # it tells of runs that it ends
+        code = supervisor.run()
     return 128 + signal.SIGINT if interrupted else code

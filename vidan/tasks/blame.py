@@ -7,9 +7,10 @@ import traceback
 from pathlib import Path
 
 import vidan
+from vidan.protocol import storable
 
 MAX_TRACE = 16_000
-"""Most characters of a traceback that are kept: its last ones, which say where the error was."""
+"""Most characters of a traceback that are kept: what is in the middle of a longer one is cut."""
 
 _VIDAN = str(Path(vidan.__file__).parent) + "/"
 _LIBRARIES = tuple(
@@ -39,9 +40,12 @@ def place(error: BaseException) -> str | None:
 
 
 def trace(error: BaseException) -> str | None:
-    """Return the traceback of an error as text, MAX_TRACE characters at most. Never raises."""
+    """Return the traceback of an error as text, which a text column accepts. Never raises.
+
+    It has MAX_TRACE characters at most, and no user and password of a URL.
+    """
     try:
-        return "".join(traceback.format_exception(error)).rstrip()[-MAX_TRACE:]
+        return storable.block("".join(traceback.format_exception(error)).rstrip(), MAX_TRACE)
     except BaseException:
         return None
 

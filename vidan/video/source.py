@@ -27,7 +27,7 @@ from vidan.video.reading import PictureDecoder, Reading
 from vidan.video.resuming import Uncertain, seek_before, walk_before
 from vidan.video.sampling import Sampling
 from vidan.video.timeline import Timeline
-from vidan.video.totals import stored_total
+from vidan.video.totals import estimated_total, stored_total
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -83,6 +83,11 @@ class VideoSource:
             self._shape = self._size or (self.height, self.width)
             self.fps = float(self._probe.rate) if self._probe.rate else None
             self._codec = self._opened.codec
+            self._estimated = look_up(
+                "about how many frames there are",
+                partial(estimated_total, self._probe, self._opened, sampling),
+                None,
+            )
             self.frames_total = look_up(
                 "the number of frames",
                 partial(stored_total, self._probe, self._opened, sampling),
@@ -106,6 +111,7 @@ class VideoSource:
             "height": self.height,
             "fps": self.fps and round(self.fps, 3),
             "codec": self._codec,
+            "frames_estimated": self._estimated if self.frames_total is None else None,
             "sample_aspect_ratio": aspect and f"{aspect.numerator}:{aspect.denominator}",
         }
 

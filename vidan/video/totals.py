@@ -1,7 +1,8 @@
-"""How many frames a run will store."""
+"""How many frames a run will store: exactly, or about."""
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -32,3 +33,25 @@ def stored_total(probe: Probe, opened: Opened, sampling: Sampling) -> int | None
         count += sampling.wants(0, ticks, before, Fraction(opened.time_base))
         before = ticks
     return count
+
+
+def estimated_total(probe: Probe, opened: Opened, sampling: Sampling) -> int | None:
+    """Return about how many frames will be stored after sampling, from length and rate.
+
+    None where there is no length, as for a camera.
+    """
+    seconds = _seconds(probe, opened)
+    if opened.live or not probe.rate or not seconds or seconds <= 0:
+        return None
+    pictures = math.ceil(seconds * probe.rate - Fraction(1, 2))
+    if sampling.fps is not None:
+        pictures = min(pictures, math.ceil(seconds * Fraction(sampling.fps)))
+    return max(1, -(-pictures // sampling.every))
+
+
+def _seconds(probe: Probe, opened: Opened) -> Fraction | None:
+    """Return how long the video is: as its header promises, else as FFmpeg estimates."""
+    if probe.promise is not None and probe.promise.end is not None:
+        return (probe.promise.end - (probe.start or 0)) * Fraction(opened.time_base)
+    whole = opened.container.duration
+    return Fraction(whole, 10**6) if whole else None

@@ -21,6 +21,7 @@ from vidan.processes import forks, lifeline
 from vidan.processes.slotboard import Ended, SlotBoard
 from vidan.tasks import blame
 from vidan.tasks.loading import load_tasks
+from vidan.worker.log_keeper import LogKeeper
 from vidan.worker.worker import Worker
 
 log = logging.getLogger("vidan.worker")
@@ -64,7 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     orphan.worker = worker
     gc.collect()
     gc.freeze()  # imported objects stay, and each visit of the collector to them takes 30 ms
-    worker.run()
+    with LogKeeper(settings.require_database()):
+        worker.run()
     if board is not None:
         board.ended = Ended.RETIRED if worker.retired else Ended.LEFT
     return RETIRED_EXIT_CODE if worker.retired else 0

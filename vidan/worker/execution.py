@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
     """Seconds until the scenario is due again. None means: at once after a hand-over; after an
     error, when the pause is over that the database computes (BACK_OFF)."""
     trace: str | None = None
-    """The traceback of the error, for the log."""
+    """The traceback of the error, for the log and for the scenario's row."""
     seconds: float = 0.0
     """How long the run lasted."""
 
@@ -94,7 +94,8 @@ def escaped(claimed: Claimed, error: BaseException) -> Outcome:
     name = storable.line(type.__repr__(type(error)))
     with suppress(BaseException):
         log.error("the run's end could not be told", exc_info=error)
-    return Outcome(claimed, End.ERROR, error=f"its end could not be told: {name}")
+    line = f"its end could not be told: {name}"
+    return Outcome(claimed, End.ERROR, error=line, trace=blame.trace(error))
 
 
 def _run(

@@ -19,6 +19,7 @@ from vidan.errors import DatabaseUnavailable
 from vidan.protocol import lifecycle, storable
 from vidan.protocol.fences import Fence
 from vidan.protocol.lifecycle import Ending, Failed
+from vidan.tasks import blame
 from vidan.worker.execution import End, Outcome
 from vidan.worker.lease import Lease
 from vidan.worker.missing_sources import MissingSources
@@ -36,7 +37,9 @@ _ENDINGS: dict[End, Callable[[Outcome], Ending]] = {
     End.COMPLETED: lambda one: Ending(
         one.claimed.fence, Status.COMPLETED, result=one.result, state=one.state
     ),
-    End.REJECTED: lambda one: Ending(one.claimed.fence, Status.FAILED, error=one.error),
+    End.REJECTED: lambda one: Ending(
+        one.claimed.fence, Status.FAILED, error=one.error, trace=one.trace
+    ),
     End.STOPPED: lambda one: Ending(one.claimed.fence, Status.INACTIVE),
 }
 """The ends after which a scenario runs again only if a user starts it, and what is stored then."""
@@ -77,8 +80,9 @@ class OutcomeWriter:
         except Exception as error:
             log.error("scenario %d: its end can't be stored: %s", scenario_id, error)
             line = storable.line(f"its end can't be stored: {type(error).__name__}: {error}")
+            failed = Outcome(outcome.claimed, End.ERROR, error=line, trace=blame.trace(error))
             try:
-                self._fail(database, outcome._replace(end=End.ERROR, error=line, delay=None))
+                self._fail(database, failed)
             except DatabaseUnavailable:
                 raise
             except Exception:  # a heartbeat finds the row without a run, and hands it over
@@ -119,7 +123,7 @@ class OutcomeWriter:
         fence = outcome.claimed.fence
         error = outcome.error or "failed"
         failed = database.retrying(
-            lifecycle.fail, fence, error, actor=self._name, delay=outcome.delay
+            lifecycle.fail, fence, error, actor=self._name, delay=outcome.delay, trace=outcome.trace
         )
         if failed is None:
             log.warning("this worker no longer holds scenario %d", fence.scenario_id)

@@ -95,7 +95,7 @@ def test_no_worker_has_the_task(vidan: Shell, worker: PlayedWorker, database: Da
 
 def test_no_worker_runs_the_version_that_checked_it(vidan: Shell, database: Database) -> None:
     schemas: list[dict[str, Any]] = [
-        {"properties": dict.fromkeys(names, {"type": "integer"}), "additionalProperties": False}
+        {"properties": {key: {"type": "integer"} for key in names}, "additionalProperties": False}
         for names in ("a", "ab")
     ]
     with database.begin() as connection:

@@ -13,8 +13,9 @@ from sqlalchemy import text
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
 from tests.support.terminal import in_terminal
+from vidan.cli.commands.scenario.group import frames
 from vidan.cli.following import Bars
-from vidan.cli.terminal.progress import frames_progress
+from vidan.cli.terminal.progress import FramesColumn, frames_progress
 from vidan.db.session import Database
 from vidan.detection import catalogue
 from vidan.domain.status import Status
@@ -176,8 +177,37 @@ def test_a_word_is_no_status_to_filter_by_and_the_error_names_the_status(vidan: 
             assert (status in re.split(r"\W+", refused.err)) == (shown == word)
 
 
+def played(one: int, **fields: object) -> Scenario:
+    given = {"status": Status.ACTIVE, "frames_done": 3, "frames_total": 9, "name": None}
+    given |= {"frames_estimated": None, "source": f"/videos/{one}.mkv", "task": "detect"}
+    return cast("Scenario", SimpleNamespace(id=one, **(given | fields)))
+
+
 def test_progress_bars_read_words() -> None:
     with frames_progress() as progress:
-        scenario = SimpleNamespace(id=7, status=Status.ACTIVE, frames_done=3, frames_total=9)
-        Bars(progress).show([cast("Scenario", scenario)])
+        Bars(progress).show([played(7)])
         assert progress.tasks[0].description == "7 running"
+
+
+def test_several_progress_bars_have_names() -> None:
+    with frames_progress() as progress:
+        named = played(8, name="a name that is longer than\x1b what fits")
+        Bars(progress).show([played(7), named])
+        assert progress.tasks[0].description == "7 7.mkv running"
+        assert progress.tasks[1].description.startswith("8 a name that is longer")
+        assert len(progress.tasks[1].description) <= 24 + len("8  running")
+        assert "\x1b" not in progress.tasks[1].description
+
+
+@pytest.mark.parametrize(
+    ("total", "estimated", "shown"),
+    [(9, None, "3/9"), (None, 8, "3/~8"), (None, None, "3/?"), (None, 2, "3/~3")],
+)
+def test_an_estimated_total_is_marked(total: int | None, estimated: int | None, shown: str) -> None:
+    with frames_progress() as progress:
+        one = played(7, frames_total=total, frames_estimated=estimated)
+        Bars(progress).show([one])
+        assert FramesColumn().render(progress.tasks[0]).plain == shown
+        assert frames(one) == ("3" if shown == "3/?" else shown)
+        ended = played(7, frames_total=total, frames_estimated=estimated, status=Status.COMPLETED)
+        assert "~" not in frames(ended)

@@ -24,12 +24,22 @@ class RateColumn(ProgressColumn):
         return Text(f"{rate:.0f} fps" if rate else "", style="progress.data.speed")
 
 
+class FramesColumn(MofNCompleteColumn):
+    """Frames done and in all; a total that is estimated (the field `about`) is marked `~`."""
+
+    def render(self, task: Task) -> Text:
+        """Return `120/795`, `120/~795` or `120/?`."""
+        if task.total is None or not task.fields.get("about"):
+            return super().render(task)
+        return Text(f"{int(task.completed)}/~{int(task.total)}", style="progress.download")
+
+
 def frames_progress() -> Progress:
     """Make a display of frames done; it is erased when it ends."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        FramesColumn(),
         RateColumn(),
         TimeRemainingColumn(compact=True),
         console=Console(stderr=True),

@@ -235,8 +235,7 @@ class _Run:
         now = time.monotonic()
         if now - self.reported > REPORT_SECONDS and scenario.frames_done:
             self.reported = now
-            total = "" if scenario.frames_total is None else f" of {scenario.frames_total}"
-            self.out.note(f"{scenario.frames_done}{total} frames")
+            self.out.note(f"{scenario.frames_done}{following.of_total(scenario, ' of ')} frames")
 
     def _stop(self, scenario_id: int) -> None:
         from vidan.errors import NotAllowedError

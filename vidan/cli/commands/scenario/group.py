@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidan.cli import connect, listing
+from vidan.cli import connect, following, listing
 from vidan.cli.command import Commands
-from vidan.cli.commands.scenario import create, steer, summary
+from vidan.cli.commands.scenario import create, logs, steer, summary
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
@@ -33,9 +33,8 @@ commands.include(create.commands)
 
 
 def frames(scenario: Scenario) -> str:
-    """Return the progress: `120/795`, or `120` while the total is unknown."""
-    total = scenario.frames_total
-    return str(scenario.frames_done) + (f"/{total}" if total is not None else "")
+    """Return the progress: `120/795`, `120/~795` where the total is estimated, or `120`."""
+    return str(scenario.frames_done) + following.of_total(scenario, "/")
 
 
 @commands.command(
@@ -58,12 +57,13 @@ def list_scenarios(
 ) -> None:
     """List scenarios, the newest first. A terminal shows 50 and says how many more there are.
 
-    In a pipe, and with --quiet or --json, all are printed, unless --limit is given. In a pipe: id,
-    status, frames, task, worker, source, name, time of creation and number of lost frames,
-    separated by tabs. A terminal shows the status init_startup as queued, init_startup_processing
-    as starting, active as running, init_shutdown and in_shutdown_processing as stopping, inactive
-    as stopped; completed and failed keep their names. --status takes the names. --source takes a
-    path as create does.
+    In a pipe, and with --quiet or --json, all are printed, unless --limit is given. In a pipe:
+    id, status, frames, task, worker, source, name, time of creation, number of lost frames,
+    what comes next (the time at which it is due, or #3: the third of those that are due in its
+    queue), seconds waited and seconds run, separated by tabs. A terminal shows the status
+    init_startup as queued, init_startup_processing as starting, active as running,
+    init_shutdown and in_shutdown_processing as stopping, inactive as stopped; completed and
+    failed keep their names. --status takes the names. --source takes a path as create does.
     """
     from vidan.services.filters import Order, count
 
@@ -75,8 +75,15 @@ def list_scenarios(
             with database.begin() as connection:
                 return count(connection, wanted, most=COUNTED + 1)
 
-        found = listing.scenarios(database, wanted, sort or Order(), most)
+        found = listing.scenarios(database, wanted, sort or Order(), most, told=True)
         _print(out, found, most, total)
+
+
+def upcoming(scenario: Scenario) -> object:
+    """Return what a waiting scenario waits for: its place in the queue, or the time it is due."""
+    if scenario.queue_position is not None:
+        return f"#{scenario.queue_position}"
+    return scenario.due_at
 
 
 def _print(
@@ -94,11 +101,14 @@ def _print(
             "NAME": lambda s: s.name,
             "CREATED": lambda s: s.created_at,
             "LOST": lambda s: s.lost_frames,
+            "NEXT": upcoming,
+            "WAITED": lambda s: s.waited_seconds and round(s.waited_seconds, 1),
+            "RAN": lambda s: s.ran_seconds and round(s.ran_seconds, 1),
         },
         record=lambda s: s.as_json(),
         id=lambda s: s.id,
         name="scenarios",
-        spare=("CREATED", "NAME", "WORKER"),
+        spare=("WAITED", "RAN", "CREATED", "NAME", "WORKER"),
         most=most,
         count=count,
     )
@@ -108,23 +118,45 @@ def _print(
     "show",
     examples="""
         vidan scenario show 42
+        vidan scenario show 42 --traceback
         vidan scenario show 42 --json | jq -r .status
     """,
 )
-def show(out: Output, settings: Settings, scenario_id: Id) -> None:
-    """Show one scenario with all its fields."""
+def show(
+    out: Output,
+    settings: Settings,
+    scenario_id: Id,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="Print the traceback of its last error alone.")
+    ] = False,
+) -> None:
+    """Show one scenario with all its fields. With --json the traceback is among them."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
-        from vidan.services import scenarios
+        from vidan.services import queueing, scenarios
 
-        scenario = scenarios.get(connection, scenario_id)
+        (scenario,) = queueing.told(connection, [scenarios.get(connection, scenario_id)])
         gaps = scenarios.gaps(connection, scenario_id)
+        trace = scenarios.traceback(connection, scenario_id)
+    if traceback and not out.json:
+        if trace is None:
+            out.note(f"scenario {scenario_id} has no traceback")
+        else:
+            out.line({}, trace, id=scenario_id)
+        return
     record: dict[str, Any] = scenario.as_json()
     record["gaps"] = [
         {"from_frame": gap.from_frame, "to_frame": gap.to_frame, "reason": gap.reason}
         for gap in gaps
     ]
-    if not out.json:
+    if out.json:
+        record["traceback"] = trace
+    else:
         record["status"] = scenario.status
+        if out.terminal:
+            record.update((name, getattr(scenario, name)) for name in scenarios.TIMES)
+        for name in ("attempts", "max_retries"):
+            del record[name]
+        record["retries"] = f"{scenario.retries} of {scenario.max_attempts}"
         record["gaps"] = [f"{gap.from_frame}-{gap.to_frame} ({gap.reason})" for gap in gaps]
         for name in ("time_limit", "soft_time_limit"):
             limit = record.pop(name)
@@ -209,5 +241,6 @@ def transition(
         steer.steer_one(database, out, scenario_id, ask)
 
 
+commands.include(logs.commands)
 commands.include(summary.commands)
 commands.include(steer.commands)

@@ -80,8 +80,11 @@ def as_json(found: Overview, rates: Rates) -> dict[str, Any]:
                 "status": one.status,
                 "frames_done": one.frames_done,
                 "frames_total": one.frames_total,
+                "frames_estimated": one.frames_estimated,
                 "fps": None if (rate := rates.of(one.id)) is None else round(rate, 1),
                 "worker": one.worker,
+                "ran_seconds": one.ran_seconds and round(one.ran_seconds, 1),
+                "retries_left": one.retries_left,
             }
             for one in found.running
         ],
@@ -171,8 +174,10 @@ def _queue_columns() -> list[Column]:
     return [
         ("QUEUE", False, queue_name),
         ("WAITING", True, lambda q: _many(q.waiting)),
+        ("DELAYED", True, lambda q: _many(q.delayed)),
         ("RUNNING", True, lambda q: _many(q.running)),
         ("FAILED", True, lambda q: q.failed),
+        ("NEXT DUE", False, lambda q: q.next_due and moment(q.next_due.astimezone())),
     ]
 
 
@@ -182,8 +187,10 @@ def _scenario_columns(rates: Rates, width: int, *, words: bool) -> list[Column]:
         return "-" if rate is None else f"{rate:.1f}"
 
     def frames(one: Running) -> str:
-        total = "" if one.frames_total is None else f"/{one.frames_total}"
-        return f"{one.frames_done}{total}"
+        if one.frames_total is not None:
+            return f"{one.frames_done}/{one.frames_total}"
+        about = one.frames_estimated
+        return f"{one.frames_done}" + (f"/~{max(about, one.frames_done)}" if about else "")
 
     def source(one: Running) -> str:
         """Return the last part of the source's path or address."""
@@ -199,6 +206,7 @@ def _scenario_columns(rates: Rates, width: int, *, words: bool) -> list[Column]:
     ]
     if width >= WIDE:
         columns.insert(3, ("NAME", False, lambda s: s.name))
+        columns.append(("RAN", True, lambda s: s.ran_seconds and f"{s.ran_seconds:.0f} s"))
         columns.append(("STATUS", False, lambda s: status_word(s.status) if words else s.status))
     return columns
 
