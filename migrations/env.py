@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sqlalchemy
 from alembic import context
+from sqlalchemy import text
 
 from vidan import config as vidan_config
 from vidan.db import tables
+from vidan.db.session import Database
 
 config = context.config
 
 
 def _url() -> str:
-    given = config.attributes.get("url")
-    return vidan_config.sqlalchemy_url(given or vidan_config.load().require_database())
+    given: str | None = config.attributes.get("url")
+    return given or vidan_config.load().require_database(direct=True)
 
 
 def _include_name(name: str | None, kind: str, parents: object) -> bool:
@@ -34,20 +35,22 @@ def _run_offline() -> None:
 
 
 def _run_online() -> None:
-    engine = sqlalchemy.create_engine(
-        _url(), poolclass=sqlalchemy.NullPool, connect_args={"connect_timeout": 5}
-    )
-    with engine.connect() as connection:
-        context.configure(
-            connection=connection,
-            target_metadata=tables.metadata,
-            include_name=_include_name,
-            compare_server_default=True,
-        )
-        with context.begin_transaction():
+    database = Database(_url(), pool_size=1)
+    try:
+        # One transaction, so that a pooler may stand in between: lock and settings end with it.
+        with database.begin() as connection:
+            context.configure(
+                connection=connection,
+                target_metadata=tables.metadata,
+                include_name=_include_name,
+                compare_server_default=True,
+            )
             # A second upgrade at the same time waits for the first one, then has nothing to do.
-            connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(7305804400)"))
-            context.run_migrations()
+            connection.execute(text("SELECT pg_advisory_xact_lock(7305804400)"))
+            with context.begin_transaction():
+                context.run_migrations()
+    finally:
+        database.close()
 
 
 if context.is_offline_mode():

@@ -11,6 +11,7 @@ settings.load_profile("vidan")
 pytest_plugins = [
     "tests.support.shell",
     "tests.support.postgres",
+    "tests.support.pooler",
     "tests.support.home",
     "tests.support.kafka",
     "tests.support.cluster",

@@ -63,6 +63,35 @@ def test_the_first_hit_wins(tmp_path: Path) -> None:
     assert from_option.bootstrap_servers() == "option:1"
 
 
+def test_the_direct_url_is_taken_only_with_the_url_that_it_belongs_to(tmp_path: Path) -> None:
+    file = "DATABASE_URL=postgresql://pooler/db\nVIDAN_DIRECT_DATABASE_URL=postgresql://direct/db\n"
+    (tmp_path / ".env").write_text(file)
+    both = load(environ={}, cwd=tmp_path)
+    assert both.require_database() == "postgresql://pooler/db"
+    assert both.require_database(direct=True) == "postgresql://direct/db"
+    other = {"DATABASE_URL": "postgresql://other/db"}
+    assert load(environ=other, cwd=tmp_path).require_database(direct=True) == other["DATABASE_URL"]
+    own = {**other, "VIDAN_DIRECT_DATABASE_URL": "postgresql://own/db"}
+    assert load(environ=own, cwd=tmp_path).require_database(direct=True) == "postgresql://own/db"
+    option = load(environ=own, cwd=tmp_path, database_url="postgresql://option/db")
+    assert option.require_database(direct=True) == "postgresql://option/db"
+    none = load(environ={"VIDAN_DIRECT_DATABASE_URL": ""}, cwd=tmp_path)
+    assert none.require_database(direct=True) == "postgresql://pooler/db"
+    (tmp_path / ".env").write_text("VIDAN_DIRECT_DATABASE_URL=postgresql://direct/db")
+    assert load(environ={}, cwd=tmp_path).require_database() == "postgresql://direct/db"
+
+
+def test_no_password_shows_in_what_is_printed_of_settings(tmp_path: Path) -> None:
+    secret = dict.fromkeys(
+        ("DATABASE_URL", "VIDAN_DIRECT_DATABASE_URL"), "postgresql://u:geheim@a/b"
+    )
+    assert "geheim" not in repr(settings_from(tmp_path, **secret))
+    for name in secret:
+        with pytest.raises(UsageError) as caught:
+            settings_from(tmp_path, **{**secret, name: "mysql://u:geheim@a/b"})
+        assert "geheim" not in f"{caught.value} {caught.value.hint}"
+
+
 def test_a_variable_set_to_nothing_hides_the_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"DATABASE_URL={URL}\nKAFKA_BOOTSTRAP_SERVERS=file:1\n")
     settings = settings_from(tmp_path, DATABASE_URL="", KAFKA_BOOTSTRAP_SERVERS="")

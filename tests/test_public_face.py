@@ -39,6 +39,7 @@ _LOGGER = re.compile(r"vidan\.(runner|commits|keeper|task)\b")
 
 def test_the_package_exports_exactly_these_names() -> None:
     assert sorted(vars(vidan)["__all__"]) == FACE
+    assert dir(vidan) == FACE
     for name in FACE:
         assert getattr(vidan, name) is not None
     with pytest.raises(AttributeError):

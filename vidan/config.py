@@ -19,6 +19,7 @@ from vidan.stack_state import broker_address, running_stack
 
 KAFKA_PREFIX = "VIDAN_KAFKA_"
 BOOTSTRAP = "bootstrap.servers"
+DIRECT = "VIDAN_DIRECT_DATABASE_URL"
 DOTENV = "VIDAN_DOTENV"
 """Set to 0 in child processes, which then read no `.env`: their settings were built before."""
 
@@ -35,7 +36,7 @@ class Settings:
 
     home: Path
     """Folder of the embedded stack: VIDAN_HOME, or the platform's data folder."""
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
     """`postgresql://…`, if given explicitly (option, DATABASE_URL, .env)."""
     kafka: Mapping[str, str] = field(default_factory=dict)
     """librdkafka settings that were given explicitly, by librdkafka's names."""
@@ -49,13 +50,19 @@ class Settings:
     """VIDAN_LOG_JSON: log lines are JSON objects."""
     log_level: str = "info"
     """VIDAN_LOG_LEVEL: the lowest level that is logged: debug, info, warning or error."""
+    direct_database_url: str | None = field(default=None, repr=False)
+    """VIDAN_DIRECT_DATABASE_URL: the same database without a connection pooler, for workers,
+    supervisors and orchestrators."""
 
-    def require_database(self, *, reads: bool = False) -> str:
+    def require_database(self, *, reads: bool = False, direct: bool = False) -> str:
         """Return the explicit database URL, or that of the running embedded stack.
 
+        `direct` prefers the URL without a connection pooler.
         A stack that was started only for a reading command ends with it, so only other reading
         commands (`reads`) use it. Raises DatabaseUnavailable without a database.
         """
+        if direct and self.direct_database_url is not None:
+            return self.direct_database_url
         if self.database_url is not None:
             return self.database_url
         stack = running_stack(self.home)
@@ -92,6 +99,7 @@ class Settings:
         given = {
             "VIDAN_HOME": str(self.home),
             "DATABASE_URL": self.database_url,
+            DIRECT: self.direct_database_url,
             "VIDAN_APP": self.app,
             "VIDAN_SOURCE_ROOTS": os.pathsep.join(map(str, self.source_roots)),
             "VIDAN_API_TOKEN": self.api_token,
@@ -118,8 +126,9 @@ def load(
 ) -> Settings:
     """Build the settings from the options, `environ` and the `.env` in `cwd`.
 
-    `environ` and `cwd` are the process's own by default. Raises UsageError if a value can't be
-    understood.
+    `environ` and `cwd` are the process's own by default. A direct URL that is given less directly
+    than the database's URL is passed over: it may be another database's. Raises UsageError if a
+    value can't be understood.
     """
     own = os.environ if environ is None else environ
     folder = Path.cwd() if cwd is None else cwd
@@ -128,10 +137,12 @@ def load(
     kafka = {**_kafka(file), **_kafka(own)}
     if bootstrap_servers:
         kafka[BOOTSTRAP] = bootstrap_servers
-    url = database_url or merged.get("DATABASE_URL")
+    direct = None if database_url else _direct(own, file)
+    url = database_url or merged.get("DATABASE_URL") or direct
     return Settings(
         home=_home(merged.get("VIDAN_HOME"), folder),
         database_url=plain_url(url) if url else None,
+        direct_database_url=plain_url(direct) if direct else None,
         kafka={name: value for name, value in kafka.items() if value},
         app=merged.get("VIDAN_APP") or None,
         source_roots=_roots(merged.get("VIDAN_SOURCE_ROOTS", ""), folder),
@@ -139,6 +150,11 @@ def load(
         log_json=_boolean("VIDAN_LOG_JSON", merged.get("VIDAN_LOG_JSON", "")),
         log_level=_level(merged.get("VIDAN_LOG_LEVEL") or "info"),
     )
+
+
+def _direct(own: Mapping[str, str], file: Mapping[str, str]) -> str | None:
+    """Return the direct URL; the file's only if the URL that it belongs to is the file's, too."""
+    return own.get(DIRECT) if DIRECT in own or "DATABASE_URL" in own else file.get(DIRECT)
 
 
 def plain_url(url: str) -> str:

@@ -22,7 +22,7 @@ from vidan.broker.messages import ORCHESTRATORS_GROUP, RETRY_TOPIC, SCENARIOS_TO
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain.status import Status
-from vidan.errors import DatabaseUnavailable, VidanError
+from vidan.errors import DatabaseUnavailable, UsageError, VidanError
 from vidan.processes import lifeline
 from vidan.protocol import announcements, expiry, partitions
 from vidan.services import schedules, versions, workers
@@ -74,12 +74,14 @@ class Orchestrator:
         self._undelivered = False  # the last announcements could not be delivered
         self._held_until = 0.0  # nothing is announced before this time (monotonic)
         self._notified = False  # NOTIFY: there is something to announce
+        self._refused: UsageError | None = None  # why no round can ever work
         self._breaks = 0  # how often the database has been unavailable so far
 
     def run(self) -> None:
         """Work until `stopping`: announcements here, leases and the retry topic in threads.
 
-        An announcement waits seconds for an unavailable broker: no lease may wait behind it.
+        An announcement waits seconds for an unavailable broker: no lease may wait behind it. Raises
+        UsageError if the database's URL leads to a connection pooler.
         """
         listener = Listener(self._settings)
         threads = [
@@ -93,6 +95,8 @@ class Orchestrator:
             thread.join(5)
         listener.close()
         self.close()
+        if self._refused is not None:
+            raise self._refused
 
     def close(self) -> None:
         """Close the connections to database and broker."""
@@ -196,7 +200,10 @@ class Orchestrator:
         with self._lock:
             if self._database is None:
                 self._database = Database(
-                    self._settings.require_database(), application_name=self.actor, guarded=True
+                    self._settings.require_database(direct=True),
+                    application_name=self.actor,
+                    guarded=True,
+                    direct=True,
                 )
             return self._database
 
@@ -234,6 +241,10 @@ class Orchestrator:
             except DatabaseUnavailable as error:
                 self._disconnected(error)
                 pause = ROUND_SECONDS
+            except UsageError as error:  # a connection pooler: no later round will do better
+                self._refused = error
+                self.stopping = True
+                break
             except Exception:  # one failed round must not end the rounds
                 log.exception("a round failed")
                 pause = ROUND_SECONDS
@@ -293,7 +304,10 @@ class Listener:
         try:
             if self._connection is None:
                 database = Database(
-                    self._settings.require_database(), application_name="listener", guarded=True
+                    self._settings.require_database(direct=True),
+                    application_name="listener",
+                    guarded=True,
+                    direct=True,
                 )
                 self._connection = database.listen()
                 self._connection.execute(f"LISTEN {announcements.CHANNEL}")
@@ -333,7 +347,11 @@ def main() -> int:
     """Run an orchestrator on the settings of the environment."""
     settings = config.load()
     logs.configure(settings, "orchestrator")
-    return serve(settings)
+    try:
+        return serve(settings)
+    except UsageError as error:
+        log.error("%s; %s", error, error.hint)
+        return error.exit_code
 
 
 if __name__ == "__main__":

@@ -105,9 +105,9 @@ moved AS (
         )
     RETURNING
         s.id, r.status AS from_status, s.status AS to_status, r.reason, s.followed, r.via, s.epoch,
-        s.task, s.source, s.needs_source, s.params, s.checkpoint, s.checkpoint_pts, s.state,
-        s.label_names, s.crashes, s.attempts, s.time_limit, s.soft_time_limit, s.priority,
-        s.not_before
+        s.task, s.source, s.needs_source, s.params, s.checkpoint, s.checkpoint_pts,
+        s.restart_packet, s.restart_frame, s.state, s.label_names, s.crashes, s.attempts,
+        s.time_limit, s.soft_time_limit, s.priority, s.not_before
 ),
 logged AS (
     INSERT INTO transitions (scenario_id, from_status, to_status, reason, actor)

@@ -5,6 +5,8 @@ UPDATE scenarios
 SET
     checkpoint = :to,
     checkpoint_pts = :pts,
+    restart_packet = :restart_packet,
+    restart_frame = :restart_frame,
     state = CAST(:state AS jsonb),
     label_names = CAST(:label_names AS text[]),
     frames_total = :frames_total,

@@ -245,3 +245,28 @@ def test_an_asgi_server_that_cannot_start_shows_one_line(empty_database_url: str
     assert process.returncode != 0
     assert "vidan db upgrade" in errors
     assert "Traceback" not in errors
+
+
+def test_many_connections_at_once_leave_open_files(database_url: str) -> None:
+    port = free_port()
+    few_files = ["bash", "-c", 'ulimit -n 128; exec "$@"', "-", sys.executable]
+    process = subprocess.Popen(
+        [*few_files, "-m", "vidan", "api", "--port", str(port)],
+        env={**os.environ, "DATABASE_URL": database_url, "VIDAN_DOTENV": "0"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until_it_answers(process, port)
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(500)]
+        for one in held:
+            one.close()
+        assert eventually(
+            lambda: httpx2.get(f"http://127.0.0.1:{port}/health").status_code == 200, 20
+        )
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=30)
+    assert "which is the most" in said
+    assert "out of system resource" not in said
+    assert said.count("\n") < 100

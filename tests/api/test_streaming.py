@@ -157,6 +157,27 @@ def test_a_page_is_read_when_it_is_asked_for_and_an_error_breaks_the_answer_off(
         next(pieces)
 
 
+def test_an_answer_breaks_off_if_its_rows_go_between_two_statements(
+    database: Database, worker: PlayedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "PAGE", 2)
+    queue_and_store(worker, range(6))
+    worker.end(Status.COMPLETED)
+    pieces = streaming.document(1, streaming.pages(database, 1), detail=False)
+    next(pieces)
+    week = predictions._week
+
+    def week_and_delete(*arguments: Any) -> Any:
+        found = week(*arguments)
+        with database.begin() as connection:
+            steering.delete(connection, 1)
+        return found
+
+    monkeypatch.setattr(predictions, "_week", week_and_delete)
+    with pytest.raises(NotFoundError):
+        next(pieces)
+
+
 @pytest.mark.parametrize(("frames", "whole"), [(1, True), (499, True), (501, False)])
 def test_a_page_is_answered_in_one_piece(
     client: TestClient, worker: PlayedWorker, frames: int, whole: bool

@@ -18,14 +18,14 @@ from tests.contract.test_frame_source_limits import served
 from tests.support import videos
 from tests.support.frames import read
 from vidan.errors import RejectedTask, VidanError
-from vidan.video import container, decoding, reading, resuming
+from vidan.video import container, counting, decoding, reading, resuming
 from vidan.video.decoding import Item
 from vidan.video.frames import FrameSource
 from vidan.video.opening import open_source
 from vidan.video.timeline import Entry
 
 LONG = 900
-KEPT = 4 * decoding.MAX_INSIDE
+KEPT = 4 * counting.MAX_INSIDE
 """Most packets and numbers held at a time, some groups of pictures of a file included."""
 
 

@@ -111,7 +111,7 @@ def test_a_guarded_session_waits_five_seconds_at_most(database_url: str) -> None
 
 
 def test_only_what_is_said_again_anyway_does_not_wait_for_the_disk(database_url: str) -> None:
-    query = "SELECT setting, source = 'client' FROM pg_settings WHERE name = 'synchronous_commit'"
+    query = "SELECT setting, source = 'session' FROM pg_settings WHERE name = 'synchronous_commit'"
     found = {}
     for durable in (True, False):
         opened = Database(database_url, guarded=True, durable=durable)

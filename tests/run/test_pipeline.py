@@ -163,7 +163,8 @@ def test_the_soft_limit_is_told_instead_of_the_next_batch() -> None:
     with pytest.raises(TimeLimitExceeded):
         next(batches)
     assert stored.frames == [0]
-    assert made.position == (1, None)
+    assert made.position is not None
+    assert (made.position.frame, made.position.pts) == (1, None)
     assert not seat.batcher._seats
 
 

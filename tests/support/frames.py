@@ -25,6 +25,8 @@ class Read:
     gaps: list[Gap]
     checkpoints: list[tuple[int, int | None]]
     total: int | None
+    restarts: dict[int, tuple[int, int] | None]
+    """The restart point of each checkpoint."""
 
     @property
     def numbers(self) -> list[int]:
@@ -45,7 +47,7 @@ class Read:
 
 def read(path: Path | str, size: int = 1, **options: Any) -> Read:
     source = open_source(str(path), **options)
-    result = Read([], [], [], source.frames_total)
+    result = Read([], [], [], source.frames_total, {})
     try:
         for batch in source.batches(size):
             assert len(batch.indices) == len(batch.times) == len(batch.pixels) <= size
@@ -53,6 +55,7 @@ def read(path: Path | str, size: int = 1, **options: Any) -> Read:
                 result.frames.append((int(number), int(time), digest(pixels)))
             result.gaps.extend(batch.gaps)
             result.checkpoints.append((batch.next_frame, batch.next_pts))
+            result.restarts[batch.next_frame] = batch.next_restart
     finally:
         source.close()
     return result
@@ -63,7 +66,8 @@ def resumed(whole: Read, path: Path, place: tuple[int, int | None], **options: A
 
     Returns "" if nothing differs.
     """
-    again = read(path, 8, frame=place[0], pts=place[1], **options)
+    restart = whole.restarts.get(place[0])
+    again = read(path, 8, frame=place[0], pts=place[1], restart=restart, **options)
     frames = [frame for frame in whole.frames if frame[0] >= place[0]]
     gaps = [gap for gap in whole.gaps if gap.from_frame >= place[0]]
     if again.frames == frames and again.gaps == gaps:

@@ -14,7 +14,8 @@ import uvicorn
 
 from vidan import logs
 from vidan.api import application
-from vidan.api.connections import BoundedConnection
+from vidan.api.bounded_log import BoundedLog
+from vidan.api.connections import SPARE_FILES, BoundedConnection
 from vidan.api.guard import VARIABLE, is_loopback
 from vidan.config import Settings
 from vidan.errors import UsageError, VidanError
@@ -24,6 +25,16 @@ STOP_SECONDS = 5
 
 LAST_SECONDS = STOP_SECONDS + 3
 """Time, in seconds after a signal to stop, after which the process ends whatever it still does."""
+
+WAITING = 2048
+"""Most connections that wait in the system's queue to be accepted."""
+
+ACCEPTED = SPARE_FILES // 8
+"""Most connections that are accepted in one turn of the event loop. One that is too many is closed
+some turns later. So open files are always left: without them asyncio logs errors without end."""
+
+DEAD_SECONDS = 30
+"""Time, in seconds, after which a connection ends whose client's host does not acknowledge."""
 
 _LOOK_SECONDS = 0.2
 """Time, in seconds, between two looks for a signal to stop."""
@@ -52,6 +63,9 @@ def serve(settings: Settings, host: str, port: int) -> int:
         app = application.build(settings, database)
         sockets = _listen(addresses, host, port)
         logs.configure(settings, "api")
+        bounded = BoundedLog()
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(bounded)
         server = uvicorn.Config(
             app,
             http=BoundedConnection,
@@ -59,12 +73,13 @@ def serve(settings: Settings, host: str, port: int) -> int:
             lifespan="off",
             ws="none",
             timeout_graceful_shutdown=STOP_SECONDS,
+            backlog=ACCEPTED,
         )
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # no line for each step
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{sockets[0].getsockname()[1]}"
         log.info("listening on %s, described at %s/docs", address, address)
-        _Server(server).run(sockets=sockets)
+        _Server(server, bounded).run(sockets=sockets)
     finally:
         database.close()
     return 0
@@ -77,6 +92,21 @@ class _Server(uvicorn.Server):
     """
 
     signal: int | None = None
+
+    def __init__(self, config: uvicorn.Config, bounded: BoundedLog) -> None:
+        super().__init__(config)
+        self._bounded = bounded
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections; further ones wait in the system's queue, which may be long."""
+        await super().startup(sockets)
+        for listening in sockets or ():
+            listening.listen(WAITING)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what is due ten times a second."""
+        self._bounded.tell()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note the signal, and stop as uvicorn does."""
@@ -96,6 +126,18 @@ class _Server(uvicorn.Server):
         os._exit(128 + self.signal)
 
 
+def _find_dead_clients(listening: socket.socket) -> None:
+    """Let the system end connections, inherited by this socket, whose client's host is gone."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 15),
+        (socket.TCP_KEEPINTVL, 5),
+        (socket.TCP_KEEPCNT, 3),
+        (socket.TCP_USER_TIMEOUT, DEAD_SECONDS * 1000),
+    ):
+        listening.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def _addresses(host: str, port: int) -> list[Address]:
     """Return the addresses of a host, each with its family. Raises UsageError."""
     try:
@@ -113,10 +155,11 @@ def _listen(addresses: list[Address], host: str, port: int) -> list[socket.socke
     problem: OSError | None = None
     for family, ip in addresses:
         try:
-            opened = socket.create_server((ip, port), family=family, backlog=2048)
+            opened = socket.create_server((ip, port), family=family, backlog=WAITING)
             # Connections inherit it. Without it each answer on a kept connection waits 40 ms for
             # the client to acknowledge its headers.
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _find_dead_clients(opened)
             sockets.append(opened)
         except OSError as error:
             problem = error

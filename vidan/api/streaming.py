@@ -14,6 +14,7 @@ from typing import Any
 from vidan.db.session import Database
 from vidan.services import predictions
 from vidan.services.predictions import Rows
+from vidan.services.scenarios import no_such_scenario
 
 PAGE = 500
 """Frames that are read in one transaction and held in memory."""
@@ -35,13 +36,15 @@ def pages(
     scores. Each page is read in a short transaction. Raises NotFoundError or DatabaseUnavailable,
     on any page.
     """
-    left = limit
+    left, begun = limit, False
     while True:
         with database.begin() as connection:
             page = predictions.read_rows(
                 connection, scenario_id, after, limit=PAGE, upto=upto, brief=not detail
             )
-        upto = page.last if upto is None else upto
+        if begun and page.last < after:  # deleted or started from the beginning meanwhile
+            raise no_such_scenario(scenario_id)
+        upto, begun = page.last if upto is None else upto, True
         found = [row for row in page.rows if row[1]]
         if left is not None:
             found = found[:left]

@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
 @contextmanager
 def database(
-    settings: Settings, out: Output, *, reads: bool = False, follows: bool = False
+    settings: Settings,
+    out: Output,
+    *,
+    reads: bool = False,
+    follows: bool = False,
+    direct: bool = False,
 ) -> Iterator[Database]:
     """Open the database of the settings, check its schema, close it at the end of the block.
 
     For a command that only `reads`, the embedded PostgreSQL is started for the length of the block
     if it exists and does not run. A command that `follows` sends short queries often, so a server
-    that does not answer is given up after a few seconds. Raises DatabaseUnavailable or
-    SchemaMismatch.
+    that does not answer is given up after a few seconds. `direct` refuses a connection pooler.
+    Raises DatabaseUnavailable, SchemaMismatch or UsageError.
     """
     from vidan.db import schema
 
@@ -35,21 +40,23 @@ def database(
             # a running stack is joined too: it may be about to stop
             stack.enter_context(embedded.join(settings, readers_only=True))
         tell(settings, out)
-        opened = open_database(settings, guarded=follows, reads=reads)
+        opened = open_database(settings, guarded=follows, reads=reads, direct=direct)
         stack.callback(opened.close)
         schema.check(opened)
         yield opened
 
 
-def open_database(settings: Settings, *, guarded: bool = False, reads: bool = False) -> Database:
+def open_database(
+    settings: Settings, *, guarded: bool = False, reads: bool = False, direct: bool = False
+) -> Database:
     """Return the database of the settings; it is not connected or checked yet."""
-    url = settings.require_database(reads=reads)
+    url = settings.require_database(reads=reads, direct=direct)
     from vidan.db.session import Database
 
     # a failed rollback only follows from the error that is reported anyway
     for name in ("sqlalchemy.pool", "psycopg"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    return Database(url, guarded=guarded)
+    return Database(url, guarded=guarded, direct=direct)
 
 
 def tell(settings: Settings, out: Output) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from weakref import WeakSet
 
 import psycopg
 import sqlalchemy
@@ -15,17 +16,15 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-from vidan.config import sqlalchemy_url
+from vidan.config import shown_url
+from vidan.db import settings
 from vidan.db.bounded import BoundedConnection
-from vidan.errors import DatabaseUnavailable
+from vidan.errors import DatabaseUnavailable, UsageError
 
 __all__ = ["Connection", "Database"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-TIMEOUT_SECONDS = 5
-"""Connect, statement, lock and idle time-out of workers and orchestrators, in seconds."""
 
 IDLE_SECONDS = 10.0
 """Age, in seconds, from which an idle pooled connection is tested before it is used.
@@ -33,23 +32,27 @@ IDLE_SECONDS = 10.0
 Longer than the pauses of heartbeats and sweeps: with a thousand workers each test counts.
 """
 
-STOPPED_SECONDS = 60
-"""Longest time, in seconds, that a transaction of other clients may idle: a command under Ctrl-Z,
-for example."""
-
-_FEW_ROWS: dict[str, str | int] = {
-    "enable_seqscan": "off",
-    "jit": "off",
-    "max_parallel_workers_per_gather": 0,
-}
-"""Planner settings of workers and orchestrators. Each of their statements needs a few rows, by an
-index; with old statistics, or none, the planner could otherwise read a million rows."""
-
 _CONFLICTS = ("40P01", "40001")
 _CONFLICT_TRIES = 10
 """Most times that a transaction which ends in a conflict is tried."""
 
 _READ_ONLY = "25006"
+_NAMED: Mapping[str, tuple[str, str]] = {
+    _READ_ONLY: (
+        "the database is read-only",
+        "it is a standby, or default_transaction_read_only is on: name the primary, or switch it "
+        "off",
+    ),
+    "53100": (
+        "the database's disk is full",
+        "free space on the disk of PostgreSQL; what was stored stays, and workers try again",
+    ),
+}
+"""SQLSTATE → what is wrong, and how to fix it."""
+_UNREACHED = (
+    "can't reach the database",
+    "start PostgreSQL or `vidan up`, and check DATABASE_URL",
+)
 _UNAVAILABLE = (
     "08",  # the connection broke
     "40",  # a conflict: the transaction rolled back
@@ -63,41 +66,11 @@ _UNAVAILABLE = (
 """SQLSTATEs, and classes of them, that mean a server in trouble and not a wrong statement."""
 
 
-def _client_settings(*, guarded: bool) -> dict[str, str | int]:
-    """Return libpq's settings: within seconds they find a server host that is gone."""
-    settings: dict[str, str | int] = {
-        "connect_timeout": TIMEOUT_SECONDS,
-        "keepalives_idle": 5,
-        "keepalives_interval": 2,
-        "keepalives_count": 3,
-    }
-    return settings | ({"tcp_user_timeout": TIMEOUT_SECONDS * 1000} if guarded else {})
-
-
-def _server_settings(*, guarded: bool, durable: bool) -> dict[str, str | int]:
-    """Return the settings of the server's session: its time-outs, in milliseconds, among them."""
-    if guarded:
-        limit = TIMEOUT_SECONDS * 1000
-        settings: dict[str, str | int] = {
-            "idle_in_transaction_session_timeout": limit,
-            "statement_timeout": limit,
-            "lock_timeout": limit,
-            **_FEW_ROWS,
-            # With these the server drops the locks of a client host that is gone within seconds,
-            # not hours.
-            "tcp_keepalives_idle": 5,
-            "tcp_keepalives_interval": 2,
-            "tcp_keepalives_count": 3,
-            "tcp_user_timeout": limit,
-        }
-    else:
-        settings = {"idle_in_transaction_session_timeout": STOPPED_SECONDS * 1000}
-    return settings if durable else settings | {"synchronous_commit": "off"}
-
-
 class Database:
     """A database at `url`; connections are made when they are first needed.
 
+    `direct` is for workers, supervisors and orchestrators, which need sessions of PostgreSQL
+    itself: a connection pooler is refused with a UsageError. All others pass through poolers.
     `guarded` sets the statement, lock and idle time-outs of workers and orchestrators.
     `pg_stat_activity` and the expiry of leases find the sessions by `application_name`. Without
     `durable` a commit does not wait for the disk, and a server that crashes may lose the commits of
@@ -110,31 +83,34 @@ class Database:
         *,
         application_name: str = "vidan",
         guarded: bool = False,
+        direct: bool = False,
         pool_size: int = 5,
         durable: bool = True,
     ) -> None:
         self.url = url
         self._name = application_name
         self._silent: set[int] = set()  # server processes given up, which may still hold locks
+        self._direct = direct
+        self._pooled: WeakSet[object] = WeakSet()  # connections to a pooler
         self._connect = BoundedConnection.connect if guarded else psycopg.Connection.connect
-        given = sqlalchemy.make_url(sqlalchemy_url(url)).query.get("options", "")
-        limits = _server_settings(guarded=guarded, durable=durable)
-        self._arguments = _client_settings(guarded=guarded) | {
+        self._target, given = settings.split_options(url)
+        self._settings = settings.server_settings(guarded=guarded, durable=durable) | given
+        self._arguments: dict[str, Any] = {
+            **settings.client_settings(guarded=guarded),
             "application_name": application_name,
-            "options": " ".join(
-                [*(f"-c {name}={value}" for name, value in limits.items()), str(given)]
-            ).strip(),
         }
+        if not direct:  # behind a pooler, another client's statement could run by the same name
+            self._arguments["prepare_threshold"] = None
         self._engine = sqlalchemy.create_engine(
-            sqlalchemy_url(url),
+            self._target,
             connect_args=self._arguments,
             pool_size=pool_size,
             max_overflow=5,
-            pool_timeout=TIMEOUT_SECONDS,
+            pool_timeout=settings.TIMEOUT_SECONDS,
             pool_recycle=1800,
         )
-        self._statements = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         event.listen(self._engine, "do_connect", self._opened)
+        event.listen(self._engine, "begin", self._begun)
         event.listen(self._engine, "checkout", self._checked_out)
         event.listen(self._engine, "checkin", self._checked_in)
 
@@ -154,12 +130,23 @@ class Database:
     def autocommit(self) -> Iterator[Connection]:
         """Open a connection where each statement is a transaction: one round trip instead of three.
 
-        Raises DatabaseUnavailable, as `begin` does.
+        Behind a pooler all are one transaction, for which the settings can be made. Raises
+        DatabaseUnavailable, as `begin` does.
         """
-        with self._translated(), self._statements.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
+            if connection.connection.dbapi_connection in self._pooled:
+                with connection.begin():
+                    yield connection
+                return
+            connection.execution_options(isolation_level="AUTOCOMMIT")
             if self._silent:
                 self._end_silent(connection)
             yield connection
+
+    def is_pooled(self) -> bool:
+        """Return whether a connection pooler answers at the URL. Raises DatabaseUnavailable."""
+        with self._translated(), self._engine.connect() as connection:
+            return connection.connection.dbapi_connection in self._pooled
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -168,6 +155,9 @@ class Database:
             yield
         except (DBAPIError, sqlalchemy.exc.TimeoutError, psycopg.Error) as error:
             # COPY raises errors of psycopg, because it does not go through SQLAlchemy.
+            if "statement pooling mode" in str(error):
+                what = "is a connection pooler in statement mode, which has no transactions"
+                raise self._refusal(what) from error
             if not _is_unavailable(error):
                 raise
             if _sqlstate(error) == _READ_ONLY:
@@ -196,23 +186,50 @@ class Database:
 
         Raises DatabaseUnavailable.
         """
-        url = sqlalchemy.make_url(sqlalchemy_url(self.url)).set(drivername="postgresql")
+        url = self._target.set(drivername="postgresql")
         try:
-            return self._connect(
-                url.render_as_string(hide_password=False),
-                autocommit=True,
-                **self._arguments,  # type: ignore[arg-type]
-            )
+            return self._open(url.render_as_string(hide_password=False), autocommit=True)
         except psycopg.OperationalError as error:
             raise database_error(error) from error
 
     def _opened(
         self, _dialect: object, _record: object, words: list[Any], options: dict[str, Any]
     ) -> psycopg.Connection[Any]:
-        opened = self._connect(*words, **options)
-        if isinstance(opened, BoundedConnection):
+        return self._open(*words, **options)
+
+    def _open(self, *words: Any, **options: Any) -> psycopg.Connection[Any]:
+        """Open a connection and set its session. Raises UsageError for a pooler that is refused."""
+        opened = self._connect(*words, **{**self._arguments, **options})
+        try:
+            with _named_refusals():
+                pooled = settings.prepare(opened, self._settings)
+            if pooled and self._direct:
+                raise self._refusal(
+                    "is a connection pooler, and workers, supervisors and orchestrators need "
+                    "sessions of PostgreSQL itself"
+                )
+        except BaseException:
+            opened.close()
+            raise
+        if pooled:
+            self._pooled.add(opened)
+        elif isinstance(opened, BoundedConnection):  # a pooler's process ids are not the server's
             opened.on_silence = self._silent.add
         return opened
+
+    def _begun(self, connection: Connection) -> None:
+        """Make the settings of a transaction behind a pooler."""
+        opened = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection)
+        if opened in self._pooled:
+            with _named_refusals():
+                settings.prepare_transaction(opened, self._settings)
+
+    def _refusal(self, what: str) -> UsageError:
+        return UsageError(
+            f"{shown_url(self.url)} {what}",
+            hint="set VIDAN_DIRECT_DATABASE_URL to the address of PostgreSQL itself; other "
+            "commands and the HTTP interface may use a pooler in transaction or session mode",
+        )
 
     def _checked_out(
         self, opened: Any, record: ConnectionPoolEntry, _fairy: PoolProxiedConnection
@@ -253,6 +270,21 @@ class Database:
         self._engine.dispose()
 
 
+@contextmanager
+def _named_refusals() -> Iterator[None]:
+    """Turn the server's refusal of a setting into a UsageError."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if _is_unavailable(error):
+            raise
+        line = " ".join(str(error).split())
+        raise UsageError(
+            f"the database refuses a setting of the session: {line}",
+            hint="check the options in the database's URL, and the rights of its role",
+        ) from error
+
+
 def _has_input(opened: psycopg.Connection[Any]) -> bool:
     """Tell whether the server has sent something, or closed, since its last answer."""
     poll = select.poll()
@@ -279,7 +311,11 @@ def _is_unavailable(error: Exception) -> bool:
     cause = error.orig if isinstance(error, DBAPIError) else error
     return isinstance(
         cause,
-        sqlalchemy.exc.TimeoutError | psycopg.OperationalError | psycopg.InterfaceError,
+        # psycopg calls it internal if a pooler answers twice: with the server's end, and its own
+        sqlalchemy.exc.TimeoutError
+        | psycopg.OperationalError
+        | psycopg.InterfaceError
+        | psycopg.InternalError,
     )
 
 
@@ -287,9 +323,8 @@ def database_error(error: Exception) -> DatabaseUnavailable:
     """Return a driver's error as one of vidan's, in one line, with a hint how to fix it."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     line = " ".join(str(cause).split()) or type(cause).__name__
-    if _sqlstate(error) in _CONFLICTS:
+    state = _sqlstate(error)
+    if state in _CONFLICTS:
         return DatabaseConflict(f"the database ended a conflict: {line}")
-    return DatabaseUnavailable(
-        f"can't reach the database: {line}",
-        hint="start PostgreSQL or `vidan up`, and check DATABASE_URL",
-    )
+    what, hint = _NAMED.get(state or "", _UNREACHED)
+    return DatabaseUnavailable(f"{what}: {line}", hint=hint)

@@ -88,6 +88,9 @@ scenarios = Table(
     Column("soft_time_limit", DOUBLE_PRECISION),
     Column("checkpoint", BigInteger, nullable=False, server_default=text("0")),
     Column("checkpoint_pts", BigInteger),
+    # where a resume that can't seek begins to decode: a key frame's packet, and that frame's number
+    Column("restart_packet", BigInteger),
+    Column("restart_frame", BigInteger),
     Column("state", JSONB, nullable=False, server_default=_EMPTY_OBJECT),
     Column("frames_total", BigInteger),
     Column("frames_done", BigInteger, nullable=False, server_default=text("0")),
@@ -112,6 +115,11 @@ scenarios = Table(
     Column("definition", Text, nullable=False, server_default=text("''")),
     CheckConstraint(_one_of("status", Status), name="status"),
     CheckConstraint("checkpoint >= 0", name="checkpoint"),
+    CheckConstraint(
+        "(restart_packet IS NULL) = (restart_frame IS NULL)"
+        " AND restart_packet >= 0 AND restart_frame >= 0",
+        name="restart",
+    ),
     CheckConstraint("attempts >= 0 AND max_attempts >= 0", name="attempts"),
     CheckConstraint("crashes >= 0 AND max_crashes >= 0", name="crashes"),
     CheckConstraint("time_limit > 0 AND soft_time_limit > 0", name="time_limits"),

@@ -39,6 +39,8 @@ class Claimed(NamedTuple):
     time_limit: float | None = None
     soft_time_limit: float | None = None
     attempts: int = 0
+    restart: tuple[int, int] | None = None
+    """Where a resume that can't seek begins to decode: a packet, and the number of its frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ _ASSIGN = (
 )
 _RETURNING = (
     "s.epoch, s.task, s.source, s.needs_source, s.params, s.checkpoint, s.checkpoint_pts,"
+    " s.restart_packet, s.restart_frame,"
     " s.state, s.label_names, s.crashes,"
     " s.attempts, s.time_limit, s.soft_time_limit, s.priority, s.not_before",
 )
@@ -291,4 +294,5 @@ def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
         time_limit=row.time_limit,
         soft_time_limit=row.soft_time_limit,
         attempts=row.attempts,
+        restart=None if row.restart_packet is None else (row.restart_packet, row.restart_frame),
     )

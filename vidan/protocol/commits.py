@@ -50,13 +50,16 @@ class Batch:
     rows: Sequence[Row]
     gaps: Sequence[Gap] = ()
     frames_total: int | None = None
+    restart: tuple[int, int] | None = None  # a key frame's packet, and its number
     source_info: str | None = None  # what is known about the video, as JSON text
     notes: Sequence[str] = ()  # about the source; those that are stored already are left out
     clear_budgets: bool = False  # the run made progress: attempts and crashes start at 0 again
 
 
 _COMMIT = """
-UPDATE scenarios SET checkpoint = :to, checkpoint_pts = :pts, state = CAST(:state AS jsonb),
+UPDATE scenarios SET checkpoint = :to, checkpoint_pts = :pts,
+       restart_packet = :restart_packet, restart_frame = :restart_frame,
+       state = CAST(:state AS jsonb),
        label_names = CAST(:label_names AS text[]), frames_total = :frames_total,
        frames_done = frames_done + :frames,
        source_info = coalesce(CAST(:source_info AS jsonb), source_info),
@@ -94,6 +97,8 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
             "from": batch.from_checkpoint,
             "to": batch.to_checkpoint,
             "pts": batch.checkpoint_pts,
+            "restart_packet": batch.restart and batch.restart[0],
+            "restart_frame": batch.restart and batch.restart[1],
             "state": batch.state,
             "label_names": list(batch.label_names),
             "frames_total": batch.frames_total,
@@ -108,23 +113,27 @@ def commit(connection: Connection, fence: Fence, batch: Batch) -> Status:
     if batch.rows:
         _copy(connection, fence.scenario_id, updated.week, batch.rows)
     if batch.gaps:
-        connection.execute(
-            text(
-                "INSERT INTO gaps (scenario_id, from_frame, to_frame, reason)"
-                " VALUES (:id, :from, :to, :reason) ON CONFLICT (scenario_id, from_frame)"
-                " DO UPDATE SET to_frame = greatest(gaps.to_frame, excluded.to_frame)"
-            ),
-            [
-                {
-                    "id": fence.scenario_id,
-                    "from": gap.from_frame,
-                    "to": gap.to_frame,
-                    "reason": gap.reason,
-                }
-                for gap in batch.gaps
-            ],
-        )
+        _insert_gaps(connection, fence.scenario_id, batch.gaps)
     return Status(updated.status)
+
+
+def _insert_gaps(connection: Connection, scenario_id: int, gaps: Sequence[Gap]) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO gaps (scenario_id, from_frame, to_frame, reason)"
+            " VALUES (:id, :from, :to, :reason) ON CONFLICT (scenario_id, from_frame)"
+            " DO UPDATE SET to_frame = greatest(gaps.to_frame, excluded.to_frame)"
+        ),
+        [
+            {
+                "id": scenario_id,
+                "from": gap.from_frame,
+                "to": gap.to_frame,
+                "reason": gap.reason,
+            }
+            for gap in gaps
+        ],
+    )
 
 
 def _status_if_stored(connection: Connection, fence: Fence, batch: Batch) -> Status:

@@ -60,6 +60,7 @@ class FinishedFrames:
     state: str
     """The task's own state as JSON, as it was when the task had finished these frames."""
     frames_total: int | None
+    next_restart: tuple[int, int] | None = None
     source_info: str | None = None
     """What is known about the video, as JSON."""
     notes: Sequence[str] = ()
@@ -240,6 +241,7 @@ class Committer:
             from_checkpoint=self._checkpoint,
             to_checkpoint=to_checkpoint,
             checkpoint_pts=done[-1].next_pts,
+            restart=done[-1].next_restart,
             state=done[-1].state,
             label_names=tuple(self.labels.names),
             rows=[row for part in done for row in part.rows],

@@ -21,7 +21,7 @@ from vidan.run.context import RunContext
 from vidan.run.control import RunControl
 from vidan.run.losses import Losses
 from vidan.run.own_predictions import OwnPredictions
-from vidan.run.pipeline import Pipeline, unguarded
+from vidan.run.pipeline import Pipeline, Position, unguarded
 from vidan.video import opening
 from vidan.video.container import local_path
 from vidan.video.frames import FrameBatch, FrameSource, Size
@@ -40,7 +40,7 @@ class Passes:
     control: RunControl
     context: RunContext
     state: dict[str, Any] = field(init=False)
-    _position: tuple[int, int | None] = field(init=False)
+    _position: Position = field(init=False)
     _pipeline: Pipeline | None = field(default=None, init=False)
     _stream: Iterator[Frames] | None = field(default=None, init=False)
     _committer: Committer | None = field(default=None, init=False)
@@ -49,7 +49,8 @@ class Passes:
 
     def __post_init__(self) -> None:
         self.state = dict(self.claimed.state)
-        self._position = (self.claimed.checkpoint, self.claimed.checkpoint_pts)
+        claimed = self.claimed
+        self._position = Position(claimed.checkpoint, claimed.checkpoint_pts, claimed.restart)
 
     @property
     def own(self) -> OwnPredictions:
@@ -106,9 +107,11 @@ class Passes:
         local = opening.is_local(source)
         if local and not local_path(source).exists():
             raise SourceMissing(f"no such file on this host: {source}")
-        frame, pts = self._position
+        frame, pts, restart = self._position
         with self.context.guard(Call.DECODER) if local else nullcontext():
-            return opening.open_source(source, frame=frame, pts=pts, size=size, **sampling)
+            return opening.open_source(
+                source, frame=frame, pts=pts, restart=restart, size=size, **sampling
+            )
 
     def _begin(self, source: FrameSource) -> Committer:
         """Set the scenario active and start the committer, once a run."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vidan import logs
 from vidan.detection.batcher import Pending, Seat
@@ -32,6 +33,14 @@ def unguarded(_: Call) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+class Position(NamedTuple):
+    """A place in a source, as `open_source` takes it."""
+
+    frame: int
+    pts: int | None
+    restart: tuple[int, int] | None = None
+
+
 @dataclass(slots=True)
 class Pipeline:
     """One pass over a source, from the frame at which it was opened.
@@ -50,8 +59,8 @@ class Pipeline:
     on_frames: Callable[[int], None] = lambda _: None
     on_gaps: Callable[[Sequence[Gap]], None] = lambda _: None
     on_notes: Callable[[Sequence[str]], None] = lambda _: None
-    position: tuple[int, int | None] | None = field(default=None, init=False)
-    """Where the next pass starts: the frame and its timestamp; None before the first batch."""
+    position: Position | None = field(default=None, init=False)
+    """Where the next pass starts; None before the first batch."""
     own: OwnPredictions = field(default_factory=OwnPredictions, init=False)
     """The task's own predictions for the batch that it works on, committed with that batch."""
     _open: tuple[FrameBatch, list[list[Detection]]] | None = field(default=None, init=False)
@@ -90,7 +99,7 @@ class Pipeline:
             return
         (batch, detections), self._open = self._open, None
         own, self.own = self.own, OwnPredictions()
-        self.position = (batch.next_frame, batch.next_pts)
+        self.position = Position(batch.next_frame, batch.next_pts, batch.next_restart)
         row = self.committer.labels.row
         self.committer.add(
             FinishedFrames(
@@ -103,6 +112,7 @@ class Pipeline:
                 gaps=batch.gaps,
                 next_frame=batch.next_frame,
                 next_pts=batch.next_pts,
+                next_restart=batch.next_restart,
                 state=self.state(),
                 frames_total=self.source.frames_total,
                 source_info=storable.json_text(dict(self.source.info)),

@@ -253,6 +253,14 @@ def oldest_announcement(connection: Connection) -> OverdueAnnouncement | None:
     return None if row is None else OverdueAnnouncement(row.id, row.age)
 
 
+def identity(connection: Connection) -> tuple[object, ...]:
+    """Return what tells this database of this server from all others."""
+    query = (
+        "SELECT pg_postmaster_start_time(), oid FROM pg_database WHERE datname = current_database()"
+    )
+    return tuple(connection.execute(text(query)).one())
+
+
 def orchestrators(connection: Connection) -> int:
     """Return how many orchestrators are connected to this database, as far as this role can see."""
     found = connection.execute(

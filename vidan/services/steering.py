@@ -187,9 +187,9 @@ def _drop_work(connection: Connection, scenario_id: int) -> None:
     partitions.ensure_week(connection, week)
     connection.execute(
         text(
-            "UPDATE scenarios SET checkpoint = 0, checkpoint_pts = NULL, state = '{}',"
-            " frames_total = NULL, frames_done = 0, label_names = '{}', source_info = NULL,"
-            " notes = '{}', started_at = NULL,"
+            "UPDATE scenarios SET checkpoint = 0, checkpoint_pts = NULL, restart_packet = NULL,"
+            " restart_frame = NULL, state = '{}', frames_total = NULL, frames_done = 0,"
+            " label_names = '{}', source_info = NULL, notes = '{}', started_at = NULL,"
             " week = :week, pruned = false WHERE id = :id"
         ),
         {"id": scenario_id, "week": week},

@@ -82,7 +82,7 @@ class Membership:
     def __init__(
         self, settings: Settings, *, readers_only: bool, on_progress: Progress | None
     ) -> None:
-        self.settings = replace(settings, database_url=None, kafka={})
+        self.settings = replace(settings, database_url=None, direct_database_url=None, kafka={})
         """The settings, changed to use the stack, whatever database and broker they named."""
         self._home = settings.home
         self._readers_only = readers_only

@@ -47,7 +47,10 @@ class Supervisor:
         self._settings = settings
         self._posts = [Post(options) for options in posts]
         self._database = Database(
-            settings.require_database(), application_name="supervisor", guarded=True
+            settings.require_database(direct=True),
+            application_name="supervisor",
+            guarded=True,
+            direct=True,
         )
         self._quarantine = Quarantine(settings, self._database, self._posts)
         self._releases: list[Release] = []
@@ -181,9 +184,10 @@ def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
 
     Returns the exit code: 0 after a hand-over on SIGTERM, 130 after one on Ctrl-C.
 
-    Raises DatabaseUnavailable or SchemaMismatch before any worker is started.
+    Raises DatabaseUnavailable, SchemaMismatch, or UsageError for a connection pooler, before any
+    worker is started.
     """
-    database = Database(settings.require_database(), guarded=True)
+    database = Database(settings.require_database(direct=True), guarded=True, direct=True)
     try:
         schema.check(database)
     finally:

@@ -82,7 +82,7 @@ class Batching:
         full = len(self._entries) >= self.size or self._walked >= self.size + MAX_WALKED
         return full or (self.live and time.monotonic() - self._since > LIVE_WAIT_S)
 
-    def take(self, next_pts: int | None) -> FrameBatch:
+    def take(self, next_pts: int | None, next_restart: tuple[int, int] | None = None) -> FrameBatch:
         """Return the batch as it is and begin a new one."""
         entries, pixels = self._entries, self._pixels
         batch = FrameBatch(
@@ -96,6 +96,7 @@ class Batching:
             gaps=tuple(self._gaps),
             next_frame=self.expected,
             next_pts=next_pts,
+            next_restart=next_restart,
         )
         self._entries, self._gaps, self._pixels, self._walked = [], [], None, 0
         return batch

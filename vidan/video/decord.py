@@ -24,6 +24,8 @@ from vidan.video.probe import Probe
 if TYPE_CHECKING:
     from av import VideoStream
 
+    from vidan.video.timeline import Entry
+
 MIN_SEGMENT = 32
 """Fewest pictures for which a decord reader is opened: opening one is slow."""
 
@@ -77,7 +79,7 @@ def refuse_unless_exact(source: str, opened: Opened, probe: Probe) -> None:
 
 
 class DecordDecoder:
-    """Takes items in decode order and yields (item, picture) in display order, lazily.
+    """Takes items in decode order and yields (place, picture) in display order, lazily.
 
     Pictures are (H, W, 3) uint8 RGB of `size`, or of the stream's own size.
     """
@@ -102,12 +104,12 @@ class DecordDecoder:
         height, width = self._shape = size or (context.height, context.width)
         self._most = max(16, MAX_AHEAD_BYTES // max(1, height * width * 3))
 
-    def pictures(self, items: Iterable[Item]) -> Iterator[tuple[Item, NDArray[np.uint8]]]:
+    def pictures(self, items: Iterable[Item]) -> Iterator[tuple[Entry, NDArray[np.uint8]]]:
         """Yield the pictures of these items. Raises RejectedTask at the first sign of damage."""
         for segment in segments(items):
             yield from self._segment(segment)
 
-    def _segment(self, segment: list[Item]) -> Iterator[tuple[Item, NDArray[np.uint8]]]:
+    def _segment(self, segment: list[Item]) -> Iterator[tuple[Entry, NDArray[np.uint8]]]:
         """Decode a segment in parts that decord may hold, each from the segment's key frame."""
         ranked = sorted(segment, key=_pts)
         place = {id(item): number for number, item in enumerate(segment)}
@@ -115,7 +117,10 @@ class DecordDecoder:
         for first in range(0, len(ranked), self._most):
             part = ranked[first : first + self._most]
             last = max(last, *(place[id(item)] for item in part))
-            yield from zip(part, self._decode(segment[: last + 1], first, len(part)), strict=True)
+            pictures = self._decode(segment[: last + 1], first, len(part))
+            for item, picture in zip(part, pictures, strict=True):
+                if item.entry is not None:
+                    yield item.entry, picture
 
     def _decode(self, items: list[Item], first: int, count: int) -> Iterator[NDArray[np.uint8]]:
         file = self._packed(items)

@@ -28,8 +28,10 @@ class FrameBatch:
     indices: NDArray[np.int64]
     """(N,) frame numbers, ascending."""
     times: NDArray[np.int64]
-    """(N,) milliseconds since the first frame of the source, ascending. Where two recordings are
-    joined, the second continues one frame after the first.
+    """(N,) milliseconds since the first frame of the source, ascending: frame n has the n-th
+    smallest timestamp of the source, which is its own unless the container keeps timestamps in the
+    order of decoding. Where two recordings are joined, the second continues one frame after the
+    first.
     """
     pixels: NDArray[np.uint8]
     """(N, H, W, 3) RGB, with the display rotation applied."""
@@ -46,6 +48,15 @@ class FrameBatch:
     place without it. For a live source, the Unix time of frame 0 in milliseconds, so that the times
     of frames continue after an interruption.
     """
+    next_restart: tuple[int, int] | None = None
+    """Where a resume begins to decode if it can't seek: the ordinal of a key frame's packet in the
+    source, and the number of that frame. None: at the first packet.
+    """
+
+    @property
+    def time_ms(self) -> NDArray[np.int64]:
+        """The same as `times`, under the name that stored predictions have."""
+        return self.times
 
     @property
     def scale(self) -> tuple[float, float]:

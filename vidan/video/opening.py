@@ -19,6 +19,7 @@ def open_source(
     decoder: str = "pyav",
     frame: int = 0,
     pts: int | None = None,
+    restart: tuple[int, int] | None = None,
     every: int = 1,
     fps: float | None = None,
     size: Size | None = None,
@@ -26,10 +27,11 @@ def open_source(
 ) -> FrameSource:
     """Open a path or URL at a frame.
 
-    `decoder` is pyav, or decord for the containers that it decodes exactly. `frame` and `pts` are
-    next_frame and next_pts of the last stored batch. `every` and `fps`: see Sampling. `size`: see
-    Size; the decoder scales. `read_timeout` is in seconds, for network sources. Raises RejectedTask
-    if the source can't be read, VidanError if a retry may help, MissingExtra, UsageError.
+    `decoder` is pyav, or decord for the containers that it decodes exactly. `frame`, `pts` and
+    `restart` are next_frame, next_pts and next_restart of the last stored batch. `every` and `fps`:
+    see Sampling. `size`: see Size; the decoder scales. `read_timeout` is in seconds, for network
+    sources. Raises RejectedTask if the source can't be read, VidanError if a retry may help,
+    MissingExtra, UsageError.
     """
     if frame < 0:
         raise UsageError(f"frame={frame} is negative", hint="frames are counted from 0")
@@ -42,6 +44,7 @@ def open_source(
         source,
         frame=frame,
         pts=pts,
+        restart=restart,
         sampling=sampling,
         size=size,
         read_timeout=read_timeout,

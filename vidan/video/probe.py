@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vidan.errors import RejectedTask
 from vidan.video.container import Opened, import_av, nothing_decoded, open_container, shown
+from vidan.video.fields import Fields
 from vidan.video.notes import Notes, of_streams
 from vidan.video.optional import look_up
 from vidan.video.pictures import REFUSED_COLORS, Turn
@@ -117,8 +118,10 @@ def _first_packets(opened: Opened) -> tuple[list[Packet[VideoStream]], Turn]:
     errors = import_av().FFmpegError
     first: list[Packet[VideoStream]] = []
     turn: Turn | None = None
+    fields = fields_of(opened)
     for count, packet in enumerate(opened.packets()):
-        if len(first) <= REORDER and is_shown(packet, opened.codec):
+        counts = is_shown(packet, opened.codec) and not fields.is_second(packet)
+        if len(first) <= REORDER and counts:
             first.append(packet)
         if turn is None:
             turn = _turn(errors, opened, packet)
@@ -177,6 +180,12 @@ def _start(first: list[Packet[VideoStream]], opened: Opened) -> int | None:
         timeline.add(packet.pts, packet.dts)
     timeline.finish()
     return timeline.upcoming[0].pts if timeline.upcoming else None
+
+
+def fields_of(opened: Opened) -> Fields:
+    """Return what tells the second fields among the stream's packets."""
+    context = opened.stream.codec_context
+    return Fields(opened.codec, look_up("extradata", lambda: context.extradata, None))
 
 
 def is_shown(packet: Packet[VideoStream], codec: str) -> bool:

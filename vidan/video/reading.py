@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from vidan.video.batching import Batching
 from vidan.video.container import Opened, nothing_decoded, shown
+from vidan.video.counting import Counting, Restart
 from vidan.video.decoding import Item
 from vidan.video.frames import FrameBatch
-from vidan.video.probe import is_shown
+from vidan.video.probe import fields_of, is_shown
 from vidan.video.promise import Promise, Reach
 from vidan.video.resuming import Uncertain
 
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from av import Packet, VideoStream
     from numpy.typing import NDArray
 
-    from vidan.video.counting import Count
-    from vidan.video.timeline import Timeline
+    from vidan.video.timeline import Entry, Timeline
 
 
 MAX_SKIPPED = 250
@@ -28,39 +28,51 @@ MAX_SKIPPED = 250
 
 
 class PictureDecoder(Protocol):
-    """Takes items in decode order and yields (item, picture) in display order, lazily."""
+    """Takes items in decode order and yields (place, picture) in display order, lazily."""
 
     damaged: bool
     """Whether damage was seen since the start."""
 
-    def pictures(self, items: Iterable[Item]) -> Iterator[tuple[Item, Any]]: ...
+    def pictures(self, items: Iterable[Item]) -> Iterator[tuple[Entry, Any]]: ...
 
 
 class Reading:
-    """Numbers packets by the timeline, decodes and converts pictures, and collects batches.
+    """Counts packets by the timeline, decodes and converts pictures, and collects batches.
 
-    `resumed`: this run does not decode everything before its first frame, so it raises Uncertain
-    before the first frame if that may not be exact. `must_match` is the pts that the first frame
-    then must have. `walk` finds the packets with which to begin. `pts` is the timestamp with which
-    the first frame was asked for. `epoch_ms` is the Unix time of frame 0 of a live source.
-    `promise` says where the source should end.
+    `counting` gives pictures their places; without one, the decoder has done so. `timed`: packets
+    have timestamps. `sought`: the first packet is not that of the source. `resumed`: this run does
+    not decode everything before its first frame, so it raises Uncertain before the first frame if
+    that may not be exact. `must_match` is the pts that the first frame then must have. `walk` finds
+    the packet with which to begin. `pts` and `restart` are those with which the first frame was
+    asked for. `epoch_ms` is the Unix time of frame 0 of a live source. `promise` says where the
+    source should end.
     """
 
     def __init__(
         self,
         opened: Opened,
         packets: Iterator[Packet[VideoStream]],
-        timeline: Timeline | Count,
+        timeline: Timeline,
         closed: Callable[[], bool],
+        *,
+        timed: bool = True,
+        sought: bool = False,
     ) -> None:
         self.opened = opened
         self.timeline = timeline
+        self.counting: Counting | None = None
         self.must_match: int | None = None
         self.resumed = False
-        self.walk: Iterator[list[Item] | None] = iter(())
+        self.walk: Iterator[Item | None] = iter(())
         self.pts: int | None = None
+        self.restart: Restart | None = None
         self.epoch_ms: int | None = None
         self.promise: Promise | None = None
+        self._timed = timed
+        self._sought = sought
+        self._ordinals = self._pictures = 0
+        self._fields = fields_of(opened)
+        self._last: Entry | None = None  # the picture of the last packet
         self._reach = Reach()
         self._packets = packets
         self._closed = closed
@@ -75,10 +87,6 @@ class Reading:
                 return
             yield item
 
-    def read_next(self, items: Iterable[Item]) -> None:
-        """Make `items`, which were already read, the next ones."""
-        self._ahead.extendleft(reversed(list(items)))
-
     def _read(self) -> Item | None:
         packet = None if self._ended or self._closed() else next(self._packets, None)
         if packet is None:
@@ -87,8 +95,19 @@ class Reading:
             return None
         if self.promise is not None:
             self._reach.see(packet)
-        shows = is_shown(packet, self.opened.codec)
-        return Item(packet, self.timeline.add(packet.pts, packet.dts) if shows else None)
+        ordinal = self._ordinals
+        self._ordinals += 1
+        if not is_shown(packet, self.opened.codec):
+            self.timeline.see(packet.pts, packet.dts)
+            return Item(packet, None, ordinal)
+        if self._fields.is_second(packet) and self._last is not None:
+            return Item(packet, self._last, ordinal, second=True)
+        key = packet.is_keyframe
+        pts, dts = (packet.pts, packet.dts) if self._timed else (self._pictures,) * 2
+        self._pictures += 1
+        place = -1 if self._sought else ordinal
+        self._last = self.timeline.add(pts, dts, key=key, ordinal=place)
+        return Item(packet, self._last, ordinal, begins=key)
 
     def batches(
         self,
@@ -104,23 +123,30 @@ class Reading:
         """
         began, yielded, skipped = batching.expected, False, 0
         yield from self._walked(batching)
-        for item, picture in decoder.pictures(self.items()):
-            entry = item.entry
-            if entry is None or entry.number is None or entry.number < batching.expected:
+        for place, picture in decoder.pictures(self.items()):
+            if place.number is None or place.number < batching.expected:
                 skipped += 1  # before the first frame, or out of order after damage
+                if self._lacks_key() and skipped > MAX_SKIPPED:
+                    raise Uncertain
                 if batching.expected == began and skipped % MAX_SKIPPED == 0:
-                    yield batching.take(self.pts)
+                    yield batching.take(self.pts, self.restart)
                 continue
             if batching.expected == began:
-                self._check(decoder, began)
-            place = batching.arrive(entry, self._reason(decoder, batching.expected))
-            if place is not None:
-                convert(picture, place)
+                self._check(decoder, began, place)
+            reason = self._reason(decoder, batching.expected, place.number)
+            pixels = batching.arrive(place, reason)
+            if pixels is not None:
+                convert(picture, pixels)
             if batching.ready:
                 yielded = True
-                yield batching.take(self._next_pts(batching.expected))
+                yield self._take(batching)
         if not self._closed():
             yield from self._end(batching, decoder, began, total, yielded)
+
+    def _take(self, batching: Batching) -> FrameBatch:
+        frame = batching.expected
+        restart = self.counting.restart(frame) if self.counting is not None else None
+        return batching.take(self._next_pts(frame), restart)
 
     def _end(
         self,
@@ -132,48 +158,55 @@ class Reading:
     ) -> Iterator[FrameBatch]:
         """Yield the last batch, with a gap for the frames that are missing at the end."""
         if batching.expected == began:
-            self._check(decoder, began)
+            self._check(decoder, began, None)
             if began == 0:
                 name = str(self.opened.container.name)
                 raise nothing_decoded(name, f"no frame of {shown(name)} can be decoded")
-        batching.lose(self.timeline.count, self._reason(decoder, batching.expected))
+        count = self.timeline.count
+        batching.lose(count, self._reason(decoder, batching.expected, count))
         if self.promise is not None and total is None:
-            total = self.timeline.count + self._reach.lacks(self.promise)
+            total = count + self._reach.lacks(self.promise)
         batching.lose(total or 0, self.promise.reason if self.promise else "cut off")
         if batching.begun or not yielded:
-            yield batching.take(self._next_pts(batching.expected))
+            yield self._take(batching)
 
     def _walked(self, batching: Batching) -> Iterator[FrameBatch]:
         for found in self.walk:
             if found is None:
-                yield batching.take(self.pts)
+                yield batching.take(self.pts, self.restart)
             else:
-                self.read_next(found)
+                self._ahead.appendleft(found)
 
-    def _check(self, decoder: PictureDecoder, began: int) -> None:
+    def _lacks_key(self) -> bool:
+        return self.counting is not None and self.counting.lacks_key()
+
+    def _check(self, decoder: PictureDecoder, began: int, first: Entry | None) -> None:
         """Raise Uncertain unless the first frame is surely that of an undisturbed run."""
         if not self.resumed:
             return
-        if decoder.damaged:
+        if decoder.damaged or self._lacks_key():
             raise Uncertain
         if self.must_match is not None:
-            first = self.timeline.upcoming[0] if self.timeline.upcoming else None
             if first is None or (first.number, first.pts) != (began, self.must_match):
                 raise Uncertain
+            if self.counting is not None and not self.counting.rises:
+                raise Uncertain
 
-    def _reason(self, decoder: PictureDecoder, expected: int) -> str:
+    def _reason(self, decoder: PictureDecoder, expected: int, until: int) -> str:
         if expected == 0 and not decoder.damaged:
             return "before the first key frame"
+        uncertain = self.counting.uncertain if self.counting is not None else set()
+        if any(expected <= number < until for number in uncertain):
+            return "damaged, place uncertain"
         return "damaged"
 
     def _next_pts(self, expected: int) -> int | None:
-        upcoming = self.timeline.upcoming
-        while upcoming and (upcoming[0].number or 0) < expected:
-            upcoming.popleft()
         if self.opened.live:
             return self.epoch_ms
-        if not self.opened.indexed:
+        if not self.opened.indexed or (self.counting is not None and not self.counting.rises):
             return None
-        while not upcoming and (item := self._read()) is not None:
+        while (place := self.timeline.place(expected)) is None:
+            if (item := self._read()) is None:
+                return None
             self._ahead.append(item)
-        return upcoming[0].pts if upcoming and upcoming[0].seekable else None
+        return place.pts if place.seekable else None

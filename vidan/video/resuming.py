@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from vidan.video.container import Opened, import_av
-from vidan.video.decoding import MAX_KEPT_BYTES, Item
-from vidan.video.timeline import REORDER, Timeline
+from vidan.video.counting import Restart
+from vidan.video.decoding import Item
 
 if TYPE_CHECKING:
     from av import Packet, VideoStream
 
+    from vidan.video.timeline import Timeline
 
 MAX_WALKED_PACKETS = 2_000
 """Most packets read before an empty batch shows progress: reading may be slow over a network."""
@@ -56,33 +56,21 @@ def seek_before(opened: Opened, pts: int, start: int, keys: int) -> Iterator[Pac
     return chain([first], packets)
 
 
-def walk_before(
-    items: Iterable[Item], timeline: Timeline, number: int
-) -> Iterator[list[Item] | None]:
-    """Read packets without decoding until frame `number` is among them.
+def walk_to(items: Iterable[Item], timeline: Timeline, restart: Restart) -> Iterator[Item | None]:
+    """Read packets without decoding up to the one of the restart point.
 
-    Yields None every MAX_WALKED_PACKETS packets, and at the end the items with which decoding has
-    to begin. This serves containers without an index and joined recordings: packets are numbered
-    from the start, as in an undisturbed run.
+    Yields None every MAX_WALKED_PACKETS packets, and at the end that packet. All packets are
+    counted from the start, as in an undisturbed run: so this serves containers without an index,
+    joined recordings, and timestamps that do not tell the pictures apart.
     """
-    groups: deque[list[Item]] = deque()
-    kept = count = 0
-    for walked, item in enumerate(items, 1):
-        if walked % MAX_WALKED_PACKETS == 0:
-            yield None
-        if item.packet.is_keyframe or not groups:
-            groups.append([])
-            while len(groups) > 3 and count - len(groups[0]) > 2 * REORDER:
-                gone = groups.popleft()
-                count -= len(gone)
-                kept -= sum(one.packet.size for one in gone)
-        groups[-1].append(item)
-        count += 1
-        kept += item.packet.size
-        if kept > 2 * MAX_KEPT_BYTES:
-            raise Uncertain  # without key frames everything has to be decoded
-        while timeline.upcoming and (timeline.upcoming[0].number or 0) < number:
-            timeline.upcoming.popleft()
-        if timeline.upcoming:
+    ordinal, number = restart
+    for item in items:
+        if item.ordinal == ordinal and item.begins:
+            yield item
+            return
+        if item.ordinal >= ordinal:
             break
-    yield [item for group in groups for item in group]
+        if (item.ordinal + 1) % MAX_WALKED_PACKETS == 0:
+            timeline.place(number)  # forgets the places before it
+            yield None
+    raise Uncertain

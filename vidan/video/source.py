@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vidan.video.batching import Batching
 from vidan.video.container import Opened, check_size, local_path, open_container, scheme_of
-from vidan.video.counting import Count
+from vidan.video.counting import Counting, Restart
 from vidan.video.decoding import Decoder
 from vidan.video.decord import DecordDecoder, import_decord, refuse_unless_exact
 from vidan.video.frames import FrameBatch, Size
@@ -24,7 +24,7 @@ from vidan.video.optional import look_up
 from vidan.video.pictures import Converter
 from vidan.video.probe import DEFAULT_RATE, Probe, probe, probe_live
 from vidan.video.reading import PictureDecoder, Reading
-from vidan.video.resuming import Uncertain, seek_before, walk_before
+from vidan.video.resuming import Uncertain, seek_before, walk_to
 from vidan.video.sampling import Sampling
 from vidan.video.timeline import Timeline
 from vidan.video.totals import estimated_total, stored_total
@@ -60,9 +60,12 @@ class VideoSource:
         size: Size | None,
         read_timeout: float,
         decord: bool = False,
+        restart: Restart | None = None,
     ) -> None:
         self._source = source
         self._frame, self._pts = frame, pts
+        # A worker of an earlier version resets the checkpoint without the restart point.
+        self._restart = restart if restart is not None and restart[1] <= frame else None
         self._sampling = sampling
         self._decord = decord
         self._timeout = read_timeout
@@ -175,33 +178,40 @@ class VideoSource:
 
     def _beginnings(self) -> Iterator[Callable[[], Reading]]:
         """Yield ways to reach the first frame, the fastest first; the last one always succeeds."""
-        if self._frame and not self.live and self._probe.timed:
-            if self._pts is not None and self._now.indexed and self._probe.start is not None:
+        if self._frame and not self.live:
+            known = self._probe.timed and self._now.indexed and self._probe.start is not None
+            if self._pts is not None and known:
                 for keys in SEEKS:
-                    yield partial(self._seek, self._pts, self._probe.start, keys)
-            yield self._walk
+                    yield partial(self._seek, self._pts, keys)
+            if self._restart is not None and not self._decord:
+                yield partial(self._walk, self._restart)
         yield self._live if self.live else self._from_start
 
-    def _seek(self, pts: int, start: int, keys: int) -> Reading:
+    def _seek(self, pts: int, keys: int) -> Reading:
+        start = self._probe.start
+        assert start is not None
         packets = seek_before(self._now, pts, start, keys)
         resume = (self._frame, pts)
         timeline = Timeline(self._now.time_base, self._sampling, start=start, resume=resume)
-        reading = Reading(self._now, packets, timeline, self._is_closed)
+        reading = Reading(self._now, packets, timeline, self._is_closed, sought=True)
+        reading.counting = Counting(timeline, self._frame, known=self._restart)
         reading.resumed, reading.must_match = True, pts
         return reading
 
-    def _walk(self) -> Reading:
-        timeline = Timeline(self._now.time_base, self._sampling)
-        reading = Reading(self._now, self._now.packets(), timeline, self._is_closed)
-        reading.walk = walk_before(reading.items(), timeline, self._frame)
+    def _walk(self, restart: Restart) -> Reading:
+        reading = self._from_start()
+        reading.counting = Counting(reading.timeline, begin=restart)
+        reading.walk = walk_to(reading.items(), reading.timeline, restart)
         reading.resumed = True
         return reading
 
     def _from_start(self) -> Reading:
-        timeline: Timeline | Count = Timeline(self._now.time_base, self._sampling)
-        if not self._probe.timed:
-            timeline = Count(self._probe.rate or DEFAULT_RATE, self._sampling)
-        return Reading(self._now, self._now.packets(), timeline, self._is_closed)
+        timed = self._probe.timed
+        tick = self._now.time_base if timed else 1 / (self._probe.rate or DEFAULT_RATE)
+        timeline = Timeline(tick, self._sampling)
+        reading = Reading(self._now, self._now.packets(), timeline, self._is_closed, timed=timed)
+        reading.counting = Counting(timeline)
+        return reading
 
     def _live(self) -> Reading:
         """Read a live source: its frames begin with the first key frame."""
@@ -212,6 +222,7 @@ class VideoSource:
             self._now.time_base, self._sampling, count=self._frame, first_ms=max(0, now - epoch)
         )
         reading = Reading(self._now, packets, timeline, self._is_closed)
+        reading.counting = Counting(timeline, self._frame)
         reading.epoch_ms = epoch
         return reading
 
@@ -220,19 +231,21 @@ class VideoSource:
         most = MAX_BATCH_BYTES // max(1, self._shape[0] * self._shape[1] * 3)
         size = max(1, min(size, most))
         batching = Batching(self._frame, self._shape, picture, size, self.live)
-        reading.pts, reading.promise = self._pts, self._probe.promise
+        reading.pts, reading.restart = self._pts, self._restart
+        reading.promise = self._probe.promise
         if self._decord:
+            reading.counting = None
             decoder: PictureDecoder = DecordDecoder(self._now, self._source, self._size)
             yield from reading.batches(batching, decoder, _copy, self._probe.total)
             return
-        once = self.live or self._now.network or not self._probe.timed
+        assert reading.counting is not None
+        once = self.live or self._now.network
         # A run that decodes everything does so exactly as an undisturbed one: where a file is
         # damaged, even the reuse of memory shows in the pixels.
         decoder = Decoder(
             self._now.stream.codec_context,
             None if once else self._fresh_context,
-            reading.timeline.decoded,
-            self._frame if reading.resumed else 0,
+            reading.counting,
         )
         convert = self._noting_sizes(Converter(self._shape, self._probe.turn).into)
         yield from reading.batches(batching, decoder, convert, self._probe.total)

@@ -87,12 +87,14 @@ class Lease:
             url,
             application_name=str(self.worker_id),
             guarded=True,
+            direct=True,
             pool_size=MAX_SLOTS + 3,
         )
         self._pulse = Database(
             url,
             application_name=str(self.worker_id),
             guarded=True,
+            direct=True,
             pool_size=1,
             durable=False,
         )

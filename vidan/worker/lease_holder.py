@@ -100,7 +100,7 @@ class LeaseHolder:
 
     def _register(self) -> Lease:
         lease = Lease(
-            self._settings.require_database(),
+            self._settings.require_database(direct=True),
             self._options,
             tuple(self._registry),
             self._board,

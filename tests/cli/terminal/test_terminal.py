@@ -74,7 +74,7 @@ HEADINGS = {
 }
 NEVER_LEFT_OUT = {
     "scenario list": ("failed", "/v/street.mp4"),
-    "scenario history 1": ("starting", "claimed", "REASON", "+00:00"),
+    "scenario history 1": ("starting", "claimed", "REASON", " UTC"),
     "workers list": ("cpu-0@test", "idle", "FPS"),
     "tasks list": ("detect", "required", "SUMMARY", "WORKERS"),
     "models list": (*(model.name for model in catalogue.models()), "LABELS", "SUMMARY"),

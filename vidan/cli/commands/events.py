@@ -127,9 +127,14 @@ def _print(out: Output, found: Sequence[Event]) -> None:
 
 
 def _for_people(event: Event) -> str:
-    """Return `12:00:03  42  detect  running → completed  cpu-0@host  the task returned`."""
-    at = event.at.astimezone().strftime("%H:%M:%S")
+    """Return `<time>  42  detect  running → completed  cpu-0@host  the task returned`."""
     change = f"{for_people(event.from_status)} → {for_people(event.to_status)}"
     why = [plain(event.actor), plain(event.reason)]
-    words = [at, f"{event.scenario_id:>6}", f"{plain(event.task):<10}", f"{change:<20}", *why]
+    words = [
+        for_people(event.at),
+        f"{event.scenario_id:>6}",
+        f"{plain(event.task):<10}",
+        f"{change:<20}",
+        *why,
+    ]
     return "  ".join(words).rstrip(" -")

@@ -32,7 +32,7 @@ def orchestrator(out: Output, settings: Settings, log_json: LogJsonOption = Fals
     and creates the partitions of the database.
     """
     settings = log_settings(settings, out, log_json)
-    with connect.database(settings, out):
+    with connect.database(settings, out, direct=True):
         pass  # the database is reachable and has the expected schema
     from vidan import logs
     from vidan.orchestrator import serve

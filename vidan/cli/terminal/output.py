@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidan.cli.terminal.text import for_people, plain, printable, status_word, to_json
+from vidan.cli.terminal.text import field_for_people, plain, printable, status_word, to_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -98,7 +98,7 @@ class Output:
         elif self.terminal:
             width = max(len(name) for name in record)
             for name, value in record.items():
-                self._print(f"{name:<{width}}  {for_people(value)}")
+                self._print(f"{name:<{width}}  {field_for_people(name, value)}")
         else:
             for name, value in record.items():
                 self._print(f"{name}\t{plain(value)}")

@@ -9,12 +9,15 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from vidan.cli.terminal.text import for_people
+from vidan.cli.terminal.text import COLOURS, for_people
 
 _MAY_WRAP = frozenset(
     "ERROR FINDING LICENCE ORIGIN PARAMS QUEUES REASON REMEDY SCENARIOS SIZE SOURCE SUMMARY".split()
 )
 """Headings of the columns whose text may be broken into several lines."""
+
+_COLOURED = frozenset("STATUS STATE FROM TO".split())
+"""Headings of the columns of statuses and states, which have colours."""
 
 _LEAST = 20
 """Narrowest that a column which may wrap gets, in characters, unless its text is shorter."""
@@ -62,8 +65,7 @@ def _table(columns: Mapping[str, Sequence[str]], numbers: set[str]) -> Table:
             overflow="fold",
         )
     for row in zip(*columns.values(), strict=True):
-        # Text, so that `[red]` in the name of a source is not taken for markup
-        table.add_row(*map(Text, row))
+        table.add_row(*map(cell, columns, row))
     return table
 
 
@@ -75,8 +77,16 @@ def _blocks(columns: Mapping[str, Sequence[str]]) -> Table:
         if place:
             grid.add_row()
         for heading, text in zip(columns, row, strict=True):
-            grid.add_row(heading, Text(text))
+            grid.add_row(heading, cell(heading, text))
     return grid
+
+
+def cell(heading: str, text: str) -> Text:
+    """Return the text of a table's cell; statuses and states have colours.
+
+    It is a Text, so that `[red]` in the name of a source is not taken for markup.
+    """
+    return Text(text, style=COLOURS.get(text, "") if heading in _COLOURED else "")
 
 
 def _cell(value: object) -> str:

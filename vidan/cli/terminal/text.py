@@ -6,8 +6,9 @@ import json as jsonlib
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 from vidan.domain.status import Status
 
@@ -22,6 +23,17 @@ STATUS_WORDS: Mapping[Status, str] = {
     Status.FAILED: "failed",
 }
 """What a person at a terminal reads for each status of the state machine."""
+
+
+COLOURS: Mapping[str, str] = {
+    **dict.fromkeys(("running", "busy", "completed", "ok"), "green"),
+    **dict.fromkeys(("starting", "queued"), "cyan"),
+    **dict.fromkeys(("stopping", "stopped", "draining", "warn"), "yellow"),
+    **dict.fromkeys(("failed", "fail"), "red"),
+}
+"""The colours of statuses and states, as a person reads them in a table."""
+
+_ANSI = {"red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
 def status_word(status: Status) -> str:
@@ -41,6 +53,11 @@ def _unknown(value: object) -> object:
 def moment(at: datetime) -> str:
     """Return a time in ISO 8601 with its zone."""
     return at.isoformat(timespec="seconds")
+
+
+def local_moment(at: datetime) -> str:
+    """Return a time for people: that of this machine's zone, with the zone's name."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def counted(number: int, thing: str) -> str:
@@ -68,8 +85,24 @@ def plain(value: object) -> str:
 
 
 def for_people(value: object) -> str:
-    """Return a value as `plain` does, except that a status is a word for people."""
+    """Return a value as `plain` does, but a status as a word and a time as people read it."""
+    if isinstance(value, datetime):
+        return local_moment(value)
     return status_word(value) if isinstance(value, Status) else plain(value)
+
+
+def field_for_people(name: str, value: object) -> str:
+    """Return the value of a record's field for people; a status has its colour.
+
+    Fields called `at` or `…_at` are times, which JSON holds as text.
+    """
+    if isinstance(value, str) and (name == "at" or name.endswith("_at")):
+        with suppress(ValueError):
+            return local_moment(datetime.fromisoformat(value))
+    text = for_people(value)
+    if name in ("status", "state") and text in COLOURS:
+        return coloured(text, _ANSI[COLOURS[text]], sys.stdout)
+    return text
 
 
 def printable(text: str) -> str:
@@ -79,9 +112,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def coloured(text: str, code: str) -> str:
-    """Return the text in an ANSI colour if stderr is a terminal that shows colours."""
-    wanted = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+def coloured(text: str, code: str, stream: TextIO | None = None) -> str:
+    """Return the text in an ANSI colour if the stream is a terminal that shows colours.
+
+    The stream is stderr by default.
+    """
+    wanted = (stream or sys.stderr).isatty() and not os.environ.get("NO_COLOR")
     if not wanted or os.environ.get("TERM") == "dumb":
         return text
     return f"\033[{code}m{text}\033[0m"

@@ -59,7 +59,7 @@ def downgrade(
         return 0
     confirming.require_answer(yes)
     connect.tell(settings, out)
-    url = settings.require_database()
+    url = settings.require_database(direct=True)
     steps = schema.steps_down(url, revision)
     if steps:
         contents = schema.contents(url)

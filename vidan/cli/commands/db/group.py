@@ -52,7 +52,7 @@ def upgrade(
         schema.upgrade(None, revision, sql=True)
         return
     connect.tell(settings, out)
-    url = settings.require_database()
+    url = settings.require_database(direct=True)
     schema.upgrade(url, revision)
     out.note(f"the schema is at {schema.current(url)}")
 

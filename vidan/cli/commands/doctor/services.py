@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vidan.cli import connect
 from vidan.cli.commands.doctor.finding import Finding, State, failure
+from vidan.cli.commands.doctor.pooler import of_pooler
 from vidan.errors import VidanError
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def of_database(
     try:
         with database.begin():
             yield Finding("database", State.OK, "reachable")
+        yield from of_pooler(settings, database)
         schema.check(database)
         yield Finding("schema", State.OK, "the expected one")
         with database.begin() as connection:

@@ -13,7 +13,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from vidan.cli.terminal.text import counted, moment, plain, status_word
+from vidan.cli.terminal.tables import cell
+from vidan.cli.terminal.text import counted, local_moment, moment, plain, status_word
 from vidan.services import overview
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def view(
 ) -> Group:
     """Return headline and tables, cut to `height` lines if it is given.
 
-    `words`: whether a status reads as a word for people, or as its name.
+    `words`: whether a status reads as a word for people, or as its name, and the time is local.
     """
     rooms = _rooms(height, len(found.workers), len(found.queues), len(found.running))
     parts: list[tuple[str, Sequence[Any], list[Column]]] = [
@@ -109,25 +110,26 @@ def view(
         ("QUEUES", found.queues, _queue_columns()),
         ("SCENARIOS", found.running, _scenario_columns(rates, width, words=words)),
     ]
-    shown: list[Any] = [_headline(found, width)]
+    shown: list[Any] = [_headline(found, width, words=words)]
     for (title, things, columns), room in zip(parts, rooms, strict=True):
         shown += [Text(), _table(title, things, columns, room, width)]
     return Group(*shown)
 
 
-def _headline(found: Overview, width: int | None) -> Text:
+def _headline(found: Overview, width: int | None, *, words: bool) -> Text:
     slots = sum(worker.slots for worker in found.workers)
     used = sum(_used(worker) for worker in found.workers)
     fps = sum(worker.fps for worker in found.workers)
     waiting = _many(sum(queue.waiting for queue in found.queues))
     at = found.at.astimezone()
+    shown = local_moment(at) if words else moment(at)
     said = (
         f"{counted(len(found.workers), 'worker')},"
         f" {used}/{slots} slots, {fps:.0f} fps, {waiting} waiting"
     )
-    line = f"vidan  {moment(at)}   {said}"
+    line = f"vidan  {shown}   {said}"
     if width is not None and len(line) > width:
-        line = f"{at:%H:%M:%S}  {said}"
+        line = f"{at:%H:%M:%S %Z}  {said}"
     return Text(line, style="bold", no_wrap=True, overflow="ellipsis")
 
 
@@ -231,8 +233,9 @@ def _table(
             heading, justify=justify, no_wrap=True, overflow="ellipsis", width=columns_wide
         )
     for row in rows:
-        # Text, so that `[red]` in the name of a source is not taken for markup
-        table.add_row(*map(Text, row))
+        table.add_row(
+            *(cell(heading, text) for (heading, *_), text in zip(columns, row, strict=True))
+        )
     left = len(things) - len(shown)
     return table if not left else Group(table, Text(f"… and {left} more", style="dim"))
 
