@@ -99,6 +99,11 @@ class Scenario:
         return self.due_at if self.attempts or self.crashes else None
 
     @property
+    def max_retries(self) -> int:
+        """How many errors of its runs are retried, since the last progress."""
+        return self.max_attempts
+
+    @property
     def retries_left(self) -> int:
         """How many more errors of its runs are retried."""
         return max(0, self.max_attempts - self.attempts)
@@ -117,7 +122,6 @@ class Scenario:
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
         found = {name: getattr(self, name) for name in _JSON_KEYS}
-        found["max_retries"] = self.max_attempts
         found["status"] = str(self.status)
         for name in TIMES:
             found[name] = found[name] and found[name].isoformat()
@@ -132,8 +136,8 @@ _JSON_KEYS = (
     "id name key labels task source params queue priority status frames_done frames_total"
     " lost_frames attempts crashes worker result error"
     " created_at started_at ended_at pruned time_limit soft_time_limit parent_id"
-    " source_info notes retries retries_left due_at next_try_at queue_position waited_seconds"
-    " ran_seconds"
+    " source_info notes retries max_retries retries_left due_at next_try_at queue_position"
+    " waited_seconds ran_seconds"
 ).split()
 _LOST = """(
     SELECT coalesce(sum(g.to_frame - g.from_frame + 1), 0)::bigint FROM gaps g
