@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from vidan.config import shown_url
-from vidan.db import settings
+from vidan.db import reading, settings
 from vidan.db.bounded import BoundedConnection
 from vidan.errors import DatabaseUnavailable, UsageError
 
@@ -215,6 +215,7 @@ class Database:
             self._pooled.add(opened)
         elif isinstance(opened, BoundedConnection):  # a pooler's process ids are not the server's
             opened.on_silence = self._silent.add
+        reading.register(opened)
         return opened
 
     def _begun(self, connection: Connection) -> None:

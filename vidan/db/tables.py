@@ -56,6 +56,17 @@ def _one_of(column: str, values: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(map(_quoted, values))})"
 
 
+def _is_limit(column: str) -> str:
+    return f"{column} > 0 AND {column} < 'Infinity'"  # NaN is above infinity
+
+
+_RATE_LIMIT = "rate_limit ~ '^[1-9][0-9]{0,5}/[smh]$'"
+
+
+def _times(*columns: str) -> list[CheckConstraint]:
+    return [CheckConstraint(_in_range(one), name=one) for one in columns]
+
+
 def _in_range(column: str) -> str:
     return f"{column} BETWEEN '{EARLIEST.isoformat()}' AND '{LATEST.isoformat()}'"
 
@@ -131,6 +142,10 @@ scenarios = Table(
         " AND jsonb_typeof(state) = 'object'",
         name="objects",
     ),
+    *_times("created_at", "started_at", "ended_at"),
+    CheckConstraint(_is_limit("time_limit"), name="time_limit"),
+    CheckConstraint(_is_limit("soft_time_limit"), name="soft_time_limit"),
+    CheckConstraint("array_position(label_names, NULL) IS NULL", name="label_names"),
     postgresql_with={"fillfactor": "70"},
 )
 # Claims scan it once for each queue, task and definition, in the order of taking.
@@ -242,6 +257,12 @@ workers = Table(
         _one_of("desired_state", ["running", "drained", "stopped"]), name="desired_state"
     ),
     CheckConstraint("desired_slots > 0", name="desired_slots"),
+    CheckConstraint("fps >= 0 AND fps < 'Infinity'", name="fps"),
+    CheckConstraint(
+        "array_position(queues, NULL) IS NULL AND array_position(tasks, NULL) IS NULL",
+        name="arrays",
+    ),
+    *_times("seen_at", "registered_at"),
     postgresql_with={"fillfactor": "50"},
 )
 
@@ -261,6 +282,10 @@ tasks = Table(
     Column("published_at", DateTime(timezone=True), nullable=False, server_default=_NOW),
     Column("definition", Text, nullable=False, server_default=text("''")),
     Column("version", BigInteger),  # the app's version that governs it; null: none has yet
+    CheckConstraint(_is_limit("time_limit"), name="time_limit"),
+    CheckConstraint(_is_limit("soft_time_limit"), name="soft_time_limit"),
+    CheckConstraint(f"concurrency > 0 AND {_RATE_LIMIT}", name="caps"),
+    CheckConstraint("jsonb_typeof(params_schema) = 'object'", name="objects"),
 )
 
 # Each definition of a task that there was: what a worker's own is compared with.
@@ -316,6 +341,7 @@ followups = Table(
     Column("on_status", Text, nullable=False),
     Column("new", JSONB, nullable=False),  # a checked row for protocol.creation.insert
     CheckConstraint(_one_of("on_status", ["completed", "failed"]), name="on_status"),
+    CheckConstraint("jsonb_typeof(new) = 'object'", name="objects"),
 )
 
 groups = Table(
@@ -356,6 +382,8 @@ schedules = Table(
     Column("last_at", DateTime(timezone=True)),
     Column("last_id", BigInteger),
     Column("error", Text),  # why the last scenario could not be created
+    *_times("next_at", "last_at"),
+    CheckConstraint("jsonb_typeof(params) = 'object'", name="objects"),
     CheckConstraint(_one_of("catch_up", ["skip", "latest", "all"]), name="catch_up"),
 )
 Index("ix_schedules_next_at", schedules.c.next_at, postgresql_where=schedules.c.enabled)

@@ -153,6 +153,11 @@ DETECT_SCHEMA: Mapping[str, Any] = {
             "description": "frames per second of video",
         },
         "decoder": {"enum": list(DECODERS), "default": DECODERS[0]},
+        "deinterlace": {
+            "type": "boolean",
+            "default": False,
+            "description": "of interlaced pictures, analyse the top field alone",
+        },
     },
 }
 """The JSON Schema of the parameters of the built-in task `detect`."""

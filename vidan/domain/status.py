@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import cast
 
 
 class Status(StrEnum):
@@ -17,6 +18,11 @@ class Status(StrEnum):
     INACTIVE = "inactive"
     COMPLETED = "completed"
     FAILED = "failed"
+
+
+def status_of(stored: str) -> Status:
+    """Return a stored status of the history; what was inserted by hand and is none stays text."""
+    return Status(stored) if stored in ALLOWED else cast("Status", stored)
 
 
 ALLOWED: Mapping[Status, frozenset[Status]] = {

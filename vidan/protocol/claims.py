@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from vidan.db.reading import Unreadable
 from vidan.domain.status import Status
 from vidan.protocol import caps
 from vidan.protocol.changes import Moved, status_literal
@@ -39,6 +40,8 @@ class Claimed(NamedTuple):
     time_limit: float | None = None
     soft_time_limit: float | None = None
     attempts: int = 0
+    unreadable: str | None = None
+    """Why it can't run: its row holds a value that can't be read."""
     restart: tuple[int, int] | None = None
     """Where a resume that can't seek begins to decode: a packet, and the number of its frame."""
 
@@ -280,6 +283,10 @@ def _can_run(claimant: Claimant, without_source: bool) -> list[str]:
 
 def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
     row = moved.row
+    unreadable = None
+    for name, value in (("params", row.params), ("state", row.state)):
+        if isinstance(value, Unreadable):
+            unreadable = f"its {name} can't be read: {value.reason}"
     return Claimed(
         fence=Fence(moved.id, row.epoch, worker_id),
         task=row.task,
@@ -294,5 +301,6 @@ def _claimed(moved: Moved, worker_id: UUID) -> Claimed:
         time_limit=row.time_limit,
         soft_time_limit=row.soft_time_limit,
         attempts=row.attempts,
+        unreadable=unreadable,
         restart=None if row.restart_packet is None else (row.restart_packet, row.restart_frame),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, text
+from sqlalchemy.exc import DataError, IntegrityError
 
 from vidan.db.session import DatabaseConflict
 from vidan.domain.bounds import (
@@ -22,6 +24,8 @@ from vidan.domain.status import Status
 from vidan.domain.time_limits import TimeLimits
 from vidan.errors import InputRejected, KeyTaken
 from vidan.protocol import announcements, keys, partitions, restarts, storable, tasks
+
+log = logging.getLogger("vidan.creation")
 
 MAX_STEPS = 100
 """Most steps of a chain after its first one: each step's row carries all steps after it."""
@@ -256,6 +260,24 @@ def insert(connection: Connection, rows: Sequence[str], *, actor: str) -> Sequen
             "actor": actor,
         },
     ).all()
+
+
+def insert_stored(connection: Connection, rows: Sequence[str], *, actor: str) -> list[Row[Any]]:
+    """Insert rows that were stored to be created later; see `insert`.
+
+    One that the tables refuse, since it was changed by hand, is left out and logged: it must not
+    keep the scenario before it from ending.
+    """
+    if not rows:
+        return []
+    try:
+        with connection.begin_nested():
+            return list(insert(connection, rows, actor=actor))
+    except (DataError, IntegrityError) as refused:
+        if len(rows) == 1:
+            log.error("a follow-up can't be created: %s", storable.line(refused.orig))
+            return []
+    return [row for one in rows for row in insert_stored(connection, [one], actor=actor)]
 
 
 def checked_row(connection: Connection, new: NewScenario) -> str:

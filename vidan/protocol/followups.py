@@ -48,7 +48,7 @@ def create_after(
         text(_TAKE),
         {"ids": [one[0] for one in ended], "statuses": [str(one[1]) for one in ended]},
     )
-    creation.insert(connection, list(rows.scalars()), actor=actor)
+    creation.insert_stored(connection, list(rows.scalars()), actor=actor)
     groups.count_ended(connection, [one[0] for one in ended], actor=actor)
     announcements.wake(connection)
 

@@ -127,7 +127,7 @@ def count_ended(connection: Connection, ids: Sequence[int], *, actor: str) -> No
 
 def _call_back(connection: Connection, group_id: int, callback: str, actor: str) -> None:
     """Create a group's callback, unless its key exists."""
-    for row in creation.insert(connection, [callback], actor=actor):
+    for row in creation.insert_stored(connection, [callback], actor=actor):
         connection.execute(
             text("UPDATE groups SET callback_id = :callback WHERE id = :id"),
             {"callback": row.id, "id": group_id},

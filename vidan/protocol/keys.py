@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, text
 
+from vidan.db.reading import Unreadable
 from vidan.domain.status import Status
 
 _DEPTH = 50
@@ -76,7 +77,10 @@ def differences(one: Work, other: Work, schema: Mapping[str, Any]) -> list[str]:
 
 def _decoded(params: str) -> Any:
     """Return JSON with exact numbers: 1, 1.0 and 1e0 are equal, and 1e5000 is no infinity."""
-    return json.loads(params, parse_int=Decimal, parse_float=Decimal)
+    try:
+        return json.loads(params, parse_int=Decimal, parse_float=Decimal)
+    except RecursionError:  # inserted by SQL
+        return Unreadable("it is nested too deeply")
 
 
 def _filled(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any], depth: int = 0) -> Any:

@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from vidan.db.reading import is_too_deep
+
 MAX_JSON_BYTES = 16 * 2**20
 """Most bytes of one JSON value. A worker writes results and states whole, within its statement
 time-out."""
@@ -34,6 +36,8 @@ def json_text(value: Any) -> str:
         raise ValueError(str(error)) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if is_too_deep(found, value):
+        raise ValueError("it is nested too deeply")
     if not is_text(found) or _ESCAPED_NUL.search(found):
         raise ValueError("a NUL character or half a surrogate pair can't be stored")
     if len(found.encode()) > MAX_JSON_BYTES:

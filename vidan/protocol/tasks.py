@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from vidan.db.reading import Unreadable
 from vidan.detection import catalogue
 from vidan.errors import InputRejected, NotFoundError
 from vidan.protocol import definitions, param_checks
@@ -163,6 +164,11 @@ def validate(spec: TaskSpec, params: Mapping[str, Any], source: str | None) -> N
         raise InputRejected(f"task {spec.name} takes no source")
     if source == "":
         raise InputRejected("a source can't be empty")
+    if isinstance(spec.params_schema, Unreadable):
+        raise InputRejected(
+            f"task {spec.name}: its definition can't be read: {spec.params_schema.reason}",
+            hint="a worker that has the task publishes it again when it starts",
+        )
     size = None
     if spec.name == DETECT.name and isinstance(params.get("size"), str):
         # Checked here too: this message is clearer than that of the pattern in the schema.

@@ -87,6 +87,7 @@ class Run:
         every: int = 1,
         fps: float | None = None,
         decoder: str = "pyav",
+        deinterlace: bool = False,
         batch_size: int | None = None,
         full_size: bool = False,
     ) -> Iterator[Frames]:
@@ -97,7 +98,8 @@ class Run:
         instead of the next batch; a later pass resumes there. A run has one pass at a time.
 
         `size` is the model's input (H, W), by default its own. `every` takes each n-th frame, `fps`
-        this many frames per second of the video's time.
+        this many frames per second of the video's time. Interlaced pictures are given as they are
+        stored, both fields woven together; `deinterlace` gives the top field alone, at full height.
 
         Boxes are in pixels of the source. The decoder may have scaled the `pixels` of a batch down
         to the model's input (see `FrameBatch.scale`); `full_size` prevents that.
@@ -116,7 +118,7 @@ class Run:
             labels=None if labels is None else list(labels),
             size=size,
         )
-        sampling = {"every": every, "fps": fps, "decoder": decoder}
+        sampling = {"every": every, "fps": fps, "decoder": decoder, "deinterlace": deinterlace}
         size_of = None if full_size else _DecodeSize(detector, exactly=decoder == "decord")
         return passes.iterate(sampling, detector, batch_size or detector.batch_size, size_of)
 
@@ -126,10 +128,11 @@ class Run:
         every: int = 1,
         fps: float | None = None,
         decoder: str = "pyav",
+        deinterlace: bool = False,
         batch_size: int = 4,
     ) -> Iterator[FrameBatch]:
         """Yield batches of frames, without a detector; each frame is stored, without detections."""
-        sampling = {"every": every, "fps": fps, "decoder": decoder}
+        sampling = {"every": every, "fps": fps, "decoder": decoder, "deinterlace": deinterlace}
         for batch, _ in self._passes.iterate(sampling, None, batch_size):
             yield batch
 

@@ -20,7 +20,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from vidan.domain.status import Status
+from vidan.db.reading import json_time
+from vidan.domain.status import Status, status_of
 from vidan.protocol import storable
 
 MAX_PAGE = 1_000
@@ -281,8 +282,8 @@ def _event(row: dict[str, Any]) -> Event:
     return Event(
         **{
             **row,
-            "at": datetime.fromisoformat(row["at"]),
-            "from_status": row["from_status"] and Status(row["from_status"]),
-            "to_status": Status(row["to_status"]),
+            "at": json_time(row["at"]),
+            "from_status": row["from_status"] and status_of(row["from_status"]),
+            "to_status": status_of(row["to_status"]),
         }
     )

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from vidan.domain.bounds import MAX_ID
 from vidan.domain.detection import Gap
-from vidan.domain.status import Status
+from vidan.domain.status import Status, status_of
 from vidan.errors import NotFoundError
 from vidan.protocol.creation import Created, NewScenario, create, create_many
 from vidan.services.filters import Filters, all_of
@@ -293,8 +293,8 @@ def history(
     return [
         Transition(
             row.at,
-            row.from_status and Status(row.from_status),
-            Status(row.to_status),
+            row.from_status and status_of(row.from_status),
+            status_of(row.to_status),
             row.reason,
             row.actor,
         )

@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DataError
 
+from vidan.db.reading import Unreadable
 from vidan.domain.schedule import Schedule, due, next_after
 from vidan.errors import InputRejected, NotFoundError
 from vidan.protocol import announcements, creation, storable
@@ -222,11 +224,16 @@ def _fire(connection: Connection, row: Any, actor: str) -> Fired:
     ids: tuple[int, ...] = ()
     error = None
     try:
+        if isinstance(row.params, Unreadable):
+            raise InputRejected(f"its params can't be read: {row.params.reason}")
         times, next_at = due(row.cron, row.timezone, row.catch_up, row.next_at, row.now)
         news = [_new(row.task, row, time) for time in times]
-        ids = tuple(one.id for one in creation.create_many(connection, news, actor=actor))
-    except (InputRejected, NotFoundError) as refused:  # raised before any row is written
+        with connection.begin_nested():
+            ids = tuple(one.id for one in creation.create_many(connection, news, actor=actor))
+    except (InputRejected, NotFoundError) as refused:
         error = storable.line(refused)
+    except (ArithmeticError, TypeError, ValueError, DataError) as odd:  # it was changed by hand
+        error = f"it can't be fired: {storable.line(odd)}"
     connection.execute(
         text(
             "UPDATE schedules SET next_at = :next_at, last_at = coalesce(:last_at, last_at),"

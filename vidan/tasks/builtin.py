@@ -16,6 +16,7 @@ def detect(
     every: int = 1,
     fps: float | None = None,
     decoder: str = "pyav",
+    deinterlace: bool = False,
 ) -> None:
     """Detect objects in every frame of a video and store them."""
     for _ in run.detect(
@@ -27,5 +28,6 @@ def detect(
         every=every,
         fps=fps,
         decoder=decoder,
+        deinterlace=deinterlace,
     ):
         pass  # `run.detect` stores the detections of each batch

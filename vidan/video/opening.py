@@ -23,21 +23,25 @@ def open_source(
     every: int = 1,
     fps: float | None = None,
     size: Size | None = None,
+    deinterlace: bool = False,
     read_timeout: float = 10.0,
 ) -> FrameSource:
     """Open a path or URL at a frame.
 
     `decoder` is pyav, or decord for the containers that it decodes exactly. `frame`, `pts` and
     `restart` are next_frame, next_pts and next_restart of the last stored batch. `every` and `fps`:
-    see Sampling. `size`: see Size; the decoder scales. `read_timeout` is in seconds, for network
-    sources. Raises RejectedTask if the source can't be read, VidanError if a retry may help,
-    MissingExtra, UsageError.
+    see Sampling. `size`: see Size; the decoder scales. `deinterlace`: of interlaced pictures, give
+    the top field alone; pyav only. `read_timeout` is in seconds, for network sources. Raises
+    RejectedTask if the source can't be read, VidanError if a retry may help, MissingExtra,
+    UsageError.
     """
     if frame < 0:
         raise UsageError(f"frame={frame} is negative", hint="frames are counted from 0")
     sampling = Sampling.of(every, fps)
     if decoder not in DECODERS:
         raise UsageError(f"no decoder {decoder!r}", hint="there are " + " and ".join(DECODERS))
+    if deinterlace and decoder != "pyav":
+        raise UsageError(f"{decoder} can't deinterlace", hint="leave decoder out, or deinterlace")
     from vidan.video.source import VideoSource  # loads numpy, which belongs to the extra `worker`
 
     return VideoSource(
@@ -47,6 +51,7 @@ def open_source(
         restart=restart,
         sampling=sampling,
         size=size,
+        deinterlace=deinterlace,
         read_timeout=read_timeout,
         decord=decoder == "decord",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -137,17 +138,23 @@ def _reformatter() -> VideoReformatter:
 class Converter:
     """Converts decoded frames of any size and pixel format to RGB of one size.
 
-    `size` is the displayed (height, width).
+    `size` is the displayed (height, width). With `deinterlace`, an interlaced picture is given by
+    its top field alone, whose lines are scaled to the height of the picture: that needs no other
+    picture, so a resumed run gives the same pixels.
     """
 
-    def __init__(self, size: tuple[int, int], turn: Turn) -> None:
+    def __init__(self, size: tuple[int, int], turn: Turn, *, deinterlace: bool = False) -> None:
         self.size = size
         self.turn = turn
+        self._deinterlace = deinterlace
+        self._top: _TopField | None = None
         self._reformatter = _reformatter()  # one for all frames, since it caches its tables
 
     def into(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
         """Write the picture into `out`, (H, W, 3) uint8 RGB."""
         height, width = self.turn.size(*self.size)
+        if self._deinterlace and frame.interlaced_frame:
+            frame = self._top_field(frame)
         if frame.colorspace in LACKED:
             frame.colorspace = _near_matrix(frame.colorspace, frame.color_primaries)
         try:
@@ -161,3 +168,43 @@ class Converter:
         plane = rgb.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height]  # type: ignore[call-overload]
         np.copyto(out, self.turn.apply(rows[:, : width * 3].reshape(height, width, 3)))
+
+    def _top_field(self, frame: VideoFrame) -> VideoFrame:
+        if self._top is None or not self._top.takes(frame):
+            self._top = _TopField(frame)
+        return self._top.of(frame)
+
+
+class _TopField:
+    """Takes the top field out of interlaced pictures of one size and pixel format."""
+
+    def __init__(self, frame: VideoFrame) -> None:
+        import av
+
+        self._kind = _kind(frame)
+        self._graph = av.filter.Graph()
+        self._first = self._graph.add_buffer(
+            template=None, width=frame.width, height=frame.height,
+            format=frame.format, time_base=Fraction(1, 1000),
+        )  # fmt: skip
+        field = self._graph.add("field", "type=top")
+        self._first.link_to(field)
+        field.link_to(self._graph.add("buffersink"))
+        self._graph.configure()
+
+    def takes(self, frame: VideoFrame) -> bool:
+        """Whether a picture has the size and the pixel format of this filter."""
+        return _kind(frame) == self._kind
+
+    def of(self, frame: VideoFrame) -> VideoFrame:
+        """Return the top field of a picture, half as high."""
+        import av
+
+        self._first.push(frame)
+        field = self._graph.pull()
+        assert isinstance(field, av.VideoFrame)
+        return field
+
+
+def _kind(frame: VideoFrame) -> tuple[int, int, str]:
+    return frame.width, frame.height, frame.format.name

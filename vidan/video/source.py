@@ -61,6 +61,7 @@ class VideoSource:
         read_timeout: float,
         decord: bool = False,
         restart: Restart | None = None,
+        deinterlace: bool = False,
     ) -> None:
         self._source = source
         self._frame, self._pts = frame, pts
@@ -68,6 +69,7 @@ class VideoSource:
         self._restart = restart if restart is not None and restart[1] <= frame else None
         self._sampling = sampling
         self._decord = decord
+        self._deinterlace = deinterlace
         self._timeout = read_timeout
         self._lock = threading.Lock()  # held while a batch is decoded
         self._closed = False
@@ -247,7 +249,9 @@ class VideoSource:
             None if once else self._fresh_context,
             reading.counting,
         )
-        convert = self._noting_sizes(Converter(self._shape, self._probe.turn).into)
+        convert = self._noting_sizes(
+            Converter(self._shape, self._probe.turn, deinterlace=self._deinterlace).into
+        )
         yield from reading.batches(batching, decoder, convert, self._probe.total)
 
     def _noting_sizes(self, convert: Convert) -> Convert:

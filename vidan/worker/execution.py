@@ -154,6 +154,8 @@ def _call(run: Run, task: Task[..., Any], passes: Passes) -> Outcome:
 
 
 def _perform(task: Task[..., Any], run: Run, passes: Passes) -> Any:
+    if passes.claimed.unreadable is not None:
+        raise RejectedTask(passes.claimed.unreadable)
     try:
         with Contained():
             return task.perform(run, passes.claimed.params)

@@ -103,6 +103,9 @@ def run(
         str | None,
         typer.Option(metavar="D", help=f"{' or '.join(DECODERS)} [{DECODERS[0]}]."),
     ] = None,
+    deinterlace: Annotated[
+        bool, typer.Option("--deinterlace", help="Analyse one field of interlaced pictures.")
+    ] = False,
     max_lost: MaxLostOption = None,
     gpus: GpusOption = None,
     cpus: CpusOption = None,
@@ -118,6 +121,7 @@ def run(
     given = {
         "model": model, "weights": weights, "min_score": min_score, "labels": labels,
         "size": size, "every": every, "fps": fps, "decoder": decoder,
+        "deinterlace": deinterlace or None,
     }  # fmt: skip
     place = source_for(_place(source, sample), check=True)
     params = catalogue.detect_params(
