@@ -31,8 +31,8 @@ def test_a_delayed_one_tells_when_it_is_due(vidan: Shell) -> None:
     piped = [
         line.split("\t") for line in vidan("scenario", "list", "--sort", "id").out.splitlines()
     ]
-    assert datetime.fromisoformat(piped[0][9]).tzinfo is not None
-    assert piped[1][9] == "#1"
+    assert datetime.fromisoformat(piped[0][8]).tzinfo is not None
+    assert piped[1][8] == "#1"
     seen = in_terminal(vidan, "scenario", "list")
     assert "NEXT" in seen and "#1" in seen
 

@@ -58,9 +58,9 @@ def list_scenarios(
     """List scenarios, the newest first. A terminal shows 50 and says how many more there are.
 
     In a pipe, and with --quiet or --json, all are printed, unless --limit is given. In a pipe:
-    id, status, frames, task, worker, source, name, time of creation, number of lost frames,
-    what comes next (the time at which it is due, or #3: the third of those that are due in its
-    queue), seconds waited and seconds run, separated by tabs. A terminal shows the status
+    id, status, frames, task, worker, source, name, time of creation, what comes next (the time
+    at which it is due, or #3: the third of those that are due in its queue), seconds waited,
+    seconds run and number of lost frames, separated by tabs. A terminal shows the status
     init_startup as queued, init_startup_processing as starting, active as running,
     init_shutdown and in_shutdown_processing as stopping, inactive as stopped; completed and
     failed keep their names. --status takes the names. --source takes a path as create does.
@@ -100,10 +100,10 @@ def _print(
             "SOURCE": lambda s: s.source,
             "NAME": lambda s: s.name,
             "CREATED": lambda s: s.created_at,
-            "LOST": lambda s: s.lost_frames,
             "NEXT": upcoming,
             "WAITED": lambda s: s.waited_seconds and round(s.waited_seconds, 1),
             "RAN": lambda s: s.ran_seconds and round(s.ran_seconds, 1),
+            "LOST": lambda s: s.lost_frames,
         },
         record=lambda s: s.as_json(),
         id=lambda s: s.id,
