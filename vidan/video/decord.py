@@ -107,6 +107,8 @@ class DecordDecoder:
     def pictures(self, items: Iterable[Item]) -> Iterator[tuple[Entry, NDArray[np.uint8]]]:
         """Yield the pictures of these items. Raises RejectedTask at the first sign of damage."""
         for segment in segments(items):
+            if any(item.second for item in segment):
+                raise self._refuse("its pictures are field-coded: each field is a packet")
             yield from self._segment(segment)
 
     def _segment(self, segment: list[Item]) -> Iterator[tuple[Entry, NDArray[np.uint8]]]:
