@@ -14,6 +14,7 @@ import typer
 
 from vidan.cli import connect
 from vidan.cli.command import Commands
+from vidan.cli.options import completion
 from vidan.cli.options.param_types import typed
 from vidan.cli.options.params import (
     MaxLostOption,
@@ -68,7 +69,10 @@ def create(
             "--from", metavar="FILE", help="Read sources from FILE, one per line; - is stdin."
         ),
     ] = None,
-    task: Annotated[str, typer.Option("--task", metavar="T", help="Task to run.")] = "detect",
+    task: Annotated[
+        str,
+        typer.Option("--task", metavar="T", autocompletion=completion.tasks, help="Task to run."),
+    ] = "detect",
     params: Annotated[
         list[Any] | None,
         typer.Option(
@@ -113,7 +117,10 @@ def create(
     queue: Annotated[
         str,
         typer.Option(
-            "--queue", metavar="Q", help="Queue; only workers started with `--queues Q` take it."
+            "--queue",
+            metavar="Q",
+            autocompletion=completion.queues,
+            help="Queue; only workers started with `--queues Q` take it.",
         ),
     ] = DEFAULT_QUEUE,
     priority: Annotated[
@@ -132,6 +139,7 @@ def create(
             "--status",
             metavar="S",
             parser=status,
+            autocompletion=completion.wanted_statuses,
             help="init_startup queues it; inactive creates it without starting it.",
         ),
     ] = "init_startup",

@@ -10,6 +10,7 @@ import typer
 from vidan.cli import connect, following, listing
 from vidan.cli.command import Commands
 from vidan.cli.commands.scenario import create, logs, steer, summary
+from vidan.cli.options import completion
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
@@ -204,7 +205,12 @@ def transition(
     out: Output,
     settings: Settings,
     scenario_id: Id,
-    status: Annotated[str, typer.Argument(metavar="STATUS", help="active or inactive.")],
+    status: Annotated[
+        str,
+        typer.Argument(
+            metavar="STATUS", autocompletion=completion.asked_statuses, help="active or inactive."
+        ),
+    ],
 ) -> None:
     """Alias of start and stop, kept for scripts of the first system.
 
