@@ -15,7 +15,8 @@ SELECT
             CAST(s.source_info ->> 'frames_estimated' AS numeric) AS bigint
         )
     END AS frames_estimated,
-    w.name AS worker
+    w.name AS worker,
+    greatest(0, s.max_attempts - s.attempts) AS retries_left
 FROM (
     (
         SELECT id
