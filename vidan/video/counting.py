@@ -159,7 +159,7 @@ class Counting:
     def _number(self, entry: Entry, waiting: int, ended: bool, patient: bool) -> int | None:
         if entry.number is None:
             return None
-        while self._next in self._lost:
+        while self._next in self._lost or self._timeline.in_hole(self._next):
             self._next += 1
         oldest = self.oldest
         if patient and oldest is not None and oldest.order < entry.order:
