@@ -6,7 +6,9 @@ Any number of orchestrators may run, all alike; there is no leader. `python -m v
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -52,6 +54,11 @@ BATCH = 1000
 """Most scenarios that are announced at once."""
 BATCHES_A_ROUND = 10
 """Most batches of announcements in a round."""
+
+
+def session_name() -> str:
+    """Return the name of this process's sessions, by which `vidan doctor` finds the process."""
+    return f"orchestrator {socket.gethostname()[:40]} {os.getpid()}"
 
 
 class Orchestrator:
@@ -201,7 +208,7 @@ class Orchestrator:
             if self._database is None:
                 self._database = Database(
                     self._settings.require_database(direct=True),
-                    application_name=self.actor,
+                    application_name=session_name(),
                     guarded=True,
                     direct=True,
                 )

@@ -261,16 +261,31 @@ def identity(connection: Connection) -> tuple[object, ...]:
     return tuple(connection.execute(text(query)).one())
 
 
-def orchestrators(connection: Connection) -> int:
-    """Return how many orchestrators are connected to this database, as far as this role can see."""
+@dataclass(frozen=True, slots=True)
+class OrchestratorSeen:
+    """An orchestrator that is connected: its name, and the time since its last statement.
+
+    The time is None where this role may not see it.
+    """
+
+    name: str
+    silent_for: timedelta | None
+
+
+def orchestrators(connection: Connection) -> list[OrchestratorSeen]:
+    """Return the orchestrators that are connected to this database, the most silent one first.
+
+    Each asks for ended leases twice a second, so the server itself keeps their heartbeats. A
+    process that is frozen keeps its connections and says nothing.
+    """
     found = connection.execute(
         text(
-            "SELECT count(*) FILTER (WHERE application_name = 'listener') AS listening,"
-            " count(*) AS sessions FROM pg_stat_activity WHERE datname = current_database()"
-            " AND application_name IN ('orchestrator', 'listener')"
+            "SELECT application_name AS name, clock_timestamp() - max(state_change) AS silent_for"
+            " FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name LIKE 'orchestrator%' GROUP BY 1 ORDER BY 2 DESC"
         )
-    ).one()
-    return max(int(found.listening), 1 if found.sessions else 0)
+    )
+    return [OrchestratorSeen(row.name, row.silent_for) for row in found]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,21 +12,22 @@ from tests.support.kafka import HostedBroker
 from tests.support.played_worker import PlayedWorker
 from tests.support.shell import Shell
 from tests.support.terminal import in_terminal
-from vidan.cli.commands.doctor import finding, machine
+from vidan.cli.commands.doctor import finding, machine, stuck
 from vidan.config import Settings
 from vidan.db.session import Database
-from vidan.orchestrator import Listener
+from vidan.orchestrator import Orchestrator
 from vidan.protocol import creation
 from vidan.protocol.creation import NewScenario
 
 
 @pytest.fixture
-def listening(vidan: Shell, database_url: str) -> Iterator[None]:
+def listening(vidan: Shell, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An orchestrator, as far as others can tell."""
-    listener = Listener(Settings(home=vidan.folder, database_url=database_url))
-    listener.wait(0)
+    monkeypatch.setattr(stuck, "ORCHESTRATOR_PATIENCE", timedelta(minutes=10))
+    orchestrator = Orchestrator(Settings(home=vidan.folder, database_url=database_url))
+    orchestrator.expire()
     yield
-    listener.close()
+    orchestrator.close()
 
 
 def create(database: Database, **new: Any) -> None:

@@ -5,6 +5,9 @@ The checks of this machine are in test_looking.py.
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import time
 from datetime import timedelta
 from typing import Any
@@ -12,8 +15,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from tests.support.cluster import Cluster
 from tests.support.kafka import HostedBroker
 from tests.support.played_worker import PlayedWorker
+from tests.support.processes import eventually
 from tests.support.shell import Shell
 from vidan import orchestrator as orchestrator_module
 from vidan.broker import connect
@@ -22,7 +27,6 @@ from vidan.cli.commands.doctor import services, stuck
 from vidan.config import Settings
 from vidan.db.session import Database
 from vidan.domain.status import DesiredState, Status
-from vidan.orchestrator import Listener
 from vidan.protocol import creation, partitions, tasks
 from vidan.protocol.creation import NewScenario
 from vidan.services import dead_letters, versions, workers
@@ -245,18 +249,48 @@ def test_a_heartbeat_that_is_late(vidan: Shell, worker: PlayedWorker, database: 
 # --- the orchestrator's work
 
 
-def test_whether_an_orchestrator_is_connected(
-    vidan: Shell, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+def test_whether_an_orchestrator_is_at_work(
+    vidan: Shell, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = finding(vidan, "orchestrator")
+    assert "none is connected" in found["finding"]
     assert "vidan orchestrator" in found["remedy"]
-    listeners = [Listener(Settings(home=vidan.folder, database_url=database_url)) for _ in "ab"]
-    for listener in listeners:
-        listener.wait(0)
-    assert finding(vidan, "orchestrator", "ok")["finding"] == "2 connected"
-    for listener in listeners:
-        listener.close()
-    assert orchestrator_module.Orchestrator.actor == "orchestrator"  # its pool is found by it
+    settings = Settings(home=vidan.folder, database_url=database_url)
+    monkeypatch.setattr(socket, "gethostname", lambda: "here" * 30)
+    one = orchestrator_module.Orchestrator(settings)
+    one.expire()
+    assert finding(vidan, "orchestrator", "ok")["finding"] == "1 at work"
+    monkeypatch.setattr(socket, "gethostname", lambda: "there")
+    other = orchestrator_module.Orchestrator(settings)
+    other.expire()
+    assert finding(vidan, "orchestrator", "ok")["finding"] == "2 at work"
+    one.close()
+    assert finding(vidan, "orchestrator", "ok")["finding"] == "1 at work"
+    other.close()
+
+
+def test_an_orchestrator_that_is_frozen(
+    vidan: Shell, embedded_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stuck, "ORCHESTRATOR_PATIENCE", timedelta(seconds=3))
+    first, second = (embedded_cluster.orchestrator() for _ in "ab")
+
+    def at_work() -> list[str]:
+        return [one["finding"] for one in findings(vidan, "orchestrator", "ok")]
+
+    assert eventually(lambda: at_work() == ["2 at work"], 30)
+    os.kill(first.pid, signal.SIGSTOP)
+    assert eventually(lambda: bool(findings(vidan, "orchestrator")), 30)
+    found = finding(vidan, "orchestrator")
+    assert f"`kill -CONT {first.pid}`" in found["remedy"]
+    assert "1 at work" in found["finding"]
+    assert vidan("doctor", "--probe").code != 1  # another one works
+    os.kill(second.pid, signal.SIGSTOP)
+    assert eventually(lambda: not findings(vidan, "orchestrator", "ok"), 30)
+    assert "no scenario is announced" in finding(vidan, "orchestrator")["finding"]
+    os.kill(first.pid, signal.SIGCONT)
+    assert eventually(lambda: bool(findings(vidan, "orchestrator", "ok")), 30)
+    os.kill(second.pid, signal.SIGCONT)
 
 
 def test_an_announcement_that_is_overdue(vidan: Shell, database: Database) -> None:
@@ -336,13 +370,16 @@ def test_lag_that_nobody_reads(
     assert "vidan orchestrator" in of_orchestrators["remedy"]
 
     PlayedWorker(database)
-    listener = Listener(Settings(home=vidan.folder, database_url=database_url))
-    listener.wait(0)
+    monkeypatch.setattr(stuck, "ORCHESTRATOR_PATIENCE", timedelta(minutes=10))
+    orchestrator = orchestrator_module.Orchestrator(
+        Settings(home=vidan.folder, database_url=database_url)
+    )
+    orchestrator.expire()
     assert findings(vidan, "lag") == []
     monkeypatch.setattr(services, "MUCH_LAG", 0)
     of_runners, of_orchestrators = findings(vidan, "lag")
     assert "busy workers" in of_runners["remedy"]
-    listener.close()
+    orchestrator.close()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from vidan.services.diagnosis import Reason
 
 if TYPE_CHECKING:
     from vidan.db.session import Connection
-    from vidan.services.diagnosis import Count, Waiting
+    from vidan.services.diagnosis import Count, OrchestratorSeen, Waiting
     from vidan.services.versions import Version
     from vidan.services.workers import WorkerRow
 
@@ -26,6 +26,9 @@ HEARTBEAT_PATIENCE = timedelta(seconds=8)
 
 RELEASE_PATIENCE = timedelta(seconds=5)
 """A lease that ended longer ago is reported. An orchestrator releases leases within a second."""
+
+ORCHESTRATOR_PATIENCE = timedelta(seconds=10)
+"""An orchestrator that has been silent for longer is reported. It asks twice a second."""
 
 ANNOUNCE_PATIENCE = timedelta(seconds=15)
 """An announcement that is overdue for longer is reported. An orchestrator announces within a
@@ -51,10 +54,11 @@ def of_rows(
 
     alive = workers.find(connection)
     readers[messages.RUNNERS_GROUP] = len(alive)
-    readers[messages.ORCHESTRATORS_GROUP] = diagnosis.orchestrators(connection)
+    readers[messages.ORCHESTRATORS_GROUP] = len(_orchestrators(connection)[0])
     yield from _of_workers(connection, alive)
     yield from _of_versions(connection)
     yield of_orchestrators(connection)
+    yield from _of_silent_orchestrators(connection)
     yield from _of_waiting(connection, alive)
     yield _of_held(connection)
     yield _of_announcements(connection)
@@ -102,11 +106,50 @@ def _of_versions(connection: Connection) -> Iterator[Finding]:
 
 def of_orchestrators(connection: Connection) -> Finding:
     """Find whether an orchestrator works for this database."""
-    count = diagnosis.orchestrators(connection)
-    if count:
-        return Finding("orchestrator", State.OK, f"{count} connected")
-    found = "none is connected: no scenario is announced, scenarios of dead workers stay held"
-    return Finding("orchestrator", State.WARN, found, _ORCHESTRATOR)
+    working, silent = _orchestrators(connection)
+    if working:
+        return Finding("orchestrator", State.OK, f"{len(working)} at work")
+    without = "no scenario is announced, scenarios of dead workers stay held"
+    if silent:
+        return Finding(
+            "orchestrator", State.WARN, f"{_silence(silent)}: {without}", _unfreeze(silent)
+        )
+    return Finding("orchestrator", State.WARN, f"none is connected: {without}", _ORCHESTRATOR)
+
+
+def _of_silent_orchestrators(connection: Connection) -> Iterator[Finding]:
+    """Find orchestrators that are frozen while others work."""
+    working, silent = _orchestrators(connection)
+    if working and silent:
+        found = f"{_silence(silent)}; {len(working)} at work"
+        yield Finding("orchestrator", State.WARN, found, _unfreeze(silent))
+
+
+def _orchestrators(
+    connection: Connection,
+) -> tuple[list[OrchestratorSeen], list[OrchestratorSeen]]:
+    """Return the orchestrators that are at work, and those that are connected but silent."""
+    found = diagnosis.orchestrators(connection)
+    silent = [one for one in found if one.silent_for and one.silent_for > ORCHESTRATOR_PATIENCE]
+    return [one for one in found if one not in silent], silent
+
+
+def _silence(silent: Sequence[OrchestratorSeen]) -> str:
+    first = silent[0]
+    assert first.silent_for is not None
+    more = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+    return f"{first.name}{more} is connected but has said nothing for {span(first.silent_for)}"
+
+
+def _unfreeze(silent: Sequence[OrchestratorSeen]) -> str:
+    _, _, place = silent[0].name.partition(" ")
+    host, _, pid = place.rpartition(" ")
+    if not host:
+        return f"its process is frozen or its host cut off: end it; {_ORCHESTRATOR}"
+    return (
+        f"the process is frozen or its host is cut off: on {host}, `kill -CONT {pid}` lets a"
+        f" stopped one go on, `kill -9 {pid}` ends one that hangs; {_ORCHESTRATOR}"
+    )
 
 
 def _of_waiting(connection: Connection, alive: Sequence[WorkerRow]) -> Iterator[Finding]:
