@@ -11,7 +11,8 @@ SELECT
     s.frames_done,
     s.frames_total,
     CAST(s.source_info ->> 'frames_estimated' AS bigint) AS frames_estimated,
-    w.name AS worker
+    w.name AS worker,
+    greatest(0, s.max_attempts - s.attempts) AS retries_left
 FROM (
     (
         SELECT id

@@ -23,7 +23,8 @@ from vidan.protocol.tasks import TaskSpec
 KEYS = set(
     "id name key labels task source params queue priority status frames_done frames_total pruned"
     " lost_frames attempts crashes worker result error created_at started_at ended_at time_limit"
-    " soft_time_limit parent_id source_info notes".split()
+    " soft_time_limit parent_id source_info notes due_at next_try_at retries_left queue_position"
+    " waited_seconds ran_seconds retries max_retries".split()
 )
 
 
@@ -175,7 +176,7 @@ def test_list_filters_and_prints_a_line_a_scenario(vidan: Shell) -> None:
     assert vidan("scenario", "list", "--status", "inactive", "-q").out == "2\n"
     lines = vidan("scenario", "list").out.splitlines()
     assert [line.split("\t")[0] for line in lines] == ["3", "2", "1"]
-    assert {len(line.split("\t")) for line in lines} == {9}
+    assert {len(line.split("\t")) for line in lines} == {12}
     assert all(set(row) == KEYS for row in rows(vidan))
 
 
@@ -195,7 +196,7 @@ def test_show_and_history(vidan: Shell, worker: PlayedWorker) -> None:
     worker.store(range(3), gaps=[Gap(7, 9, "damaged")])
     worker.end(Status.FAILED, "the video can't be read")
     record = vidan("scenario", "show", 1, "--json").json()
-    assert set(record) == KEYS | {"gaps"}
+    assert set(record) == KEYS | {"gaps", "traceback"}
     assert (record["status"], record["error"]) == ("failed", "the video can't be read")
     assert record["gaps"] == [{"from_frame": 7, "to_frame": 9, "reason": "damaged"}]
     shown = vidan("scenario", "show", 1).out

@@ -29,9 +29,10 @@ def test_json(busy: Shell) -> None:
     (line,) = busy("top", "--once", "--json").out.splitlines()
     found = json.loads(line)
     assert [worker["name"] for worker in found["workers"]] == ["cpu-0@test"]
+    more = {"delayed": 0, "next_due_at": None}
     assert found["queues"] == [
-        {"name": "default", "waiting": 1, "running": 1, "failed_lately": 1},
-        {"name": "night", "waiting": 1, "running": 0, "failed_lately": 0},
+        {"name": "default", "waiting": 1, "running": 1, "failed_lately": 1, **more},
+        {"name": "night", "waiting": 1, "running": 0, "failed_lately": 0, **more},
     ]
     (running,) = found["scenarios"]
     assert (running["id"], running["frames_done"], running["frames_total"]) == (2, 3, 50)

@@ -109,7 +109,8 @@ def test_as_json_has_the_keys_that_scripts_rely_on(database: Database) -> None:
             "id name key labels task source params queue priority status frames_done frames_total"
             " lost_frames attempts crashes worker result error created_at started_at ended_at"
             " pruned time_limit soft_time_limit parent_id"
-            " source_info notes retries max_retries"
+            " source_info notes retries max_retries retries_left due_at next_try_at"
+            " queue_position waited_seconds ran_seconds"
         ).split()
     )
     assert (found["worker"], found["status"]) == ("cpu-0@test", "active")

@@ -14,10 +14,12 @@ from typing import LiteralString
 
 import psycopg
 import pytest
+from confluent_kafka import Consumer
 
 from tests.support.home import remove_home
 from tests.support.processes import eventually, is_gone
-from vidan import config, stack, stack_state
+from vidan import broker, config, stack, stack_state
+from vidan.broker import messages
 from vidan.db import schema
 from vidan.errors import DatabaseUnavailable, MissingExtra, VidanError
 from vidan.stack import postgres
@@ -257,6 +259,34 @@ def test_a_killed_service_is_started_again(vidan_home: Path, service: str) -> No
         }
         pids = all_pids(after)
     assert all(map(is_gone, pids))
+
+
+def test_a_broker_that_a_foreign_consumer_aborts_comes_back(vidan_home: Path) -> None:
+    """librdkafka's cluster ends at a member of another strategy than the group's first one."""
+    with stack.join(settings_of(vidan_home)) as membership:
+        cluster = broker.connect(membership.settings)
+        own = cluster.consumer(messages.RUNNERS_GROUP, [messages.SCENARIOS_TOPIC])
+        producer = cluster.producer()
+        producer.send(messages.SCENARIOS_TOPIC, [1])
+        assert eventually(lambda: bool(own.poll(0.5)), 30)
+        before = state_of(vidan_home).pids["broker"]
+        foreign = Consumer(
+            {
+                "bootstrap.servers": membership.settings.bootstrap_servers(),
+                "group.id": messages.RUNNERS_GROUP,
+                "partition.assignment.strategy": "range",
+                "log_level": 0,
+            }
+        )
+        foreign.subscribe([messages.SCENARIOS_TOPIC])
+        assert eventually(lambda: foreign.poll(0.1) is None and is_gone(before), 30)
+        assert replaced(vidan_home, "broker", before)
+        assert eventually(lambda: producer.send(messages.SCENARIOS_TOPIC, [2]) == [], 30)
+        assert eventually(lambda: bool(own.poll(0.5)), 30)
+        assert state_of(vidan_home).pids["postgres"]
+        own.close()
+        producer.close()
+        foreign.close()
 
 
 def test_a_killed_keeper_is_replaced(vidan_home: Path) -> None:

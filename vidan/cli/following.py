@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from vidan import backoff
 from vidan.cli import failures
 from vidan.cli.terminal.output import Output
-from vidan.cli.terminal.text import for_people, status_word
+from vidan.cli.terminal.text import for_people, moment, status_word
 from vidan.domain.bounds import PAGE
+from vidan.domain.durations import in_words
 from vidan.domain.status import ENDED, Status
 
 if TYPE_CHECKING:
@@ -146,6 +148,39 @@ def note_unserved(database: Database, out: Output, ids: Sequence[int]) -> None:
         out.note(f"scenario {first} waits: no worker has queue {queue!r} now; `vidan doctor` helps")
 
 
+def note_delayed(out: Output, found: Sequence[Scenario]) -> None:
+    """Say of the first scenario that is not due yet, when it is, and how many others are not."""
+    now = datetime.now(UTC)
+    later = sorted(
+        (one for one in found if one.due_at is not None and one.due_at > now),
+        key=lambda one: one.not_before,
+    )
+    if later:
+        more = f"; {len(later) - 1} more wait too" if len(later) > 1 else ""
+        out.note(f"scenario {later[0].id} {until(later[0], now)}{more}")
+
+
+def until(scenario: Scenario, now: datetime) -> str:
+    """Return when a delayed scenario is due, and how many retries are left after an error."""
+    left = max(1, round((scenario.not_before - now).total_seconds()))
+    when = f"{moment(scenario.not_before.astimezone())} (in {in_words(left)})"
+    if scenario.next_try_at is not None:
+        retries = "1 retry" if scenario.retries_left == 1 else f"{scenario.retries_left} retries"
+        return f"is tried again at {when}, {retries} left"
+    return f"is due at {when}"
+
+
+def tell_places(database: Database, out: Output, found: list[Scenario]) -> list[Scenario]:
+    """Return scenarios with their places in their queues, and the times they waited and ran."""
+    from vidan.services import queueing
+
+    def read() -> list[Scenario]:
+        with database.begin() as connection:
+            return queueing.told(connection, found)
+
+    return patiently(read, out)
+
+
 def wait_and_tell(
     database: Database,
     out: Output,
@@ -162,12 +197,13 @@ def wait_and_tell(
     """
     try:
         note_unserved(database, out, ids)
+        note_delayed(out, patiently(lambda: read_all(database, ids), out))
         with out.progress() as progress:
             found = wait_for(database, out, ids, timeout, progress=progress)
     except KeyboardInterrupt:
         say_they_continue(out, ids)
         return failures.INTERRUPTED
-    for scenario in found:
+    for scenario in tell_places(database, out, found):
         if out.json or not created:
             text = f"{scenario.id}\t{out.shown(scenario.status)}"
             out.line(scenario.as_json(), text, id=scenario.id)
@@ -184,6 +220,11 @@ def tell_end(out: Output, scenario: Scenario) -> None:
         text += f", {scenario.lost_frames} lost"
     if scenario.status not in ENDED:
         text = f"timed out waiting: {text}"
+        now = datetime.now(UTC)
+        if scenario.due_at is not None and scenario.due_at > now:
+            text += f"; it {until(scenario, now)}"
+        elif scenario.queue_position is not None:
+            text += f"; number {scenario.queue_position} of those due in queue {scenario.queue}"
     out.note(f"{text}; {scenario.error}" if scenario.error else text)
     for note in scenario.notes:
         out.note(f"scenario {scenario.id}: {note}")

@@ -29,9 +29,11 @@ def most(out: Output, limit: int | None, all: bool) -> int | None:
 
 
 def scenarios(
-    database: Database, filters: Filters, order: Order, most: int | None
+    database: Database, filters: Filters, order: Order, most: int | None, *, told: bool = False
 ) -> Iterator[Scenario]:
     """Yield the scenarios that match, each once, and one more than `most`.
+
+    `told`: with their places in their queues, and the times that they waited and ran.
 
     Each page is read in a transaction of its own, so that a slow reader of the output holds none
     open. By id the pages are read one after the other, from the last id of the page before. In any
@@ -39,12 +41,21 @@ def scenarios(
     """
     wanted = None if most is None else most + 1
     pages = _by_id if order.by == "id" else _sorted
-    yield from islice(pages(database, filters, order, wanted), wanted)
+    for page in pages(database, filters, order, wanted):
+        yield from islice(_told(database, page) if told else page, wanted)
+        wanted = None if wanted is None else max(0, wanted - len(page))
+
+
+def _told(database: Database, page: list[Scenario]) -> list[Scenario]:
+    from vidan.services import queueing
+
+    with database.begin() as connection:
+        return queueing.told(connection, page)
 
 
 def _by_id(
     database: Database, filters: Filters, order: Order, wanted: int | None
-) -> Iterator[Scenario]:
+) -> Iterator[list[Scenario]]:
     from vidan.services import scenarios
 
     size = PAGE if wanted is None else min(PAGE, wanted)
@@ -54,7 +65,7 @@ def _by_id(
             page = scenarios.page(
                 connection, filters, after_id=last, limit=size, newest_first=order.descending
             )
-        yield from page
+        yield page
         if len(page) < size:
             return
         last = page[-1].id
@@ -62,7 +73,7 @@ def _by_id(
 
 def _sorted(
     database: Database, filters: Filters, order: Order, wanted: int | None
-) -> Iterator[Scenario]:
+) -> Iterator[list[Scenario]]:
     from vidan.services.filters import sorted_ids
     from vidan.services.scenarios import page
 
@@ -72,4 +83,4 @@ def _sorted(
         part = ids[start : start + PAGE]
         with database.begin() as connection:
             found = {one.id: one for one in page(connection, filters, ids=part, limit=PAGE)}
-        yield from (found[one] for one in part if one in found)
+        yield [found[one] for one in part if one in found]

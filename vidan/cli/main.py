@@ -186,8 +186,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of the pipe has closed it: `vidan … | head -1`
         code = 0
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
+    except OSError as error:  # the last lines did not fit on the disk
+        code = failures.report(error, json=failures.asks_for(args, "--json"), debug=False)
+        _drop_stdout()
     return code
+
+
+def _drop_stdout() -> None:
+    """Let what is still to be written go nowhere: the interpreter would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_what_is_closed() -> None:

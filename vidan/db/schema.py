@@ -15,7 +15,7 @@ from vidan.errors import SchemaMismatch, UsageError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0014"
+HEAD = "0015"
 """The newest migration; a test compares it with the folder `migrations`."""
 
 _CONTENTS = """

@@ -31,6 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import DOUBLE_PRECISION, JSONB, REAL
 
+from vidan.db import comments
 from vidan.db.weeks import THIS_WEEK
 from vidan.domain.bounds import EARLIEST, LATEST
 from vidan.domain.status import Status
@@ -412,3 +413,5 @@ acknowledged = Table(
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("at", DateTime(timezone=True), nullable=False),  # when it failed
 )
+
+comments.add(metadata.tables.values())

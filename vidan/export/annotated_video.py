@@ -6,6 +6,7 @@ Importing this module loads PyAV and Pillow: import it only where something is d
 from __future__ import annotations
 
 import colorsys
+import errno
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -273,6 +274,9 @@ def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _unwritable(path: Path, error: Exception) -> VidanError:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free space, or name a file on another disk; what is in the database stays"
+        return VidanError(f"the disk is full: {path}", hint=hint)
     reason = getattr(error, "strerror", None) or str(error)
     return VidanError(
         f"can't write {path}: {reason}", hint="does the folder exist, and has the disk room?"

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from vidan.domain.status import HELD, Status
-from vidan.services import workers
+from vidan.services import timing, workers
 
 MANY = 10_000
 """Counts end here: this number means this many or more."""
@@ -30,12 +30,18 @@ LATELY_SECONDS = 3_600
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue: how many of its scenarios wait, run, and have failed within the last hour."""
+    """A queue: how many of its scenarios wait, run, and have failed within the last hour.
+
+    `delayed` are those of the waiting ones that are not due yet, `next_due` when the first of them
+    is.
+    """
 
     name: str
     waiting: int
     running: int
     failed: int
+    delayed: int = 0
+    next_due: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
@@ -44,6 +50,8 @@ class Queue:
             "waiting": self.waiting,
             "running": self.running,
             "failed_lately": self.failed,
+            "delayed": self.delayed,
+            "next_due_at": self.next_due and self.next_due.isoformat(),
         }
 
 
@@ -61,6 +69,8 @@ class Running:
     frames_total: int | None
     frames_estimated: int | None
     worker: str | None
+    retries_left: int
+    ran_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +112,22 @@ named AS (
     UNION SELECT unnest(CAST(:served AS text[]))
 )
 SELECT n.queue, coalesce(r.n, 0) AS running, coalesce(f.n, 0) AS failed,
-       (SELECT count(*) FROM (
-           SELECT 1 FROM scenarios s WHERE s.status = 'init_startup' AND s.queue = n.queue
-           LIMIT :many
-       ) due) AS waiting
+       w.waiting, w.delayed, w.next_due
 FROM named n LEFT JOIN running r USING (queue) LEFT JOIN failed f USING (queue)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS waiting, count(*) FILTER (WHERE d.not_before > now()) AS delayed,
+           min(d.not_before) FILTER (WHERE d.not_before > now()) AS next_due
+    FROM (
+        SELECT s.not_before FROM scenarios s
+        WHERE s.status = 'init_startup' AND s.queue = n.queue LIMIT :many
+    ) d
+) w
 ORDER BY n.queue LIMIT :queues
 """
 _RUNNING = """
 SELECT s.id, s.task, s.source, s.name, s.queue, s.status, s.frames_done, s.frames_total,
-       CAST(s.source_info ->> 'frames_estimated' AS bigint) AS frames_estimated, w.name AS worker
+       CAST(s.source_info ->> 'frames_estimated' AS bigint) AS frames_estimated,
+       w.name AS worker, greatest(0, s.max_attempts - s.attempts) AS retries_left
 FROM ({held}) h JOIN scenarios s ON s.id = h.id LEFT JOIN workers w ON w.id = s.worker_id
 ORDER BY s.id LIMIT :limit
 """.format(
@@ -138,7 +154,17 @@ def read(connection: Connection, *, limit: int = 100) -> Overview:
             "lately": LATELY_SECONDS,
         },
     )
-    queues = [Queue(row.queue, row.waiting, row.running, row.failed) for row in found]
-    rows = connection.execute(text(_RUNNING), {"limit": limit}).mappings()
-    running = [Running(**{**row, "status": Status(row["status"])}) for row in rows]
+    queues = [
+        Queue(row.queue, row.waiting, row.running, row.failed, row.delayed, row.next_due)
+        for row in found
+    ]
+    rows = connection.execute(text(_RUNNING), {"limit": limit}).mappings().all()
+    times = timing.read(connection, [row["id"] for row in rows])
+    running = [
+        Running(
+            **{**row, "status": Status(row["status"])},
+            ran_seconds=times[row["id"]].ran if row["id"] in times else None,
+        )
+        for row in rows
+    ]
     return Overview(at, there, queues, running)

@@ -46,6 +46,9 @@ class Scenario:
     `sample_aspect_ratio` (width to height of a displayed pixel such as `16:15`; null: not said) and
     `frames_estimated` (null where `frames_total` is known, or nothing is). It is None before the
     first frames are stored. `notes` are sentences about what else was noticed.
+
+    The place in the queue and the seconds of waiting and running are None unless `queueing.told`
+    has added them.
     """
 
     id: int
@@ -81,6 +84,29 @@ class Scenario:
     time_limit: float | None
     soft_time_limit: float | None
     parent_id: int | None
+    queue_position: int | str | None = None
+    waited_seconds: float | None = None
+    ran_seconds: float | None = None
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When a worker may take it, which may have passed; None unless it waits for one."""
+        return self.not_before if self.status is Status.INIT_STARTUP else None
+
+    @property
+    def next_try_at(self) -> datetime | None:
+        """When it is tried again after an error or the death of a worker; None unless it waits."""
+        return self.due_at if self.attempts or self.crashes else None
+
+    @property
+    def max_retries(self) -> int:
+        """How many errors of its runs are retried, since the last progress."""
+        return self.max_attempts
+
+    @property
+    def retries_left(self) -> int:
+        """How many more errors of its runs are retried."""
+        return max(0, self.max_attempts - self.attempts)
 
     @property
     def frames_estimated(self) -> int | None:
@@ -96,25 +122,32 @@ class Scenario:
     def as_json(self) -> dict[str, Any]:
         """Return the JSON that scripts may rely on."""
         found = {name: getattr(self, name) for name in _JSON_KEYS}
-        found["max_retries"] = self.max_attempts
         found["status"] = str(self.status)
-        for name in ("created_at", "started_at", "ended_at"):
+        for name in TIMES:
             found[name] = found[name] and found[name].isoformat()
         return found
+
+
+TIMES = ("created_at", "started_at", "ended_at", "due_at", "next_try_at")
+"""The times in a scenario's JSON."""
 
 
 _JSON_KEYS = (
     "id name key labels task source params queue priority status frames_done frames_total"
     " lost_frames attempts crashes worker result error"
     " created_at started_at ended_at pruned time_limit soft_time_limit parent_id"
-    " source_info notes retries"
+    " source_info notes retries max_retries retries_left due_at next_try_at queue_position"
+    " waited_seconds ran_seconds"
 ).split()
 _LOST = """(
     SELECT coalesce(sum(g.to_frame - g.from_frame + 1), 0)::bigint FROM gaps g
     WHERE g.scenario_id = s.id
 ) AS lost_frames"""
 _ELSEWHERE = {"worker": "w.name AS worker", "lost_frames": _LOST}
-_COLUMNS = ", ".join(_ELSEWHERE.get(name, f"s.{name}") for name in Scenario.__dataclass_fields__)
+_TOLD = ("queue_position", "waited_seconds", "ran_seconds")
+_COLUMNS = ", ".join(
+    _ELSEWHERE.get(name, f"s.{name}") for name in Scenario.__dataclass_fields__ if name not in _TOLD
+)
 
 # The page of each status is read in the order of the index (status, id), from its edge on; no other
 # index has this order. With `=` the planner, which has no statistics of statuses, would read all

@@ -203,6 +203,6 @@ def supervise(settings: Settings, wanted: Sequence[WorkerOptions]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     lifeline.watch(lambda: setattr(supervisor, "signals", max(1, supervisor.signals)))
-    with LogKeeper(settings.require_database()):  # it tells of runs that it ends
+    with LogKeeper(settings.require_database(direct=True)):  # it tells of runs that it ends
         code = supervisor.run()
     return 128 + signal.SIGINT if interrupted else code

@@ -18,7 +18,7 @@ from vidan.domain.durations import Duration
 from vidan.domain.status import ENDED, Status
 from vidan.errors import InputRejected, NotCompleted, NotFoundError, TimedOut
 from vidan.protocol import creation, tasks
-from vidan.services import predictions, scenarios, steering
+from vidan.services import predictions, queueing, scenarios, steering
 from vidan.video.sources import source_for
 
 if TYPE_CHECKING:
@@ -135,6 +135,15 @@ class ScenarioHandle:
     def status(self) -> Status:
         """Return the scenario's status now."""
         return self.look().status
+
+    @property
+    def queue_position(self) -> int | str | None:
+        """Return its place among the scenarios that are due in its queue, from 1 to 1,000.
+
+        "1000+" is further behind; None unless it is due and waits.
+        """
+        with self._caller.database.begin() as connection:
+            return queueing.told(connection, [scenarios.get(connection, self.id)])[0].queue_position
 
     @property
     def result(self) -> Any:

@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     orphan.worker = worker
     gc.collect()
     gc.freeze()  # imported objects stay, and each visit of the collector to them takes 30 ms
-    with LogKeeper(settings.require_database()):
+    with LogKeeper(settings.require_database(direct=True)):
         worker.run()
     if board is not None:
         board.ended = Ended.RETIRED if worker.retired else Ended.LEFT

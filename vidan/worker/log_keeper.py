@@ -68,7 +68,7 @@ class LogKeeper(logging.Handler):
     def __init__(self, url: str) -> None:
         super().__init__()
         self.addFilter(logs.note_fields)
-        self._database = Database(url, guarded=True, pool_size=1, durable=False)
+        self._database = Database(url, guarded=True, pool_size=1, durable=False, direct=True)
         self._process = os.getpid()
         self._waiting: dict[int, _Waiting] = {}
         self._unmeasured: dict[int, int] = {}  # characters since a scenario's bytes were counted

@@ -11,6 +11,7 @@ import typer
 
 from vidan.cli import connect, following
 from vidan.cli.command import Commands
+from vidan.cli.options import completion
 from vidan.cli.options.params import StatusOption, TaskOption, before
 from vidan.cli.terminal.output import Output
 from vidan.cli.terminal.text import for_people, plain, to_json
@@ -50,7 +51,14 @@ def events(
     status: StatusOption = None,
     scenario: Annotated[
         int | None,
-        typer.Option("--scenario", metavar="ID", min=1, max=MAX_ID, help="Only this scenario."),
+        typer.Option(
+            "--scenario",
+            metavar="ID",
+            min=1,
+            max=MAX_ID,
+            autocompletion=completion.scenarios,
+            help="Only this scenario.",
+        ),
     ] = None,
     follow: Annotated[
         bool,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from vidan.cli.command import Commands
+from vidan.cli.options import completion
 from vidan.cli.terminal.output import Output
 from vidan.detection import catalogue
 
@@ -57,7 +58,13 @@ def list_models(out: Output) -> None:
     """,
 )
 def show(
-    out: Output, model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")]
+    out: Output,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", autocompletion=completion.models, help="Name of the model."
+        ),
+    ],
 ) -> None:
     """Show one model and its labels."""
     found = catalogue.find_model(model)

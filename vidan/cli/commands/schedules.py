@@ -8,6 +8,7 @@ import typer
 
 from vidan.cli import connect, listing
 from vidan.cli.command import Commands
+from vidan.cli.options import completion
 from vidan.cli.options.params import AllRowsOption, LimitOption
 from vidan.cli.terminal.output import Output
 
@@ -23,7 +24,12 @@ commands = Commands(
     """,
 )
 
-Name = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Name of the schedule.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCHEDULE", autocompletion=completion.schedules, help="Name of the schedule."
+    ),
+]
 
 
 @commands.command(

@@ -8,6 +8,7 @@ import typer
 
 from vidan.cli import connect
 from vidan.cli.command import Commands
+from vidan.cli.options import completion
 from vidan.cli.terminal.output import Output
 from vidan.cli.terminal.text import plain, to_json
 from vidan.domain.durations import in_words
@@ -84,7 +85,10 @@ def list_tasks(out: Output, settings: Settings) -> None:
 def show(
     out: Output,
     settings: Settings,
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.")],
+    task: Annotated[
+        str,
+        typer.Argument(metavar="TASK", autocompletion=completion.tasks, help="Name of the task."),
+    ],
 ) -> None:
     """Show one task, its parameters, the running workers that can execute it, and its versions.
 

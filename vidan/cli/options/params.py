@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vidan.cli.options import completion
 from vidan.cli.terminal.text import STATUS_WORDS
 from vidan.domain.bounds import MAX_ID
 from vidan.domain.status import Status
@@ -173,22 +174,41 @@ def unique(pairs: Iterable[tuple[str, Any]], option: str) -> dict[str, Any]:
     return found
 
 
-Id = Annotated[int, typer.Argument(metavar="ID", min=1, max=MAX_ID, help="Id of the scenario.")]
+Id = Annotated[
+    int,
+    typer.Argument(
+        metavar="ID", min=1, max=MAX_ID, autocompletion=completion.scenarios,
+        help="Id of the scenario.",
+    ),
+]  # fmt: skip
 Ids = Annotated[
     list[int] | None,
-    typer.Argument(metavar="[ID]...", min=1, max=MAX_ID, help="Ids of scenarios."),
+    typer.Argument(
+        metavar="[ID]...",
+        min=1,
+        max=MAX_ID,
+        autocompletion=completion.scenarios,
+        help="Ids of scenarios.",
+    ),
 ]
 StatusOption = Annotated[
     list[Any] | None,
     typer.Option(
-        "--status", metavar="S", parser=status, help="Only this status, e.g. active. Repeatable."
+        "--status",
+        metavar="S",
+        parser=status,
+        autocompletion=completion.statuses,
+        help="Only this status, e.g. active. Repeatable.",
     ),
 ]
 LabelOption = Annotated[
     list[Any] | None,
     typer.Option("--label", metavar="K=V", parser=label, help="Only with this label. Repeatable."),
 ]
-TaskOption = Annotated[str | None, typer.Option("--task", metavar="T", help="Only this task.")]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", metavar="T", autocompletion=completion.tasks, help="Only this task."),
+]
 LimitOption = Annotated[
     int | None,
     typer.Option(
@@ -212,7 +232,10 @@ SourceOption = Annotated[
     ),
 ]
 QueueOption = Annotated[
-    str | None, typer.Option("--queue", metavar="Q", help="Only in this queue.")
+    str | None,
+    typer.Option(
+        "--queue", metavar="Q", autocompletion=completion.queues, help="Only in this queue."
+    ),
 ]
 SortOption = Annotated[
     Any,

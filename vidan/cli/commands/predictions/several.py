@@ -11,6 +11,7 @@ import typer
 from vidan.cli import connect
 from vidan.cli.choice import Choice
 from vidan.cli.command import Commands
+from vidan.cli.options import completion
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import Ids, names
 from vidan.cli.selection import for_people, for_pipes
@@ -40,6 +41,7 @@ FormatOption = Annotated[
         "--format",
         metavar="F",
         parser=formats.known_format,
+        autocompletion=completion.formats,
         help="jsonl or csv [what the name of the file says, else jsonl].",
     ),
 ]

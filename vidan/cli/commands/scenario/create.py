@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ import typer
 
 from vidan.cli import connect
 from vidan.cli.command import Commands
+from vidan.cli.options import completion
 from vidan.cli.options.param_types import typed
 from vidan.cli.options.params import (
     MaxLostOption,
@@ -26,7 +27,9 @@ from vidan.cli.options.params import (
     unique,
 )
 from vidan.cli.terminal.output import Output
+from vidan.cli.terminal.text import moment as moment_text
 from vidan.domain.bounds import DEFAULT_QUEUE, MAX_INTEGER
+from vidan.domain.durations import in_words
 from vidan.domain.status import Status
 from vidan.errors import InputRejected, UsageError
 from vidan.protocol import creation
@@ -68,7 +71,10 @@ def create(
             "--from", metavar="FILE", help="Read sources from FILE, one per line; - is stdin."
         ),
     ] = None,
-    task: Annotated[str, typer.Option("--task", metavar="T", help="Task to run.")] = "detect",
+    task: Annotated[
+        str,
+        typer.Option("--task", metavar="T", autocompletion=completion.tasks, help="Task to run."),
+    ] = "detect",
     params: Annotated[
         list[Any] | None,
         typer.Option(
@@ -113,7 +119,10 @@ def create(
     queue: Annotated[
         str,
         typer.Option(
-            "--queue", metavar="Q", help="Queue; only workers started with `--queues Q` take it."
+            "--queue",
+            metavar="Q",
+            autocompletion=completion.queues,
+            help="Queue; only workers started with `--queues Q` take it.",
         ),
     ] = DEFAULT_QUEUE,
     priority: Annotated[
@@ -132,6 +141,7 @@ def create(
             "--status",
             metavar="S",
             parser=status,
+            autocompletion=completion.wanted_statuses,
             help="init_startup queues it; inactive creates it without starting it.",
         ),
     ] = "init_startup",
@@ -230,6 +240,7 @@ def create(
     )
     with connect.database(settings, out) as database:
         created = _create(database, new, given, checked, check=check)
+        _note_time(out, at, after)
         _confirm(out, created, queue, held=held, unsourced=not checked and task == "detect")
         ids = [one.id for one in created]
         if out.json and not wait:
@@ -357,6 +368,18 @@ def _confirm(
         out.note("without a source it waits for a worker started with --source")
 
 
+def _note_time(out: Output, at: datetime | None, after: float | None) -> None:
+    """Say when new scenarios are due, and that a time has passed."""
+    now = datetime.now(UTC)
+    if at is not None and at <= now:
+        out.note(f"--at {moment_text(at.astimezone())} has passed: it is due at once")
+    elif at is not None:
+        left = in_words(max(1, round((at - now).total_seconds())))
+        out.note(f"due at {moment_text(at.astimezone())} (in {left})")
+    elif after:
+        out.note(f"due in {in_words(after)}")
+
+
 def _tell_found(out: Output, one: creation.Created) -> None:
     """Say which scenario has the key, in which status, and whether it was started again."""
     status = one.found or Status.INIT_STARTUP
@@ -371,9 +394,10 @@ def _tell_found(out: Output, one: creation.Created) -> None:
 
 def _print_records(database: Database, out: Output, ids: Sequence[int]) -> None:
     """Print a line of JSON for each scenario, in the order in which they were created."""
-    from vidan.services import scenarios
+    from vidan.services import queueing, scenarios
 
     with database.begin() as connection:
-        found = {s.id: s for s in scenarios.find(connection, ids=ids, limit=len(ids))}
+        stored = scenarios.find(connection, ids=ids, limit=len(ids))
+        found = {s.id: s for s in queueing.told(connection, stored)}
     for one in ids:
         out.line(found[one].as_json(), str(one), id=one)

@@ -10,6 +10,7 @@ import typer
 from vidan.cli import connect, following, listing
 from vidan.cli.command import Commands
 from vidan.cli.commands.scenario import create, logs, steer, summary
+from vidan.cli.options import completion
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import AllRowsOption, Id, LimitOption, SortOption
 from vidan.cli.terminal.output import COUNTED, Output
@@ -57,12 +58,13 @@ def list_scenarios(
 ) -> None:
     """List scenarios, the newest first. A terminal shows 50 and says how many more there are.
 
-    In a pipe, and with --quiet or --json, all are printed, unless --limit is given. In a pipe: id,
-    status, frames, task, worker, source, name, time of creation and number of lost frames,
-    separated by tabs. A terminal shows the status init_startup as queued, init_startup_processing
-    as starting, active as running, init_shutdown and in_shutdown_processing as stopping, inactive
-    as stopped; completed and failed keep their names. --status takes the names. --source takes a
-    path as create does.
+    In a pipe, and with --quiet or --json, all are printed, unless --limit is given. In a pipe:
+    id, status, frames, task, worker, source, name, time of creation, what comes next (the time
+    at which it is due, or #3: the third of those that are due in its queue), seconds waited,
+    seconds run and number of lost frames, separated by tabs. A terminal shows the status
+    init_startup as queued, init_startup_processing as starting, active as running,
+    init_shutdown and in_shutdown_processing as stopping, inactive as stopped; completed and
+    failed keep their names. --status takes the names. --source takes a path as create does.
     """
     from vidan.services.filters import Order, count
 
@@ -74,8 +76,15 @@ def list_scenarios(
             with database.begin() as connection:
                 return count(connection, wanted, most=COUNTED + 1)
 
-        found = listing.scenarios(database, wanted, sort or Order(), most)
+        found = listing.scenarios(database, wanted, sort or Order(), most, told=True)
         _print(out, found, most, total)
+
+
+def upcoming(scenario: Scenario) -> object:
+    """Return what a waiting scenario waits for: its place in the queue, or the time it is due."""
+    if scenario.queue_position is not None:
+        return f"#{scenario.queue_position}"
+    return scenario.due_at
 
 
 def _print(
@@ -92,12 +101,15 @@ def _print(
             "SOURCE": lambda s: s.source,
             "NAME": lambda s: s.name,
             "CREATED": lambda s: s.created_at,
+            "NEXT": upcoming,
+            "WAITED": lambda s: s.waited_seconds and round(s.waited_seconds, 1),
+            "RAN": lambda s: s.ran_seconds and round(s.ran_seconds, 1),
             "LOST": lambda s: s.lost_frames,
         },
         record=lambda s: s.as_json(),
         id=lambda s: s.id,
         name="scenarios",
-        spare=("CREATED", "NAME", "WORKER"),
+        spare=("WAITED", "RAN", "CREATED", "NAME", "WORKER"),
         most=most,
         count=count,
     )
@@ -121,9 +133,9 @@ def show(
 ) -> None:
     """Show one scenario with all its fields. With --json the traceback is among them."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:
-        from vidan.services import scenarios
+        from vidan.services import queueing, scenarios
 
-        scenario = scenarios.get(connection, scenario_id)
+        (scenario,) = queueing.told(connection, [scenarios.get(connection, scenario_id)])
         gaps = scenarios.gaps(connection, scenario_id)
         trace = scenarios.traceback(connection, scenario_id)
     if traceback and not out.json:
@@ -141,6 +153,8 @@ def show(
         record["traceback"] = trace
     else:
         record["status"] = scenario.status
+        if out.terminal:
+            record.update((name, getattr(scenario, name)) for name in scenarios.TIMES)
         for name in ("attempts", "max_retries"):
             del record[name]
         record["retries"] = f"{scenario.retries} of {scenario.max_attempts}"
@@ -204,7 +218,12 @@ def transition(
     out: Output,
     settings: Settings,
     scenario_id: Id,
-    status: Annotated[str, typer.Argument(metavar="STATUS", help="active or inactive.")],
+    status: Annotated[
+        str,
+        typer.Argument(
+            metavar="STATUS", autocompletion=completion.asked_statuses, help="active or inactive."
+        ),
+    ],
 ) -> None:
     """Alias of start and stop, kept for scripts of the first system.
 

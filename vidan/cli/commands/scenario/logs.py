@@ -10,7 +10,7 @@ from vidan.cli import connect, failures
 from vidan.cli.command import Commands
 from vidan.cli.options.params import Id
 from vidan.cli.terminal.output import Output
-from vidan.cli.terminal.text import counted, for_people, printable
+from vidan.cli.terminal.text import counted, for_people, plain, printable
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -81,13 +81,14 @@ def logs(
                 database, scenario_id, start, level=least, follow=follow
             ):
                 for line in page:
-                    out.line(line.as_json(), _text(line), id=line.line)
+                    out.line(line.as_json(), _text(line, terminal=out.terminal), id=line.line)
                 out.flush()
         except KeyboardInterrupt:
             return failures.INTERRUPTED
     return 0
 
 
-def _text(line: LogLine) -> str:
-    shown = f"{for_people(line.at)} {line.level_name.upper():<7} {line.logger}: {line.message}"
+def _text(line: LogLine, *, terminal: bool) -> str:
+    at = for_people(line.at) if terminal else plain(line.at)
+    shown = f"{at} {line.level_name.upper():<7} {line.logger}: {line.message}"
     return printable(shown if line.traceback is None else f"{shown}\n{line.traceback}")

@@ -211,11 +211,13 @@ def steer_one(
     database: Database, out: Output, one: int, action: Action, *, deletes: bool = False
 ) -> None:
     """Do the action to one scenario, print its status afterwards, and say what was done."""
-    from vidan.services import scenarios
+    from vidan.services import queueing, scenarios
 
     def work(connection: Connection) -> tuple[bool, scenarios.Scenario | None]:
         changed = action(connection, one)
-        return changed, None if deletes else scenarios.get(connection, one)
+        if deletes:
+            return changed, None
+        return changed, queueing.told(connection, [scenarios.get(connection, one)])[0]
 
     changed, after = database.retrying(work)
     if after is None:

@@ -84,6 +84,8 @@ def as_json(found: Overview, rates: Rates) -> dict[str, Any]:
                 "frames_estimated": one.frames_estimated,
                 "fps": None if (rate := rates.of(one.id)) is None else round(rate, 1),
                 "worker": one.worker,
+                "ran_seconds": one.ran_seconds and round(one.ran_seconds, 1),
+                "retries_left": one.retries_left,
             }
             for one in found.running
         ],
@@ -174,8 +176,10 @@ def _queue_columns() -> list[Column]:
     return [
         ("QUEUE", False, queue_name),
         ("WAITING", True, lambda q: _many(q.waiting)),
+        ("DELAYED", True, lambda q: _many(q.delayed)),
         ("RUNNING", True, lambda q: _many(q.running)),
         ("FAILED", True, lambda q: q.failed),
+        ("NEXT DUE", False, lambda q: q.next_due and moment(q.next_due.astimezone())),
     ]
 
 
@@ -204,6 +208,7 @@ def _scenario_columns(rates: Rates, width: int, *, words: bool) -> list[Column]:
     ]
     if width >= WIDE:
         columns.insert(3, ("NAME", False, lambda s: s.name))
+        columns.append(("RAN", True, lambda s: s.ran_seconds and f"{s.ran_seconds:.0f} s"))
         columns.append(("STATUS", False, lambda s: status_word(s.status) if words else s.status))
     return columns
 

@@ -9,6 +9,7 @@ import typer
 from vidan.cli import connect, listing
 from vidan.cli.command import Commands
 from vidan.cli.commands.workers import retire, scale
+from vidan.cli.options import completion
 from vidan.cli.options.params import LimitOption
 from vidan.cli.terminal.output import Output
 
@@ -84,7 +85,12 @@ def list_workers(
 def show(
     out: Output,
     settings: Settings,
-    worker: Annotated[str, typer.Argument(metavar="WORKER", help="Name or id of the worker.")],
+    worker: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKER", autocompletion=completion.workers, help="Name or id of the worker."
+        ),
+    ],
 ) -> None:
     """Show one worker with all its fields."""
     with connect.database(settings, out, reads=True) as database, database.begin() as connection:

@@ -11,6 +11,7 @@ import typer
 
 from vidan.cli import connect, failures, following
 from vidan.cli.command import Commands
+from vidan.cli.options import completion
 from vidan.cli.options.params import TimeoutOption
 from vidan.cli.terminal.output import Output
 from vidan.domain.status import DesiredState
@@ -26,7 +27,11 @@ POLL_SECONDS = 0.5
 
 Workers = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[WORKER]...", help="Names or ids; a name means all workers with it."),
+    typer.Argument(
+        metavar="[WORKER]...",
+        autocompletion=completion.workers,
+        help="Names or ids; a name means all workers with it.",
+    ),
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="All running workers.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait until the workers have ended.")]

@@ -8,6 +8,7 @@ import typer
 
 from vidan.cli import connect, failures
 from vidan.cli.command import Commands
+from vidan.cli.options import completion
 from vidan.cli.terminal.output import Output
 from vidan.cli.terminal.text import counted
 from vidan.domain.worker import MAX_SLOTS
@@ -34,7 +35,11 @@ def scale(
     settings: Settings,
     workers: Annotated[
         list[str],
-        typer.Argument(metavar="WORKER...", help="Names or ids; a name means all workers with it."),
+        typer.Argument(
+            metavar="WORKER...",
+            autocompletion=completion.workers,
+            help="Names or ids; a name means all workers with it.",
+        ),
     ],
     slots: Annotated[
         int,
