@@ -142,6 +142,36 @@ def test_ctrl_c_stops_a_run_and_leaves_nothing(bare: Shell, home: Path, video: P
     assert bare.run("scenario", "show", 1, "--json").json()["status"] == "inactive"
 
 
+def test_a_run_resumes_where_an_interrupted_one_was(bare: Shell, home: Path, video: Path) -> None:
+    command = ("run", video, "--cpus", 1, "--every", 4, "--json")
+    running = bare.start(*command)
+    stored = home / "logs" / "workers.log"
+    assert eventually(lambda: stored.exists() and "registered" in stored.read_text(), 60)
+    assert eventually(lambda: _frames_done(bare) > 0, 60)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode == 130
+    before = _frames_done(bare)
+
+    ended = bare.run(*command)
+    assert ended.code == 0, ended.err
+    assert "scenario 1 resumes at frame" in ended.err
+    summary = ended.json()
+    assert summary["scenario_id"] == 1
+    assert 0 < before < summary["frames"]
+    shown = bare.run("predictions", "show", 1, "--json").out.splitlines()
+    assert [json.loads(line)["frame"] for line in shown] == list(range(0, 4 * len(shown), 4))
+    assert len(shown) == summary["frames"]
+
+    again = bare.run("run", video, "--cpus", 1, "--every", 100, "--json")
+    assert again.json()["scenario_id"] == 2  # other params are other work
+
+
+def _frames_done(bare: Shell) -> int:
+    shown = bare.run("scenario", "show", 1, "--json")
+    return int(shown.json()["frames_done"]) if shown.code == 0 else 0
+
+
 def test_up_serves_commands_restarts_what_is_killed_and_stops_on_ctrl_c(
     bare: Shell, home: Path, video: Path
 ) -> None:

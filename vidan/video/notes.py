@@ -63,6 +63,14 @@ class Watch:
             ]
         return ["the file was written to while it was read: frames may be those of both versions"]
 
+    @property
+    def identity(self) -> dict[str, str | int] | None:
+        """Return the file's size and time of change, by which a later run knows the same file."""
+        if self._before is None:
+            return None
+        size, changed = self._before
+        return {"bytes": size, "changed": f"{changed // 10**9}.{changed % 10**9:09d}"}
+
     def _now(self) -> tuple[int, int] | None:
         if self._path is None:
             return None

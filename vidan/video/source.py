@@ -119,6 +119,7 @@ class VideoSource:
             "height": self.height,
             "fps": self.fps and round(self.fps, 3),
             "codec": self._codec,
+            "file": self._watch.identity,
             "frames_estimated": self._estimated if self.frames_total is None else None,
             "sample_aspect_ratio": aspect and f"{aspect.numerator}:{aspect.denominator}",
         }

@@ -256,6 +256,14 @@ TimeoutOption = Annotated[
         help="Stop waiting after this long (exit code 7), e.g. 30s, 10m.",
     ),
 ]
+RecursiveOption = Annotated[
+    bool,
+    typer.Option("--recursive", help="Take all videos and pictures in folders, and below them."),
+]
+SkipBadOption = Annotated[
+    bool,
+    typer.Option("--skip-bad", help="Leave out sources that can't be read, and name them."),
+]
 MaxLostOption = Annotated[
     Any,
     typer.Option(

@@ -1,11 +1,12 @@
-"""`vidan run`: analyse one video on this machine and print a summary."""
+"""`vidan run`: analyse videos on this machine and print a summary of each."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,14 +17,24 @@ from vidan.cli.command import Commands
 from vidan.cli.commands.run import results as run_results
 from vidan.cli.options import devices
 from vidan.cli.options.devices import CpusOption, GpusOption
-from vidan.cli.options.params import MaxLost, MaxLostOption, names
+from vidan.cli.options.params import (
+    MaxLost,
+    MaxLostOption,
+    RecursiveOption,
+    SkipBadOption,
+    names,
+)
 from vidan.cli.own_workers import OwnWorkers
 from vidan.cli.terminal.output import Output
 from vidan.detection import catalogue
 from vidan.domain.bounds import DECODERS
-from vidan.domain.status import ENDED
+from vidan.domain.status import ENDED, STOPPING
 from vidan.errors import UsageError, VidanError
 from vidan.protocol import creation
+from vidan.services import resumption
+from vidan.video.container import local_path
+from vidan.video.notes import Watch
+from vidan.video.opening import is_local
 
 if TYPE_CHECKING:
     from vidan.config import Settings
@@ -53,6 +64,7 @@ commands = Commands("run")
     examples="""
         vidan run --sample                     analyse the video in the package
         vidan run street.mp4 --out results     results/predictions.jsonl, results/annotated.mp4
+        vidan run /videos --recursive --skip-bad --out results
         vidan run street.mp4 --labels person,car --min-score 0.5 --every 5
         vidan run street.mp4 --json | jq .frames_with
     """,
@@ -60,8 +72,9 @@ commands = Commands("run")
 def run(
     out: Output,
     settings: Settings,
-    source: Annotated[
-        str | None, typer.Argument(metavar="SOURCE", help="A video file, or a URL.")
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE]...", help="Video files, URLs, or folders."),
     ] = None,
     folder: Annotated[
         str | None,
@@ -103,6 +116,14 @@ def run(
         str | None,
         typer.Option(metavar="D", help=f"{' or '.join(DECODERS)} [{DECODERS[0]}]."),
     ] = None,
+    recursive: RecursiveOption = False,
+    skip_bad: SkipBadOption = False,
+    from_beginning: Annotated[
+        bool,
+        typer.Option(
+            "--from-beginning", help="Analyse anew what an interrupted run has begun already."
+        ),
+    ] = False,
     deinterlace: Annotated[
         bool, typer.Option("--deinterlace", help="Analyse one field of interlaced pictures.")
     ] = False,
@@ -110,26 +131,32 @@ def run(
     gpus: GpusOption = None,
     cpus: CpusOption = None,
 ) -> int:
-    """Analyse a video on this machine, without any other service, and print a summary.
+    """Analyse videos on this machine, without any other service, and print a summary of each.
 
     It starts the database, broker, orchestrator and workers that a cluster uses too, and stops them
-    afterwards. Exit code 0: completed; 5: failed; 6: stopped by another command; 11: more frames
-    lost than --max-lost allows; 130: stopped by Ctrl-C.
+    afterwards. What an interrupted run of the same file with the same options has stored is kept,
+    and the analysis resumes there. Of several sources each gets a folder of its own in --out, named
+    after the file; all that can't be read are named, and --skip-bad analyses the others. Exit code
+    0: completed; 5: failed; 6: stopped by another command; 11: more frames lost than --max-lost
+    allows; 130: stopped by Ctrl-C.
     """
-    from vidan.video.sources import source_for
+    from vidan.cli.gathering import gather
 
     given = {
         "model": model, "weights": weights, "min_score": min_score, "labels": labels,
         "size": size, "every": every, "fps": fps, "decoder": decoder,
         "deinterlace": deinterlace or None,
     }  # fmt: skip
-    place = source_for(_place(source, sample), check=True)
+    places = _places(sources or [], sample)
+    found = gather(out, places, check=True, recursive=recursive, skip_bad=skip_bad)
+    found = list(dict.fromkeys(found))
     params = catalogue.detect_params(
         {name: value for name, value in given.items() if value is not None}, check=True
     )
-    _validate(params, place)
-    results = None if folder is None else run_results.prepare(Path(folder), place)
-    queue = f"run-{uuid.uuid4().hex[:8]}"
+    for place in found:
+        _validate(params, place)
+    results = None if folder is None else run_results.folders(Path(folder), found)
+    queue = f"{resumption.QUEUE_PREFIX}{uuid.uuid4().hex[:8]}"
     posts = devices.posts(gpus, cpus, name=queue, queues=[queue], app=settings.app)
     connect.note_unused(settings, out, "run")
     from vidan import stack
@@ -137,19 +164,18 @@ def run(
     with stack.join(settings, on_progress=out.note) as member:
         database = connect.open_database(member.settings)
         try:
-            return _Run(out, member, database, place, params, queue, posts, results, max_lost).run()
+            task = _Run(out, member, database, found, params, queue, posts, results, max_lost)
+            return task.run(anew=from_beginning)
         finally:
             database.close()
 
 
-def _place(source: str | None, sample: bool) -> str:
-    if sample and source is not None:
+def _places(sources: Sequence[str], sample: bool) -> list[str]:
+    if sample and sources:
         raise UsageError("--sample and a source exclude each other", hint="give one of them")
-    if not sample and source is None:
+    if not sample and not sources:
         raise UsageError("a source is needed, or --sample", hint="vidan run VIDEO")
-    if sample:
-        return str(catalogue.sample_video())
-    return str(source)
+    return [str(catalogue.sample_video())] if sample else list(sources)
 
 
 def _validate(params: dict[str, Any], source: str) -> None:
@@ -166,39 +192,72 @@ class _Run:
     out: Output
     member: Membership
     database: Database
-    source: str
+    sources: Sequence[str]
     params: dict[str, Any]
     queue: str
     posts: Sequence[WorkerOptions]
-    results: Path | None
+    results: Mapping[str, Path] | None
     max_lost: MaxLost | None
     checked: float = 0.0
-    reported: float = 0.0
+    reported: dict[int, float] = field(default_factory=dict)
 
-    def run(self) -> int:
-        """Queue the scenario for workers of its own, wait for its end, print the summary."""
-        scenario_id = self._create()
+    def run(self, *, anew: bool) -> int:
+        """Queue the scenarios for workers of its own, wait for their end, print the summaries."""
+        ids = self._queue(anew=anew)
         log = None if self.out.debug else self.member.settings.home / "logs" / "workers.log"
         try:
             with OwnWorkers(self.member.settings, self.posts, log) as workers:
-                scenario = self._follow(scenario_id, workers)
+                found = self._follow(ids, workers)
         except KeyboardInterrupt:
-            run_results.say_how_to_resume(self.database, self.out, scenario_id, self.queue)
+            run_results.say_how_to_resume(self.database, self.out, ids, self.queue)
             return failures.INTERRUPTED
-        written = run_results.write(self.database, self.out, scenario, self.results)
-        run_results.summarise(self.database, self.out, scenario, self.results, written)
-        run_results.name_unfinished(self.database, self.out, apart_from=scenario_id)
-        lacking = following.incomplete(self.out, [scenario], self.max_lost)
-        return following.code_of(scenario.status) or lacking
+        for source, scenario in zip(self.sources, found, strict=True):
+            folder = None if self.results is None else self.results[source]
+            written = run_results.write(self.database, self.out, scenario, folder)
+            run_results.summarise(self.database, self.out, scenario, folder, written)
+        run_results.name_unfinished(self.database, self.out, apart_from=ids)
+        lacking = following.incomplete(self.out, found, self.max_lost)
+        return following.worst([one.status for one in found]) or lacking
 
-    def _create(self) -> int:
-        new = creation.NewScenario(source=self.source, params=self.params, queue=self.queue)
-        created = self.database.retrying(creation.create, new, actor=ACTOR)
-        self.out.note(f"scenario {created.id}: {self.source}")
-        return created.id
+    def _queue(self, *, anew: bool) -> list[int]:
+        """Resume what an interrupted run has left, and create the other scenarios, all at once."""
+        ids: dict[str, int] = {}
+        if not anew:
+            for source in self.sources:
+                if (left := self._resume(source)) is not None:
+                    ids[source] = left
+        new = [source for source in self.sources if source not in ids]
+        created = self.database.retrying(
+            creation.create_many,
+            [creation.NewScenario(source=one, params=self.params, queue=self.queue) for one in new],
+            actor=ACTOR,
+        )
+        for source, one in zip(new, created, strict=True):
+            ids[source] = one.id
+            self.out.note(f"scenario {one.id}: {source}")
+        return [ids[source] for source in self.sources]
 
-    def _follow(self, scenario_id: int, workers: OwnWorkers) -> Scenario:
-        """Wait until the scenario has ended; an interruption stops it, and waits for that."""
+    def _resume(self, source: str) -> int | None:
+        """Take over the scenario that an interrupted run has left; None if there is none."""
+        local = local_path(source) if is_local(source) else None
+        with self.database.begin() as connection:
+            left = resumption.find(connection, source, self.params, Watch(local).identity)
+        if left is None:
+            return None
+        one = left.scenario
+        if left.changed:
+            self.out.note(f"{source} has changed since scenario {one.id} began: it begins anew")
+            return None
+        if one.status in STOPPING:
+            following.wait_for(self.database, self.out, [one.id], STOP_SECONDS)
+        if not self.database.retrying(resumption.take_over, one, self.queue, actor=ACTOR):
+            return None
+        frames = f"{one.frames_done} frames are stored"
+        self.out.note(f"scenario {one.id} resumes at frame {one.checkpoint} ({frames}): {source}")
+        return one.id
+
+    def _follow(self, ids: Sequence[int], workers: OwnWorkers) -> list[Scenario]:
+        """Wait until the scenarios have ended; an interruption stops them, and waits for that."""
 
         def tick() -> None:
             now = time.monotonic()
@@ -207,46 +266,49 @@ class _Run:
                 self.member.check()
                 workers.check()
                 if workers.left:
-                    self._check_ended(scenario_id)
+                    self._check_ended(ids)
 
         try:
             with self.out.progress() as progress:
                 return following.wait_for(
                     self.database,
                     self.out,
-                    [scenario_id],
+                    ids,
                     None,
                     progress=progress,
                     tick=tick,
                     each=self._report if progress is None else None,
-                )[0]
+                )
         except (KeyboardInterrupt, SystemExit):
-            self.out.warn(f"stopping scenario {scenario_id}; Ctrl-C again ends at once")
-            self._stop(scenario_id)
+            named = f"scenario {ids[0]}" if len(ids) == 1 else f"{len(ids)} scenarios"
+            self.out.warn(f"stopping {named}; Ctrl-C again ends at once")
+            self._stop(ids)
             raise
 
-    def _check_ended(self, scenario_id: int) -> None:
-        """Raise VidanError unless the scenario has ended: no worker is left that takes it."""
-        (scenario,) = following.read_all(self.database, [scenario_id])
-        if scenario.status not in ENDED:
-            raise VidanError(
-                "the workers of this run were drained or stopped",
-                hint=f"`vidan up --queues default,{self.queue}` resumes scenario {scenario_id}",
-            )
+    def _check_ended(self, ids: Sequence[int]) -> None:
+        """Raise VidanError unless all have ended: no worker is left that takes them."""
+        for scenario in following.read_all(self.database, ids):
+            if scenario.status not in ENDED:
+                raise VidanError(
+                    "the workers of this run were drained or stopped",
+                    hint=f"`vidan up --queues default,{self.queue}` resumes scenario {scenario.id}",
+                )
 
     def _report(self, scenario: Scenario) -> None:
         """Print a line about the progress now and then, where there is no progress bar."""
         now = time.monotonic()
-        if now - self.reported > REPORT_SECONDS and scenario.frames_done:
-            self.reported = now
-            self.out.note(f"{scenario.frames_done}{following.of_total(scenario, ' of ')} frames")
+        due = now - self.reported.get(scenario.id, 0.0) > REPORT_SECONDS
+        if due and scenario.frames_done and scenario.status not in ENDED:
+            self.reported[scenario.id] = now
+            which = f"{following.name_of(scenario)}: " if len(self.sources) > 1 else ""
+            total = following.of_total(scenario, " of ")
+            self.out.note(f"{which}{scenario.frames_done}{total} frames")
 
-    def _stop(self, scenario_id: int) -> None:
+    def _stop(self, ids: Sequence[int]) -> None:
         from vidan.errors import NotAllowedError
         from vidan.services import steering
 
-        try:
-            self.database.retrying(steering.stop, scenario_id, actor=ACTOR)
-        except NotAllowedError:
-            return  # it has just ended
-        following.wait_for(self.database, self.out, [scenario_id], STOP_SECONDS)
+        for one in ids:
+            with suppress(NotAllowedError):  # it has just ended
+                self.database.retrying(steering.stop, one, actor=ACTOR)
+        following.wait_for(self.database, self.out, ids, STOP_SECONDS)

@@ -13,7 +13,7 @@ from vidan.errors import InputRejected, VidanError
 from vidan.export import formats, render_scenario, targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from vidan.db.session import Database
     from vidan.services.predictions import StoredFrame
@@ -43,6 +43,27 @@ def prepare(folder: Path, source: str) -> Path:
     for name in (PREDICTIONS, VIDEO):
         targets.spare(folder / name, source)
     return folder.absolute()
+
+
+def folders(folder: Path, sources: Sequence[str]) -> dict[str, Path]:
+    """Make the folder of each source's results: the given one, or for several one each below it.
+
+    These are named after the files, without suffix; of equal names the later ones get a number.
+    Raises InputRejected.
+    """
+    if len(sources) == 1:
+        return {sources[0]: prepare(folder, sources[0])}
+    found: dict[str, Path] = {}
+    taken: set[str] = set()
+    for source in sources:
+        last = Path(source.rstrip("/").rpartition("/")[2]).stem or "source"
+        name, number = last, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{last}-{number}"
+        taken.add(name.casefold())
+        found[source] = prepare(folder / name, source)
+    return found
 
 
 def write(database: Database, out: Output, scenario: Scenario, folder: Path | None) -> list[Path]:
@@ -126,7 +147,7 @@ def _seconds(scenario: Scenario) -> float | None:
     return (scenario.ended_at - scenario.started_at).total_seconds() or None
 
 
-def name_unfinished(database: Database, out: Output, *, apart_from: int) -> None:
+def name_unfinished(database: Database, out: Output, *, apart_from: Collection[int]) -> None:
     """Name other scenarios that no worker will finish, and the commands that resume or delete them.
 
     These are queued or stopped scenarios in queues that no running worker takes.
@@ -139,7 +160,7 @@ def name_unfinished(database: Database, out: Output, *, apart_from: int) -> None
     waiting = Filters(status=[Status.INIT_STARTUP, Status.INACTIVE])
     found = listing.scenarios(database, waiting, Order(), None)
     left = [s for s in found if s.queue not in served and s.frames_done != s.frames_total]
-    left = [scenario for scenario in left if scenario.id != apart_from]
+    left = [scenario for scenario in left if scenario.id not in apart_from]
     for scenario in left[:NAMED]:
         what = scenario.source or f"task {scenario.task}"
         out.note(f"also unfinished: scenario {scenario.id}, {out.said(scenario.status)}, {what}")
@@ -158,16 +179,22 @@ def how_to_resume(scenario: Scenario) -> str:
     return f"to resume it: {up}{start}; to delete it: {stop}`vidan scenario delete {one}`"
 
 
-def say_how_to_resume(database: Database, out: Output, scenario_id: int, queue: str) -> None:
-    """Say after Ctrl-C what is stored, and how to resume the scenario."""
+def say_how_to_resume(database: Database, out: Output, ids: Sequence[int], queue: str) -> None:
+    """Say after Ctrl-C what is stored, and how to resume the scenarios."""
     from vidan.services import scenarios
 
+    if len(ids) > 1:
+        out.warn("what was found so far is stored; the same command resumes")
+        return
+    (scenario_id,) = ids
     with database.begin() as connection:
         status = scenarios.get(connection, scenario_id).status
     out.warn(f"scenario {scenario_id} is {out.said(status)}; its detections so far are stored")
     out.warn(f"to show them: `vidan predictions show {scenario_id}`")
+    if status not in ENDED or status is Status.INACTIVE:
+        out.warn("to resume it: the same command again")
     if status is Status.INACTIVE:
-        out.warn(f"to resume it: {_up(queue)}, then `vidan scenario start {scenario_id}`")
+        out.warn(f"or: {_up(queue)}, then `vidan scenario start {scenario_id}`")
     elif status not in ENDED:  # there was no time to stop it
         out.warn(f"it resumes with {_up(queue)}")
 

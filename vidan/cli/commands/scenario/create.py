@@ -18,6 +18,8 @@ from vidan.cli.options import completion
 from vidan.cli.options.param_types import typed
 from vidan.cli.options.params import (
     MaxLostOption,
+    RecursiveOption,
+    SkipBadOption,
     TimeoutOption,
     duration,
     label,
@@ -50,6 +52,7 @@ commands = Commands("scenario")
         vidan scenario create street.mp4
         vidan scenario create *.mp4 --label batch=7 --param labels=person,car
         vidan scenario create rtsp://camera/stream --name north --param fps=5
+        vidan scenario create /videos --recursive --skip-bad
         find /videos -name '*.mkv' | vidan scenario create --from - --quiet
         id=$(vidan scenario create street.mp4 --key street-1 --json | jq .id)
         vidan scenario create street.mp4 --key street-1 --retry-failed --wait
@@ -63,7 +66,9 @@ def create(
     settings: Settings,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SOURCE]...", help="Video files, or URLs such as rtsp://camera/1."),
+        typer.Argument(
+            metavar="[SOURCE]...", help="Video files, URLs such as rtsp://camera/1, or folders."
+        ),
     ] = None,
     file: Annotated[
         str | None,
@@ -71,6 +76,8 @@ def create(
             "--from", metavar="FILE", help="Read sources from FILE, one per line; - is stdin."
         ),
     ] = None,
+    recursive: RecursiveOption = False,
+    skip_bad: SkipBadOption = False,
     task: Annotated[
         str,
         typer.Option("--task", metavar="T", autocompletion=completion.tasks, help="Task to run."),
@@ -206,14 +213,15 @@ def create(
     """Queue scenarios, one per source, and print their ids.
 
     Several sources are one transaction: all are queued or none. Paths are made absolute, and the
-    files are opened first, unless --no-check is given. A scenario with a key is created once: the
+    files are opened first, unless --no-check is given; all that can't be read are named, and
+    --skip-bad queues the others. A scenario with a key is created once: the
     same command returns it again, and with --retry-failed starts it again if it has failed or was
     stopped. With --wait the exit code says how the
     scenarios ended: 0 completed, 5 failed, 6 stopped, 7 timed out, 11 completed with more frames
     lost than --max-lost allows. With --json one line of JSON is printed for each.
     """
     from vidan.cli import following
-    from vidan.video.sources import source_for
+    from vidan.cli.gathering import gather
 
     named, held, check = sources or [], Status(wanted) is Status.INACTIVE, not no_check
     _check_usage(named, file, key=key, wait=wait, status=Status(wanted), times=(at, after))
@@ -221,7 +229,10 @@ def create(
     _check_goes_with("--key", key is not None, about_key)
     _check_goes_with("--wait", wait, {"--timeout": timeout, "--max-lost": max_lost})
     given, tags = unique(params or [], "--param"), unique(labels or [], "--label")
-    checked = [source_for(place, check=check) for place in _places(named, file)]
+    places = _places(named, file)
+    checked = gather(out, places, check=check, recursive=recursive, skip_bad=skip_bad)
+    if key is not None and len(checked) > 1:
+        raise UsageError("--key is for one source alone", hint="create them one by one")
     new = creation.NewScenario(
         task=task,
         name=name,
