@@ -10,7 +10,11 @@ SELECT
     s.status,
     s.frames_done,
     s.frames_total,
-    CAST(s.source_info ->> 'frames_estimated' AS bigint) AS frames_estimated,
+    CASE
+        WHEN jsonb_path_exists(s.source_info, '$.frames_estimated ? (@ >= 0 && @ < 1e15)') THEN CAST(
+            CAST(s.source_info ->> 'frames_estimated' AS numeric) AS bigint
+        )
+    END AS frames_estimated,
     w.name AS worker,
     greatest(0, s.max_attempts - s.attempts) AS retries_left
 FROM (

@@ -21,6 +21,7 @@ _TIMES = {
     "scenarios": ("created_at", "started_at", "ended_at"),
     "workers": ("seen_at", "registered_at"),
     "schedules": ("next_at", "last_at"),
+    "transitions": ("at",),
 }
 _LIMITS = {
     "scenarios": ("time_limit", "soft_time_limit"),
@@ -91,6 +92,9 @@ def _constraints() -> list[tuple[str, str, str, str]]:
             " WHERE NOT (concurrency > 0) OR NOT (rate_limit ~ '^[1-9][0-9]{0,5}/[smh]$')",
         ),
     ]
+    info = "jsonb_typeof(source_info) = 'object'"
+    mend = f"UPDATE scenarios SET source_info = NULL WHERE NOT ({info})"
+    found.append(("scenarios", "source_info", info, mend))
     return found
 
 

@@ -48,23 +48,25 @@ ODD_TEXT = st.sampled_from(["", "\x1b[31m", "http://[::1", "x" * 100_000, "\u202
 ODD_NUMBER = st.sampled_from(["NaN", "Infinity", "-Infinity", "-1", "0", "1e308", "1"])
 
 CHANGES = st.one_of(
-    st.tuples(st.sampled_from(["params", "labels", "state", "result"]), ODD_JSON),
+    st.tuples(st.sampled_from(["params", "labels", "state", "result", "source_info"]), ODD_JSON),
     st.tuples(
         st.sampled_from(["created_at", "started_at", "ended_at", "not_before", "announce_at"]),
         ODD_TIME,
     ),
     st.tuples(st.sampled_from(["source", "name", "error", "queue", "task"]), ODD_TEXT),
     st.tuples(st.sampled_from(["time_limit", "soft_time_limit"]), ODD_NUMBER),
-    st.tuples(st.just("label_names"), st.sampled_from(["{NULL}", '{"",""}', "{a}"])),
+    st.tuples(
+        st.sampled_from(["label_names", "notes"]), st.sampled_from(["{NULL}", '{"",""}', "{a}"])
+    ),
     st.tuples(st.sampled_from(["status"]), st.sampled_from(["odd", "failed", "completed"])),
 )
 TYPES = {
-    **dict.fromkeys(["params", "labels", "state", "result"], "jsonb"),
+    **dict.fromkeys(["params", "labels", "state", "result", "source_info"], "jsonb"),
     **dict.fromkeys(
         ["created_at", "started_at", "ended_at", "not_before", "announce_at"], "timestamptz"
     ),
     **dict.fromkeys(["time_limit", "soft_time_limit"], "float8"),
-    "label_names": "text[]",
+    **dict.fromkeys(["label_names", "notes"], "text[]"),
 }
 
 app = Vidan()
@@ -193,6 +195,19 @@ def test_commands_show_it(vidan: Shell, database: Database) -> None:
     assert vidan("scenario", "delete", "1", "--yes").code == 0
 
 
+@pytest.mark.parametrize("estimated", ['"many"', "1e5000", "-1.5", "{}", "1e14", "null"])
+def test_an_odd_estimate_is_none(database: Database, estimated: str) -> None:
+    with database.begin() as connection:
+        creation.create(connection, NewScenario(source="/a.mp4"))
+    PlayedWorker(database).claim()
+    info = f'{{"frames_estimated": {estimated}}}'
+    change(database, "UPDATE scenarios SET source_info = CAST(:v AS jsonb)", v=info)
+    with database.begin() as connection:
+        (running,) = overview.read(connection).running
+    assert running.frames_estimated == (10**14 if estimated == "1e14" else None)
+    read_all(database, running.id)
+
+
 @pytest.mark.parametrize(
     ("statement", "refused"),
     [
@@ -200,6 +215,8 @@ def test_commands_show_it(vidan: Shell, database: Database) -> None:
         ("UPDATE scenarios SET soft_time_limit = 'Infinity'", True),
         ("UPDATE scenarios SET ended_at = 'infinity'", True),
         ("UPDATE scenarios SET label_names = '{NULL}'", True),
+        ("UPDATE scenarios SET source_info = '[]'", True),
+        ("UPDATE transitions SET at = 'infinity'", True),
         ("UPDATE tasks SET time_limit = 'NaN'", True),
         ("UPDATE tasks SET rate_limit = 'often'", True),
         ("UPDATE tasks SET concurrency = 0", True),

@@ -12,6 +12,7 @@ import pytest
 from tests.support.numbered import Numbers, copied, encode, resume_differs
 from tests.support.structures import Group, Structure, write
 from vidan.domain.detection import Gap
+from vidan.errors import RejectedTask
 
 X264 = {"x264-params": "bframes=3:b-adapt=0:b-pyramid=normal:keyint=20:scenecut=0:threads=1:qp=20"}
 OPEN = {"x264-params": X264["x264-params"] + ":open-gop=1"}
@@ -195,3 +196,28 @@ def test_sources_that_are_read_at_once_do_not_mix(tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 40
     assert [(one.wrong, one.gaps) for one in found if one.wrong or one.gaps] == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "h264 in decode order.mp4",
+        "h264 in decode order.mkv",
+        "hevc in decode order.mkv",
+        "fields.mp4",
+    ],
+)
+def test_decord_numbers_alike(kind: str, tmp_path: Path) -> None:
+    path = KINDS[kind](tmp_path)
+    whole = Numbers(path, 8, decoder="decord")
+    assert whole.frames == Numbers(path, 8).frames
+    assert (whole.wrong, whole.gaps) == ([], [])
+    differ = [resume_differs(whole, path, at, decoder="decord") for at in whole.places[::3]]
+    assert [found for found in differ if found] == []
+
+
+def test_decord_refuses_groups_that_it_cannot_tell_apart(tmp_path: Path) -> None:
+    path = KINDS["open groups in decode order.mkv"](tmp_path)
+    with pytest.raises(RejectedTask, match="timestamps are in the order of decoding") as refused:
+        Numbers(path, 8, decoder="decord")
+    assert "decoder=pyav" in str(refused.value.hint)

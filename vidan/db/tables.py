@@ -147,6 +147,7 @@ scenarios = Table(
     CheckConstraint(_is_limit("time_limit"), name="time_limit"),
     CheckConstraint(_is_limit("soft_time_limit"), name="soft_time_limit"),
     CheckConstraint("array_position(label_names, NULL) IS NULL", name="label_names"),
+    CheckConstraint("jsonb_typeof(source_info) = 'object'", name="source_info"),
     postgresql_with={"fillfactor": "70"},
 )
 # Claims scan it once for each queue, task and definition, in the order of taking.
@@ -191,6 +192,7 @@ transitions = Table(
     Column("reason", Text),
     Column("actor", Text),
     Column("at", DateTime(timezone=True), nullable=False, server_default=_NOW),
+    *_times("at"),
 )
 
 # Lines are numbered for each scenario: a number that is missing is a line that was cut.

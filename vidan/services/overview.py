@@ -126,7 +126,9 @@ ORDER BY n.queue LIMIT :queues
 """
 _RUNNING = """
 SELECT s.id, s.task, s.source, s.name, s.queue, s.status, s.frames_done, s.frames_total,
-       CAST(s.source_info ->> 'frames_estimated' AS bigint) AS frames_estimated,
+       CASE WHEN jsonb_path_exists(s.source_info, '$.frames_estimated ? (@ >= 0 && @ < 1e15)')
+            THEN CAST(CAST(s.source_info ->> 'frames_estimated' AS numeric) AS bigint)
+            END AS frames_estimated,
        w.name AS worker, greatest(0, s.max_attempts - s.attempts) AS retries_left
 FROM ({held}) h JOIN scenarios s ON s.id = h.id LEFT JOIN workers w ON w.id = s.worker_id
 ORDER BY s.id LIMIT :limit

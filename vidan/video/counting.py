@@ -159,8 +159,7 @@ class Counting:
     def _number(self, entry: Entry, waiting: int, ended: bool, patient: bool) -> int | None:
         if entry.number is None:
             return None
-        while self._next in self._lost:
-            self._next += 1
+        self._skip_lost()
         oldest = self.oldest
         if patient and oldest is not None and oldest.order < entry.order:
             return None
@@ -174,6 +173,10 @@ class Counting:
         if behind and not ended and (patient or waiting <= LATE):
             return None
         return self._after_loss(entry, [*self._leads.values(), *behind])
+
+    def _skip_lost(self) -> None:
+        while self._next in self._lost or self._timeline.in_hole(self._next):
+            self._next += 1
 
     def _after_loss(self, entry: Entry, inside: list[Entry]) -> int:
         assert entry.number is not None
@@ -190,8 +193,7 @@ class Counting:
             if not one.leads:
                 self.uncertain.add(number)
         self._lose(lost)
-        while self._next in self._lost:
-            self._next += 1
+        self._skip_lost()
         return self._next
 
     def _lose(self, lost: list[Entry]) -> None:

@@ -136,7 +136,7 @@ class DecordDecoder:
                 fault_tol=1e-6,
             )
             if len(reader) != len(items):
-                raise self._refuse(f"it is damaged ({len(reader)} of {len(items)} frames)")
+                raise self._refuse(self._damage(items, f"{len(reader)} of {len(items)} frames"))
             if first:
                 reader.seek_accurate(first)
             for _ in range(count):
@@ -146,7 +146,14 @@ class DecordDecoder:
                     raise self._refuse(f"it can't give pictures of {width} x {height}")
                 yield picture
         except self._errors as error:
-            raise self._refuse(f"it is damaged ({type(error).__name__})") from error
+            raise self._refuse(self._damage(items, type(error).__name__)) from error
+
+    def _damage(self, items: list[Item], what: str) -> str:
+        """Say why these packets can't be decoded, `what` being the sign of it."""
+        stamps = [_pts(item) for item in items]
+        if self._stream.codec_context.has_b_frames and stamps == sorted(stamps):
+            return f"its timestamps are in the order of decoding ({what})"
+        return f"it is damaged ({what})"
 
     def _packed(self, items: list[Item]) -> bytes:
         """Return these packets as a file for decord. Raises RejectedTask."""

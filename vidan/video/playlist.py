@@ -6,10 +6,14 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from urllib.parse import urljoin
 
 from vidan.errors import VidanError
 from vidan.video.container import import_av, local_path, scheme_of
+
+NEAR = Fraction(1, 10)
+"""By which share of a hole the times of segments may differ from those of their pictures."""
 
 MAX_BYTES = 16 << 20
 """Most bytes of a playlist that are read."""
@@ -20,13 +24,21 @@ class Playlist:
     """A playlist of segments. `seconds` is their sum, `uncertain` by how much it may be too long.
 
     `lost` is the length, in seconds, of the segments at its end that can't be opened. With `jumps`
-    the timestamps of a segment need not follow those of the segment before.
+    the timestamps of a segment need not follow those of the segment before. `starts` are the times,
+    in seconds, at which segments begin, and the last one's end.
     """
 
     seconds: Fraction
     uncertain: Fraction
     lost: Fraction
     jumps: bool
+    starts: tuple[Fraction, ...] = ()
+
+    def lacks(self, after: Fraction, before: Fraction) -> bool:
+        """Whether a whole segment lies between two pictures that follow each other, in seconds."""
+        near = NEAR * (before - after)
+        pairs = zip(self.starts, self.starts[1:], strict=False)
+        return any(after - near < begin and end < before + near for begin, end in pairs)
 
 
 def playlist(source: str, timeout: float) -> Playlist | None:
@@ -57,6 +69,7 @@ def playlist(source: str, timeout: float) -> Playlist | None:
         uncertain,
         _lost(source, segments, timeout),
         "#EXT-X-DISCONTINUITY" in lines,
+        tuple(accumulate((length for length, _ in segments), initial=Fraction(0))),
     )
 
 

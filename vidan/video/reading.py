@@ -195,6 +195,8 @@ class Reading:
     def _reason(self, decoder: PictureDecoder, expected: int, until: int) -> str:
         if expected == 0 and not decoder.damaged:
             return "before the first key frame"
+        if any(expected <= hole.start < until for hole in self.timeline.holes):
+            return "segment missing"
         uncertain = self.counting.uncertain if self.counting is not None else set()
         if any(expected <= number < until for number in uncertain):
             return "damaged, place uncertain"

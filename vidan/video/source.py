@@ -22,6 +22,7 @@ from vidan.video.frames import FrameBatch, Size
 from vidan.video.notes import Watch, of_end
 from vidan.video.optional import look_up
 from vidan.video.pictures import Converter
+from vidan.video.playlist import playlist
 from vidan.video.probe import DEFAULT_RATE, Probe, probe, probe_live
 from vidan.video.reading import PictureDecoder, Reading
 from vidan.video.resuming import Uncertain, seek_before, walk_to
@@ -30,6 +31,8 @@ from vidan.video.timeline import Timeline
 from vidan.video.totals import estimated_total, stored_total
 
 if TYPE_CHECKING:
+    from fractions import Fraction
+
     from av import VideoFrame
     from av.video.codeccontext import VideoCodecContext
 
@@ -214,7 +217,14 @@ class VideoSource:
         timeline = Timeline(tick, self._sampling)
         reading = Reading(self._now, self._now.packets(), timeline, self._is_closed, timed=timed)
         reading.counting = Counting(timeline)
+        if "hls" in self._now.container.format.name:
+            timeline.lacks = look_up("the playlist", self._segments, None)
         return reading
+
+    def _segments(self) -> Callable[[Fraction, Fraction], bool] | None:
+        """Return what tells whether a segment of a playlist is missing between two times."""
+        found = playlist(self._source, self._timeout)
+        return None if found is None or found.jumps else found.lacks
 
     def _live(self) -> Reading:
         """Read a live source: its frames begin with the first key frame."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -80,6 +81,9 @@ class Timeline:
         self.count = resume[0] if resume else count  # the next number
         self._first_ticks = round(Fraction(first_ms, 1000) / time_base)
         self.stretch = 0
+        self.lacks: Callable[[Fraction, Fraction], bool] | None = None
+        """Whether the reader noted that data is lost between two times, in seconds."""
+        self.holes: list[range] = []  # the numbers of places that were in lost data
         self._resume_pts = resume[1] if resume else None
         self._first = self.count
         self._passed = 0
@@ -92,6 +96,7 @@ class Timeline:
         self._before: int | None = None  # pts of the previous picture, in display order
         self._ticks: int | None = None  # time of that picture since frame 0
         self._step = 1  # time between the last two pictures
+        self._usual = 0  # the shortest time between two pictures so far
         self._offset = -start if start is not None else None  # ticks = pts + offset
         self._fresh = False  # whether the next picture is the first of its stretch
 
@@ -142,7 +147,11 @@ class Timeline:
 
         For a run that resumed by seeking, all packets before its first frame must have been added.
         """
-        return self._first - self._passed + entry.order
+        return self._first - self._passed + entry.order + sum(map(len, self.holes))
+
+    def in_hole(self, number: int) -> bool:
+        """Whether a place was in data that the reader noted as lost."""
+        return any(number in hole for hole in self.holes)
 
     def finish(self) -> None:
         """Number the remaining pictures: there are no more packets."""
@@ -185,6 +194,7 @@ class Timeline:
         ticks = entry.pts + self._offset
         if self._ticks is not None:
             ticks = max(ticks, self._ticks)
+            self._pass_hole(self._ticks, ticks)
             self._step = max(1, ticks - self._ticks)
         entry.number = self.count
         entry.time_ms = min(round(ticks * self.time_base * 1000), MAX_TIME_MS)
@@ -193,3 +203,13 @@ class Timeline:
         self._before, self._ticks = entry.pts, ticks
         self.count += 1
         self.upcoming.append(entry)
+
+    def _pass_hole(self, before: int, ticks: int) -> None:
+        """Count the places in lost data: as many as steps are missing."""
+        missing = round((ticks - before) / self._usual) - 1 if self._usual else 0
+        if self.lacks is None or missing < 1:
+            self._usual = min(self._usual or ticks - before, ticks - before) or self._usual
+            return
+        if self.lacks(before * self.time_base, ticks * self.time_base):
+            self.holes.append(range(self.count, self.count + missing))
+            self.count += missing
