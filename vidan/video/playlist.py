@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +16,9 @@ from vidan.video.container import import_av, local_path, scheme_of
 
 NEAR = Fraction(1, 10)
 """By which share of a hole the times of segments may differ from those of their pictures."""
+
+LENGTH = re.compile(r"\d{1,9}(\.\d{0,30})?")
+"""The length of a segment, in seconds. Numbers such as 1e999999999 would take minutes."""
 
 MAX_BYTES = 16 << 20
 """Most bytes of a playlist that are read."""
@@ -57,6 +62,8 @@ def playlist(source: str, timeout: float) -> Playlist | None:
     for line in lines:
         if line.startswith("#EXTINF:"):
             text = line.removeprefix("#EXTINF:").split(",")[0].strip()
+            if LENGTH.fullmatch(text) is None:
+                return None
             length = Fraction(text)
             unit = max(unit, Fraction(1, 10 ** len(text.partition(".")[2])))
         elif not line.startswith("#"):
@@ -74,9 +81,14 @@ def playlist(source: str, timeout: float) -> Playlist | None:
 
 
 def _lost(source: str, segments: list[tuple[Fraction, str]], timeout: float) -> Fraction:
-    """Return how long the segments at the end are that can't be opened."""
-    lost = Fraction(0)
+    """Return how long the segments at the end are that can't be opened.
+
+    After `timeout` seconds it looks at no more of them: a server may answer none.
+    """
+    lost, until = Fraction(0), time.monotonic() + timeout
     for length, name in reversed(segments):
+        if time.monotonic() > until:
+            break
         with suppress(OSError, VidanError, import_av().FFmpegError):
             if _read(_joined(source, name), timeout, most=1):
                 break
