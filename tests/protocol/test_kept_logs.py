@@ -82,6 +82,19 @@ def test_a_deleted_scenario_takes_its_lines_along(database: Database, scenario_i
         kept(database, scenario_id)
 
 
+def test_lines_that_come_while_a_scenario_is_deleted_are_dropped(
+    database: Database, scenario_id: int
+) -> None:
+    late = Thread(target=keep, args=[database, scenario_id, "late"])
+    with database.begin() as connection:
+        steering.delete(connection, scenario_id)
+        late.start()
+        late.join(0.3)  # it waits for the deletion
+    late.join()
+    with database.begin() as connection:
+        assert scenario_logs.read_after(connection, scenario_id) == []
+
+
 def test_two_processes_number_in_turn(database: Database, scenario_id: int) -> None:
     def write(name: str) -> None:
         for n in range(20):

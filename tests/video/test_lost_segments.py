@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.numbered import Numbers, draw, resume_differs
 from vidan.domain.detection import Gap
+from vidan.video.playlist import playlist
 
 GROUP = {"x264-params": "keyint=10:min-keyint=10:scenecut=0:bframes=2:open-gop=0:qp=20"}
 
@@ -55,3 +56,14 @@ def test_later_frames_keep_their_numbers(
     assert len(whole.frames) == 60 - 10 * len(missing)
     differ = [resume_differs(whole, path, place) for place in whole.places[::6]]
     assert [found for found in differ if found] == []
+
+
+@pytest.mark.parametrize(
+    ("length", "known"), [("10", True), ("9.009", True), ("1e999999999", False), ("-1", False)]
+)
+def test_a_playlist_with_an_odd_length_promises_nothing(
+    length: str, known: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "list.m3u8"
+    path.write_text(f"#EXTM3U\n#EXTINF:{length},\na.ts\n#EXT-X-ENDLIST\n")
+    assert (playlist(str(path), 5.0) is not None) is known

@@ -101,8 +101,11 @@ def test_no_line_breaks_the_task(
         log.info("too %d few", "many")
         log.info("%s", Unprintable())
         log.info("fine", extra={"scenario_id": "not a number"})
+        log.log(100_000, "above all levels")
+    log.info("of no scenario", extra={"scenario_id": 2**70})
     keeper.store()
-    assert [one.message for one in kept(database, scenario_id)] == ["fine"]
+    found = kept(database, scenario_id)
+    assert [one.message for one in found] == ["fine", "above all levels"]
 
 
 def test_lines_wait_for_a_database_within_bounds(

@@ -110,8 +110,23 @@ def keep(
         for place, line in enumerate(batches[one].lines, start=1)
     ]
     # Two processes may log about one scenario: a worker and its supervisor.
-    connection.execute(text(_LOCK), {"locks": _LOCKS, "ids": ids})
+    _lock(connection, ids)
     connection.execute(text(_INSERT), {"lines": json.dumps(lines, ensure_ascii=False)})
     connection.execute(text(_CUT_LINES), {"ids": ids, "lines": MAX_LINES})
     if measure:
         connection.execute(text(_CUT_BYTES), {"ids": sorted(measure), "bytes": MAX_BYTES})
+
+
+def forget(connection: Connection, scenario_id: int) -> None:
+    """Delete the lines of a scenario that is being deleted.
+
+    A worker that stores its last lines meanwhile waits, and then finds no scenario.
+    """
+    _lock(connection, [scenario_id])
+    connection.execute(
+        text("DELETE FROM scenario_logs WHERE scenario_id = :id"), {"id": scenario_id}
+    )
+
+
+def _lock(connection: Connection, ids: Sequence[int]) -> None:
+    connection.execute(text(_LOCK), {"locks": _LOCKS, "ids": ids})

@@ -19,6 +19,7 @@ MAX_LINE = 4_000
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 _USER = re.compile(r"://[^/\s'\"]*@")
+_PASSWORD = re.compile(r"([?&]password=)[^&\s'\"]+", re.IGNORECASE)
 
 # Kept, because json.dumps would build an encoder at every call.
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
@@ -63,8 +64,8 @@ def line(value: object) -> str:
         text = str(value)
     except BaseException:  # the class is a user's own, and its __str__ may raise anything
         text = f"{type(value).__name__} that can't be shown"
-    found = " ".join(str.split(text))[:MAX_LINE]  # of a user's own str, too
-    return _accepted(without_secrets(found))
+    found = " ".join(str.split(text))  # of a user's own str, too
+    return _accepted(without_secrets(found)[:MAX_LINE])  # half a URL would keep its password
 
 
 def block(text: str, most: int) -> str:
@@ -82,7 +83,9 @@ def block(text: str, most: int) -> str:
 
 def without_secrets(text: str) -> str:
     """Return a text as people may see it: its URLs lose user and password."""
-    return _USER.sub("://", text) if "@" in text else text
+    if "@" in text:
+        text = _USER.sub("://", text)
+    return _PASSWORD.sub(r"\1…", text) if "=" in text else text
 
 
 def _accepted(text: str) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 from vidan.domain.bounds import MAX_ID
 from vidan.domain.status import ENDED, HELD, RUNNING, STOPPING, Status
 from vidan.errors import NotAllowedError
-from vidan.protocol import followups, partitions, restarts
+from vidan.protocol import followups, kept_logs, partitions, restarts
 from vidan.protocol.changes import status_literal
 from vidan.protocol.transitions import move
 from vidan.services.scenarios import no_such_scenario
@@ -134,9 +134,9 @@ def delete(connection: Connection, scenario_id: int) -> None:
         )
     _drop_predictions(connection, scenario_id)
     followups.forget(connection, scenario_id, actor="delete")
+    kept_logs.forget(connection, scenario_id)
     for statement in (
         "DELETE FROM transitions WHERE scenario_id = :id",
-        "DELETE FROM scenario_logs WHERE scenario_id = :id",
         "DELETE FROM scenarios WHERE id = :id",
     ):
         connection.execute(text(statement), {"id": scenario_id})

@@ -58,7 +58,7 @@ def local_path(source: str) -> Path:
 def shown(source: str) -> str:
     """Return the source as messages may show it: without user and password."""
     if scheme_of(source):
-        return re.sub(r"://[^/@\s]*@", "://", source)
+        return re.sub(r"://[^/?#\s]*@", "://", source)
     return source if source.startswith("file://") else source.removeprefix("file:")
 
 

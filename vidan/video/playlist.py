@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +15,9 @@ from vidan.video.container import import_av, local_path, scheme_of
 
 NEAR = Fraction(1, 10)
 """By which share of a hole the times of segments may differ from those of their pictures."""
+
+LENGTH = re.compile(r"\d{1,9}(\.\d{0,30})?")
+"""The length of a segment, in seconds. Numbers such as 1e999999999 would take minutes."""
 
 MAX_BYTES = 16 << 20
 """Most bytes of a playlist that are read."""
@@ -57,6 +61,8 @@ def playlist(source: str, timeout: float) -> Playlist | None:
     for line in lines:
         if line.startswith("#EXTINF:"):
             text = line.removeprefix("#EXTINF:").split(",")[0].strip()
+            if LENGTH.fullmatch(text) is None:
+                return None
             length = Fraction(text)
             unit = max(unit, Fraction(1, 10 ** len(text.partition(".")[2])))
         elif not line.startswith("#"):

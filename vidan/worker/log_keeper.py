@@ -19,9 +19,11 @@ from typing import Any, Self
 
 from vidan import logs
 from vidan.db.session import Database
+from vidan.domain.bounds import MAX_ID
 from vidan.errors import DatabaseUnavailable
 from vidan.protocol import kept_logs, storable
 from vidan.protocol.kept_logs import MAX_BYTES, MAX_LINES, Batch, Line
+from vidan.tasks.blame import MAX_TRACE
 
 log = logging.getLogger("vidan.worker")
 
@@ -37,9 +39,7 @@ CLOSING_SECONDS = 5.0
 MAX_MESSAGE = 8_000
 """Most characters of a message that are kept: the middle of a longer one is cut."""
 
-MAX_TRACE = 16_000
-"""Most characters of a traceback that are kept, likewise."""
-
+_MAX_LEVEL = 2**15 - 1  # the column is a smallint
 _MEASURED_EVERY = MAX_BYTES // 8
 
 
@@ -98,8 +98,10 @@ class LogKeeper(logging.Handler):
         fields: Mapping[str, Any] = getattr(record, "fields", {})
         # in a thread of the task's own, `run.log` alone knows it
         scenario_id = fields.get("scenario_id", getattr(record, "scenario_id", None))
-        if not isinstance(scenario_id, int) or os.getpid() != self._process:
+        if os.getpid() != self._process:
             return
+        if not isinstance(scenario_id, int) or not 0 < scenario_id <= MAX_ID:
+            return  # about none, or an id of the task's own making
         try:
             line = _line(record, fields)
         except Exception:  # an argument's own code may raise anything
@@ -173,7 +175,7 @@ def _line(record: logging.LogRecord, fields: Mapping[str, Any]) -> Line:
     return Line(
         datetime.fromtimestamp(record.created, UTC),
         epoch if isinstance(epoch, int) else None,
-        record.levelno,
+        max(0, min(record.levelno, _MAX_LEVEL)),
         storable.line(record.name),
         storable.block(record.getMessage(), MAX_MESSAGE),
         None if trace is None else storable.block(trace, MAX_TRACE),
