@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -17,7 +18,7 @@ import pytest
 from tests.support import videos
 from tests.support.frames import read
 from vidan.domain.detection import Gap
-from vidan.video.fragments import fragments
+from vidan.video.fragments import BLOCK, MAX_SAMPLES, Content, boxes, fragments
 from vidan.video.playlist import playlist
 
 FRAMES = 110
@@ -180,6 +181,36 @@ def test_damaged_boxes_promise_nothing(tmp_path: Path) -> None:
             assert not isinstance(error, MemoryError)
         else:
             assert found is None or found.unread <= len(content)
+
+
+def box(kind: bytes, *content: bytes, size: int | None = None) -> bytes:
+    inside = b"".join(content)
+    return struct.pack(">I4s", 8 + len(inside) if size is None else size, kind) + inside
+
+
+MOVIE = box(b"moov", box(b"mvhd", bytes(100)), box(b"mvex", box(b"trex", bytes(24))))
+
+
+def test_a_list_that_claims_billions_of_pictures_is_bounded(tmp_path: Path) -> None:
+    run = box(b"trun", struct.pack(">II", 0, 2**32 - 1), bytes(8), size=2**32 - 1)
+    header = box(b"tfhd", struct.pack(">III", 0x10, 1, 1))
+    path = tmp_path / "a.mp4"
+    path.write_bytes(MOVIE + box(b"moof", box(b"traf", header, run)))
+    found = fragments(path, 1)
+    assert found is not None
+    assert 0 < found.unread <= MAX_SAMPLES
+
+
+def test_a_file_that_is_cut_while_it_is_looked_at_ends_no_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(MOVIE + box(b"free", bytes(3 * BLOCK)) + MOVIE)
+    with path.open("r+b") as file:
+        content = Content(file.fileno())
+        found = boxes(content, 0, len(content))
+        assert next(found).kind == b"moov"
+        file.truncate(BLOCK)
+        with pytest.raises(struct.error):
+            list(found)
 
 
 RATES = [Fraction(25), Fraction(30_000, 1001), Fraction(5)]

@@ -131,7 +131,7 @@ class _Looks:
         """Return the promise of a container with this name, if it is one that promises."""
         stream, head = self.opened.stream, self._head()
         if name == "avi":
-            return self._chunks(stream.frames) if stream.frames else None
+            return self._chunks(stream.frames)
         if "matroska" in name:
             return self._matroska(head)
         if "mp4" in name:
@@ -143,9 +143,7 @@ class _Looks:
         if name in ("asf", "asf_o"):
             return self._together(headers.asf_seconds(head))
         if name == "apng":
-            count = headers.apng_pictures(head) or 0
-            known = 0 < count <= (self.opened.container.size or 0)  # a picture takes bytes
-            return Promise(None, self.step, tick=self.tick, pictures=count) if known else None
+            return self._counted(headers.apng_pictures(head) or 0)
         if name in ALONE:
             return self._at(Fraction(self.start + stream.duration)) if stream.duration else None
         return self._together() if name in TOGETHER else None
@@ -164,11 +162,18 @@ class _Looks:
         uncertain = found.uncertain / self.tick  # segments are cut and measured by the video
         return replace(promise, uncertain=uncertain, by_sound=False, listed=lambda: lost)
 
-    def _chunks(self, count: int) -> Promise:
+    def _counted(self, pictures: int) -> Promise | None:
+        if not 0 < pictures <= (self.opened.container.size or 0):
+            return None  # a picture takes at least a byte
+        return Promise(None, self.step, tick=self.tick, pictures=pictures)
+
+    def _chunks(self, count: int) -> Promise | None:
         """Return the promise of an AVI: its chunks are counted, also empty ones at the beginning.
 
         If the first pictures seem to be decoded too early, empty chunks follow the first one.
         """
+        if not count:
+            return None
         known = self.behind <= REORDER * self.step
         return self._at(count * self.step + (self.behind if known else 0))
 

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from vidan.config import Settings
     from vidan.services.versions import Version, WaitingFor
 
-MOST_WAITING = 1_000
-"""Most waiting scenarios that are counted of a task."""
-
 commands = Commands(
     "tasks",
     "Show tasks: the built-in `detect`, and those of apps; choose the version of an app.",
@@ -161,7 +158,9 @@ def _version(one: Version, governing: int | None) -> str:
 
 def _waiting(one: WaitingFor, current: str) -> tuple[str, str]:
     """Return name and words for what waits: `12, the first is scenario 7, checked by version 3`."""
-    count = f"{one.count} or more" if one.count >= MOST_WAITING else str(one.count)
+    from vidan.services.versions import COUNTED
+
+    count = f"{one.count} or more" if one.count >= COUNTED else str(one.count)
     said = [count, f"the first is scenario {one.first_id}"]
     if one.definition != current:
         numbers = ", ".join(map(str, one.versions)) or "an unknown one"

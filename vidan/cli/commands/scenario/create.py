@@ -214,11 +214,11 @@ def create(
 
     Several sources are one transaction: all are queued or none. Paths are made absolute, and the
     files are opened first, unless --no-check is given; all that can't be read are named, and
-    --skip-bad queues the others. A scenario with a key is created once: the
-    same command returns it again, and with --retry-failed starts it again if it has failed or was
-    stopped. With --wait the exit code says how the
-    scenarios ended: 0 completed, 5 failed, 6 stopped, 7 timed out, 11 completed with more frames
-    lost than --max-lost allows. With --json one line of JSON is printed for each.
+    --skip-bad queues the others. A scenario with a key is created once: the same command returns it
+    again, and with --retry-failed starts it again if it has failed or was stopped. With --wait the
+    exit code says how the scenarios ended: 0 completed, 5 failed, 6 stopped, 7 timed out, 11
+    completed with more frames lost than --max-lost allows. With --json one line of JSON is printed
+    for each.
     """
     from vidan.cli import following
     from vidan.cli.gathering import gather
