@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
+import pytest
 from hypothesis import settings
 
 # an example's time depends on what else the machine does: no test fails for it
@@ -17,3 +20,13 @@ pytest_plugins = [
     "tests.support.cluster",
     "tests.support.kinds",
 ]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Escape what UTF-8 lacks: with it in a captured line, the report could not be sent."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report

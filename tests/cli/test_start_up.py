@@ -11,7 +11,7 @@ import typer
 from tests.support.shell import Shell
 from vidan.cli import main
 from vidan.config import Settings
-from vidan.orchestrator import Listener
+from vidan.orchestrator import Orchestrator
 
 HEAVY = (
     "torch", "torchvision", "av", "decord", "numpy", "confluent_kafka", "pydantic", "alembic",
@@ -61,10 +61,10 @@ def test_commands_on_the_database_load_nothing_heavy(vidan: Shell, command: str)
 
 
 def test_a_probe_loads_nothing_heavy(vidan: Shell, database_url: str) -> None:
-    listener = Listener(Settings(home=vidan.folder, database_url=database_url))
-    listener.wait(0)
+    orchestrator = Orchestrator(Settings(home=vidan.folder, database_url=database_url))
+    orchestrator.expire()
     assert loaded(vidan, "doctor", "--probe", "--stuck") == []
-    listener.close()
+    orchestrator.close()
 
 
 def test_of_a_group_only_the_command_that_is_called_is_made() -> None:

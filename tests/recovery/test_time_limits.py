@@ -19,6 +19,7 @@ from tests.support.silent_proxy import SilentProxy
 from vidan.db import session
 from vidan.db.bounded import SILENCE_SECONDS
 from vidan.db.session import Database
+from vidan.db.settings import server_settings
 from vidan.errors import DatabaseUnavailable
 from vidan.protocol import commits, creation
 from vidan.protocol.creation import NewScenario
@@ -108,14 +109,22 @@ def test_the_servers_side_of_a_tcp_connection_is_guarded_as_well(proxy: SilentPr
     """A lost host must not hold locks until the kernel gives its connection up after two hours."""
     with Database(proxy.url, guarded=True).begin() as connection:
         asked = connection.execute(
-            text("SELECT name, reset_val FROM pg_settings WHERE name LIKE 'tcp_%' ORDER BY name")
+            text("SELECT name, source FROM pg_settings WHERE name LIKE 'tcp_%'")
         )
-        assert {row.name: row.reset_val for row in asked} == {
-            "tcp_keepalives_count": "3",
-            "tcp_keepalives_idle": "5",
-            "tcp_keepalives_interval": "2",
-            "tcp_user_timeout": "5000",
+        # The server's end of the proxy is a Unix socket, for which all four values are shown as 0.
+        assert {row.name: row.source for row in asked} == {
+            "tcp_keepalives_count": "session",
+            "tcp_keepalives_idle": "session",
+            "tcp_keepalives_interval": "session",
+            "tcp_user_timeout": "session",
         }
+    sent = server_settings(guarded=True, durable=True)
+    assert {name: value for name, value in sent.items() if name.startswith("tcp_")} == {
+        "tcp_keepalives_count": "3",
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_user_timeout": "5000",
+    }
 
 
 def test_options_in_the_url_are_kept(database_url: str) -> None:

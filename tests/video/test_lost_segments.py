@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support.numbered import Numbers, draw, resume_differs
 from vidan.domain.detection import Gap
+from vidan.video import playlist as playlists
 from vidan.video.playlist import playlist
 
 GROUP = {"x264-params": "keyint=10:min-keyint=10:scenecut=0:bframes=2:open-gop=0:qp=20"}
@@ -67,3 +69,22 @@ def test_a_playlist_with_an_odd_length_promises_nothing(
     path = tmp_path / "list.m3u8"
     path.write_text(f"#EXTM3U\n#EXTINF:{length},\na.ts\n#EXT-X-ENDLIST\n")
     assert (playlist(str(path), 5.0) is not None) is known
+
+
+def test_missing_segments_are_looked_for_within_the_time_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "list.m3u8"
+    segments = "".join(f"#EXTINF:1,\n{n}.ts\n" for n in range(1_000))
+    path.write_text(f"#EXTM3U\n{segments}#EXT-X-ENDLIST\n")
+    read = playlists._read
+
+    def slow(source: str, timeout: float, most: int) -> bytes:
+        time.sleep(0.05 * source.endswith(".ts"))
+        return read(source, timeout, most)
+
+    monkeypatch.setattr(playlists, "_read", slow)
+    found = playlist(str(path), 0.3)
+    assert found is not None
+    assert found.seconds == 1_000
+    assert 0 < found.lost < 20

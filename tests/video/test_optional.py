@@ -72,7 +72,8 @@ def test_a_title_that_is_not_utf_8_is_no_damage(suffix: str, of: str, tmp_path: 
 def test_a_colour_matrix_that_the_scaler_lacks_is_replaced_by_the_near_one(
     matrix: str, tmp_path: Path
 ) -> None:
-    params = videos.X264["x264-params"]
+    # x264's vector code gives other bytes now and then, by the memory that its input lies in.
+    params = videos.X264["x264-params"] + ":no-asm=1"
     path, near = (
         videos.encode(
             tmp_path / f"{one}.mp4",

@@ -164,6 +164,25 @@ def test_a_video_that_ends_before_its_sound_is_whole(tmp_path: Path) -> None:
     assert cut.gaps[-1].to_frame >= FRAMES - 1
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "flv", "mp4", "mov"])
+@pytest.mark.parametrize("duration", [0, 40])
+def test_one_picture_without_a_rate_lacks_nothing(
+    suffix: str, duration: int, tmp_path: Path
+) -> None:
+    """FFmpeg takes the clock of the container, 1,000 ticks a second, for the rate."""
+    raw = videos.encode(tmp_path / "a.264", 1)
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(raw)) as given, av.open(str(path), "w") as output:
+        copy = output.add_stream_from_template(given.streams.video[0])
+        packet = next(packet for packet in given.demux() if packet.size)
+        packet.stream, packet.time_base = copy, Fraction(1, 1000)
+        packet.pts = packet.dts = 0
+        packet.duration = duration
+        output.mux(packet)
+    result = read(path)
+    assert (result.numbers, result.lost) == ([0], [])
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "flv"])
 def test_pictures_at_uneven_times_are_no_loss(suffix: str, tmp_path: Path) -> None:
     result = read(videos.encode(tmp_path / f"a.{suffix}", len(UNEVEN), times=UNEVEN))

@@ -13,7 +13,6 @@ from vidan.video.optional import look_up
 
 if TYPE_CHECKING:
     from av import VideoFrame
-    from av.video.reformatter import VideoReformatter
 
 MAX_SIDE_DATA_TYPE = 64
 """Above all numbers of side data that FFmpeg uses (it had 32 in version 8.1)."""
@@ -129,12 +128,6 @@ def _near_matrix(matrix: int, primaries: int) -> int:
     return BT2020 if primaries == BT2020 else BT709  # DERIVED: from the primaries
 
 
-def _reformatter() -> VideoReformatter:
-    from av.video.reformatter import VideoReformatter
-
-    return VideoReformatter()
-
-
 class Converter:
     """Converts decoded frames of any size and pixel format to RGB of one size.
 
@@ -144,11 +137,13 @@ class Converter:
     """
 
     def __init__(self, size: tuple[int, int], turn: Turn, *, deinterlace: bool = False) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self.size = size
         self.turn = turn
         self._deinterlace = deinterlace
         self._top: _TopField | None = None
-        self._reformatter = _reformatter()  # one for all frames, since it caches its tables
+        self._reformatter = VideoReformatter()  # one for all frames, since it caches its tables
 
     def into(self, frame: VideoFrame, out: NDArray[np.uint8]) -> None:
         """Write the picture into `out`, (H, W, 3) uint8 RGB."""
@@ -163,7 +158,6 @@ class Converter:
             if error.errno != errno.EOPNOTSUPP:
                 raise
             frame.colorspace = UNSPECIFIED
-            self._reformatter = _reformatter()  # a failed call may leave its tables half made
             rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1)
         plane = rgb.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height]  # type: ignore[call-overload]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -80,9 +81,14 @@ def playlist(source: str, timeout: float) -> Playlist | None:
 
 
 def _lost(source: str, segments: list[tuple[Fraction, str]], timeout: float) -> Fraction:
-    """Return how long the segments at the end are that can't be opened."""
-    lost = Fraction(0)
+    """Return how long the segments at the end are that can't be opened.
+
+    After `timeout` seconds it looks at no more of them: a server may answer none.
+    """
+    lost, until = Fraction(0), time.monotonic() + timeout
     for length, name in reversed(segments):
+        if time.monotonic() > until:
+            break
         with suppress(OSError, VidanError, import_av().FFmpegError):
             if _read(_joined(source, name), timeout, most=1):
                 break

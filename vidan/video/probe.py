@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_RATE = Fraction(25)
 """Frames per second of a source without timestamps whose container does not say."""
+CLOCK = 1000
+"""Ticks per second from which a rate may be a container's clock, not that of pictures."""
 MAX_PACKETS = 300
 """Most packets searched for the first picture; without one, size and rotation are the header's."""
 
@@ -201,14 +203,13 @@ def is_shown(packet: Packet[VideoStream], codec: str) -> bool:
 
 
 def _rate(opened: Opened) -> Fraction | None:
+    """Return the pictures a second. A guess that is the clock of the container itself is none."""
     stream = opened.stream
-    for look in (
-        lambda: stream.average_rate,
-        lambda: stream.guessed_rate,
-        lambda: stream.base_rate,
-    ):
+    if average := look_up("the frame rate", lambda: stream.average_rate, None):
+        return average
+    for look in (lambda: stream.guessed_rate, lambda: stream.base_rate):
         rate = look_up("the frame rate", look, None)
-        if rate:
+        if rate and (rate < CLOCK or rate * opened.time_base != 1):
             return rate
     return None
 

@@ -139,26 +139,24 @@ class VideoSource:
                 if batch is None and last is not None and not self._closed:
                     batch, last = self._noticed_at_end(last, told), None
                 else:
-                    last, told = batch, len(self._probe.notes)
+                    last = None if batch is None else _without_frames(batch)
+                    told = len(self._probe.notes)
                 if self._closed:
                     self._release()
             if batch is None:
                 return
             yield batch
+            del batch  # it may be large, and the next one takes as much
 
     def _noticed_at_end(self, last: FrameBatch, told: int) -> FrameBatch | None:
         """Note what happened to the file meanwhile.
 
-        Returns an empty batch if there are more notes than the `told` ones.
+        Returns `last`, an empty batch, if there are more notes than the `told` ones.
         """
         path = None if self.live or self._now.network else local_path(self._source)
         notes = self._probe.notes
         notes.add(*self._watch.changes(), *of_end(path, self._now.container.format.name))
-        if len(notes) == told:
-            return None
-        none = slice(0, 0)
-        return replace(last, indices=last.indices[none], times=last.times[none],
-                       pixels=last.pixels[none], gaps=())  # fmt: skip
+        return last if len(notes) > told else None
 
     def close(self) -> None:
         """See FrameSource. While a thread is in the decoder, it closes the decoder afterwards."""
@@ -297,6 +295,13 @@ class VideoSource:
 
     def _is_closed(self) -> bool:
         return self._closed
+
+
+def _without_frames(batch: FrameBatch) -> FrameBatch:
+    """Return an empty batch that leaves the checkpoint where this one moves it."""
+    none = np.empty(0, np.int64)
+    pixels = np.empty((0, *batch.pixels.shape[1:]), np.uint8)
+    return replace(batch, indices=none, times=none, pixels=pixels, gaps=())
 
 
 def _copy(picture: NDArray[np.uint8], place: NDArray[np.uint8]) -> None:
