@@ -61,6 +61,18 @@ def test_a_time_that_has_passed_is_told(vidan: Shell, at: str, worker: PlayedWor
     assert worker.claim() == 1
 
 
+def test_a_terminal_shows_when_it_is_due_as_all_other_times(vidan: Shell) -> None:
+    local = r"2\d{3}-\d\d-\d\d \d\d:\d\d:\d\d CES?T"
+    zone = {"TZ": "Europe/Berlin"}
+    past = in_terminal(vidan, *CREATE, "--at", "2020-01-01", **zone)
+    assert re.search(rf"--at {local} has passed", past)
+    later = in_terminal(vidan, *CREATE, "--at", "2100-01-01", **zone)
+    assert re.search(rf"due at {local} \(in", later)
+    waited = in_terminal(vidan, "scenario", "wait", 2, "--timeout", "0s", **zone)
+    assert re.search(rf"scenario 2 is due at {local} \(in", waited)
+    assert re.search(rf"default +2 .* {local}", in_terminal(vidan, "top", "--once", **zone))
+
+
 def test_top_tells_what_is_delayed(vidan: Shell, worker: PlayedWorker) -> None:
     vidan(*CREATE)
     worker.claim()

@@ -52,7 +52,9 @@ def test_tasks(vidan: Shell) -> None:
     assert vidan("tasks", "list", "-q").out == "detect\n"
     record = vidan("tasks", "show", "detect", "--json").json()
     assert set(record["params"]["properties"]) >= {"model", "labels", "every", "decoder"}
+    assert (record["retries"], record["max_attempts"]) == (3, 3)
     shown = vidan("task", "show", "detect").out
+    assert "retries\t3\n" in shown and "max_attempts" not in shown
     assert "param min_score\tnumber, 0 to 1, default 0.35" in shown
     assert vidan("tasks", "show", "shop").code == 3
 

@@ -152,6 +152,7 @@ def test_a_run_resumes_where_an_interrupted_one_was(bare: Shell, home: Path, vid
     running.communicate(timeout=60)
     assert running.returncode == 130
     before = _frames_done(bare)
+    time.sleep(2)  # which is not counted as running
 
     ended = bare.run(*command)
     assert ended.code == 0, ended.err
@@ -159,6 +160,8 @@ def test_a_run_resumes_where_an_interrupted_one_was(bare: Shell, home: Path, vid
     summary = ended.json()
     assert summary["scenario_id"] == 1
     assert 0 < before < summary["frames"]
+    ran = bare.run("scenario", "summary", 1, "--json").json()
+    assert (summary["seconds"], summary["fps"]) == (ran["seconds"], ran["fps"])
     shown = bare.run("predictions", "show", 1, "--json").out.splitlines()
     assert [json.loads(line)["frame"] for line in shown] == list(range(0, 4 * len(shown), 4))
     assert len(shown) == summary["frames"]

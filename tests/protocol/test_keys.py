@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from tests.support.scenarios import VIDEO, create_one, execute, get, last_reason
 from vidan.db.session import Database
 from vidan.domain.status import Status
 from vidan.errors import InputRejected, KeyTaken, NotAllowedError
-from vidan.protocol import creation, groups, keys, tasks
+from vidan.protocol import creation, groups, keys, param_checks, tasks
 from vidan.protocol.creation import Created, NewScenario
 from vidan.protocol.tasks import TaskSpec
 from vidan.services import scenarios
@@ -299,3 +300,22 @@ def test_the_defaults_of_a_schema_are_as_long_as_it(database: Database) -> None:
     work = [keys.Work("t", None, given) for given in ('{"next": {}}', '{"next": {"next": {}}}')]
     assert keys.differences(work[0], work[0], schema) == []
     assert keys.differences(work[0], work[1], schema) == ["param next"]
+
+
+def test_large_params_are_compared_within_the_time_that_their_check_has() -> None:
+    crop = {"properties": {f"p{n}": {"default": n} for n in range(20)}}
+    schema = {
+        "properties": {"crops": {"items": {"$ref": "#/$defs/Crop"}}},
+        "$defs": {"Crop": crop},
+    }
+    one, other = (
+        keys.Work("cut", None, json.dumps({"crops": [{}] * count})) for count in (50_000, 50_001)
+    )
+    with param_checks.limited_to(0.2), pytest.raises(InputRejected, match="too long"):
+        keys.differences(one, other, schema)
+    small, same, differing = (
+        keys.Work("cut", None, f'{{"crops": {crops}}}')
+        for crops in ('[{"p3": 3.0}, {"p4": 5}]', '[{}, {"p4": 5}]', "[{}, {}]")
+    )
+    assert keys.differences(small, same, schema) == []
+    assert keys.differences(small, differing, schema) == ["param crops"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import av
@@ -134,6 +134,27 @@ def test_a_resume_begins_at_its_restart_point(tmp_path: Path) -> None:
     assert 64 <= place["frame"] - number < 100
     assert ordinal == number
     assert resume_differs(whole, path, place) == ""
+
+
+OPEN_GROUPS: dict[str, tuple[str, Mapping[str, str]]] = {
+    "a.ts": ("mpeg2video", MPEG2),
+    "b.avi": ("mpeg2video", MPEG2),
+    "c.avi": ("mpeg4", MPEG4),
+    "d.ts": ("libx264", OPEN),
+    "e.ts": ("libx265", {"x265-params": X265["x265-params"].replace("open-gop=0", "open-gop=1")}),
+}
+
+
+@pytest.mark.parametrize("name", OPEN_GROUPS)
+def test_a_resume_begins_at_an_open_group(name: str, tmp_path: Path) -> None:
+    """Pictures that lead the restart point are in the decoder when its picture leaves."""
+    codec, options = OPEN_GROUPS[name]
+    path = encode(tmp_path / name, 150, codec=codec, options=options)
+    whole = Numbers(path, 8)
+    assert (whole.wrong, whole.gaps) == ([], [])
+    places = [at for at in whole.places if at["restart"] is not None]
+    assert any(ordinal != number for ordinal, number in (at["restart"] for at in places))
+    assert [found for at in places if (found := resume_differs(whole, path, at))] == []
 
 
 @pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4"])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.support import videos
 from tests.support.frames import read
+from tests.support.structures import Group, Structure, write
 from vidan.domain.detection import Gap
 from vidan.video.promise import Promise, Reach
 
@@ -187,6 +188,42 @@ def test_pictures_at_uneven_times_are_no_loss(suffix: str, tmp_path: Path) -> No
     result = read(videos.encode(tmp_path / f"a.{suffix}", len(UNEVEN), times=UNEVEN))
     assert result.numbers == list(range(len(UNEVEN)))
     assert result.gaps == []
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "flv"])
+def test_a_picture_alone_lasts_as_long_as_its_file(suffix: str, tmp_path: Path) -> None:
+    """Without a rate in the header FFmpeg takes that of the clock, 1,000 a second."""
+    path = write(tmp_path / f"a.{suffix}", Structure((Group(1, 0),), suffix))
+    result = read(path)
+    assert (result.numbers, result.gaps) == ([0], [])
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mpeg2video"])
+def test_an_avi_may_begin_with_empty_chunks(codec: str, tmp_path: Path) -> None:
+    whole = videos.encode(tmp_path / "a.mkv", FRAMES, codec=codec, options={"bf": "2"})
+    path = tmp_path / "b.avi"
+    with av.open(str(whole)) as given, av.open(str(path), "w") as output:
+        stream = given.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        for packet in given.demux(stream):
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts = packet.pts + 7777, packet.dts + 7777
+                packet.stream = copy
+                output.mux(packet)
+    result = read(path)
+    assert (result.numbers, result.gaps) == (list(range(FRAMES)), [])
+
+
+def test_pictures_of_an_animated_png_last_as_long_as_each_says(tmp_path: Path) -> None:
+    times = [sum(range(40, 40 + 20 * n, 20)) for n in range(9)]
+    path = videos.encode(tmp_path / "a.apng", 9, codec="apng", options={}, pix_fmt="rgb24",
+                         times=times)  # fmt: skip
+    result = read(path)
+    assert (result.numbers, result.gaps) == (list(range(9)), [])
+    content = path.read_bytes()
+    at = content.index(b"acTL") + 4
+    path.write_bytes(content[:at] + (2**31 - 1).to_bytes(4, "big") + content[at + 4 :])
+    assert read(path).gaps == []  # a damaged header
 
 
 def test_a_header_that_promises_more_pictures_than_bytes_is_damaged(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vidan import backoff
 from vidan.cli import failures
 from vidan.cli.terminal.output import Output
-from vidan.cli.terminal.text import for_people, moment, status_word
+from vidan.cli.terminal.text import for_people, status_word
 from vidan.domain.bounds import PAGE
 from vidan.domain.durations import in_words
 from vidan.domain.status import ENDED, Status
@@ -157,13 +157,13 @@ def note_delayed(out: Output, found: Sequence[Scenario]) -> None:
     )
     if later:
         more = f"; {len(later) - 1} more wait too" if len(later) > 1 else ""
-        out.note(f"scenario {later[0].id} {until(later[0], now)}{more}")
+        out.note(f"scenario {later[0].id} {until(out, later[0], now)}{more}")
 
 
-def until(scenario: Scenario, now: datetime) -> str:
+def until(out: Output, scenario: Scenario, now: datetime) -> str:
     """Return when a delayed scenario is due, and how many retries are left after an error."""
     left = max(1, round((scenario.not_before - now).total_seconds()))
-    when = f"{moment(scenario.not_before.astimezone())} (in {in_words(left)})"
+    when = f"{out.when(scenario.not_before)} (in {in_words(left)})"
     if scenario.next_try_at is not None:
         retries = "1 retry" if scenario.retries_left == 1 else f"{scenario.retries_left} retries"
         return f"is tried again at {when}, {retries} left"
@@ -222,7 +222,7 @@ def tell_end(out: Output, scenario: Scenario) -> None:
         text = f"timed out waiting: {text}"
         now = datetime.now(UTC)
         if scenario.due_at is not None and scenario.due_at > now:
-            text += f"; it {until(scenario, now)}"
+            text += f"; it {until(out, scenario, now)}"
         elif scenario.queue_position is not None:
             text += f"; number {scenario.queue_position} of those due in queue {scenario.queue}"
     out.note(f"{text}; {scenario.error}" if scenario.error else text)

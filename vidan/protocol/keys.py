@@ -18,6 +18,7 @@ from sqlalchemy import Connection, text
 
 from vidan.db.reading import Unreadable
 from vidan.domain.status import Status
+from vidan.protocol import param_checks
 
 _DEPTH = 50
 """Most levels of a schema, which may contain itself, down to which defaults are filled in."""
@@ -63,7 +64,8 @@ def holders(connection: Connection, keys: Collection[str]) -> dict[str, Holder]:
 def differences(one: Work, other: Work, schema: Mapping[str, Any]) -> list[str]:
     """Return what differs between two pieces of work, none of it if they are the same.
 
-    `schema` is that of the params of `other`'s task.
+    `schema` is that of the params of `other`'s task. Raises InputRejected if that takes longer than
+    `param_checks.limited_to` allows.
     """
     if one.task != other.task:
         return ["task"]
@@ -83,19 +85,25 @@ def _decoded(params: str) -> Any:
         return Unreadable("it is nested too deeply")
 
 
+def _exact(value: Any) -> Any:
+    """Return a JSON value as `_decoded` does. Most are no objects: these take little time."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return Decimal(str(value))
+    return value if isinstance(value, str | bool) else _decoded(json.dumps(value))
+
+
 def _filled(schema: Mapping[str, Any], value: Any, root: Mapping[str, Any], depth: int = 0) -> Any:
     """Return a value in which each object has the defaults of its schema."""
-    if depth > _DEPTH or not isinstance(schema, Mapping):
+    if depth > _DEPTH or not isinstance(value, list | dict) or not isinstance(schema, Mapping):
         return value
+    param_checks.require_time()
     schema = _resolved(schema, root)
     if isinstance(value, list):
         items = schema.get("items", {})
         return [_filled(items, item, root, depth + 1) for item in value]
-    if not isinstance(value, dict):
-        return value
     known = schema.get("properties", {})
     defaults = {
-        name: _decoded(json.dumps(one["default"]))
+        name: _exact(one["default"])
         for name, one in known.items()
         if isinstance(one, Mapping) and "default" in one
     }

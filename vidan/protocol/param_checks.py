@@ -73,6 +73,13 @@ def limited_to(seconds: float) -> Iterator[None]:
         _deadline.reset(token)
 
 
+def require_time() -> None:
+    """Raise InputRejected if the check of this block's params has used its time."""
+    deadline = _deadline.get()
+    if deadline is not None and time.thread_time() > deadline:
+        raise InputRejected("checking the params takes too long", hint="they are too large")
+
+
 def check(task: str, schema: Mapping[str, Any], params: Mapping[str, Any]) -> None:
     """Check params against the schema of a task. Raises InputRejected, which names what is allowed.
 

@@ -52,6 +52,7 @@ class TaskSpec:
             "name": self.name,
             "needs_source": self.needs_source,
             "summary": self.summary,
+            "retries": self.max_attempts,
             "max_attempts": self.max_attempts,
             "time_limit": self.time_limit,
             "soft_time_limit": self.soft_time_limit,

@@ -248,10 +248,12 @@ class Counting:
         led = number - self._timeline.index(entry)
         self._leading = max(0, led - sum(one.order > entry.order for one in self._before_key))
         self._begin, self._key, self._before_key = None, None, []
-        for one in [one for one in self._open.values() if one.order > entry.order]:
+        inside = sorted((*self._leads.values(), *self._open.values()), key=lambda one: one.order)
+        for one in [one for one in inside if one.order > entry.order]:
             if self._leading:
                 self._leading -= 1
                 one.done = True
-                del self._open[one.order]
+                self._open.pop(one.order, None)
+                self._leads.pop(one.order, None)
         self._next = number + 1
         return place

@@ -65,7 +65,8 @@ class Promise:
     `end` is None if only pictures that are listed count: `listed` returns how many of these lie
     beyond the end of the file. The end may be too late by `uncertain`. `others` is for a container
     that promises one end for all its streams: it returns how far the others reach, given where the
-    video ends. `by_sound`: the end may be that of the last packet of sound.
+    video ends. `pictures` is their number if the header says only that. `by_sound`: the end may be
+    that of the last packet of sound.
     """
 
     end: Fraction | None
@@ -74,6 +75,7 @@ class Promise:
     others: Callable[[Fraction], Companions] | None = None
     by_sound: bool = True
     listed: Callable[[], int] = _nothing
+    pictures: int | None = None
     tick: Fraction = Fraction(1, 1000)
     reason: str = "cut off"
     """Why the pictures at the end are missing."""
@@ -96,7 +98,9 @@ def promised(
     tick = Fraction(opened.time_base)
     step = 1 / (Fraction(rate) * tick)
     stamps = [stamp for packet in first if (stamp := _stamp(packet)) is not None]
-    looks = _Looks(opened, source, tick, step, min(stamps, default=0), timeout, notes)
+    start = min(stamps, default=0)
+    behind = start - min((packet.dts for packet in first if packet.dts is not None), default=start)
+    looks = _Looks(opened, source, tick, step, start, behind, timeout, notes)
     name = opened.container.format.name
     if "hls" in name:
         return looks.hls()
@@ -109,13 +113,17 @@ def promised(
 
 @dataclass(frozen=True, slots=True)
 class _Looks:
-    """Looks for what a container promises. `start` is the stamp of the first picture."""
+    """Looks for what a container promises.
+
+    `start` is the stamp of the first picture, which is shown `behind` ticks after it is decoded.
+    """
 
     opened: Opened
     source: str
     tick: Fraction
     step: Fraction
     start: int
+    behind: int
     timeout: float
     notes: Notes
 
@@ -123,7 +131,7 @@ class _Looks:
         """Return the promise of a container with this name, if it is one that promises."""
         stream, head = self.opened.stream, self._head()
         if name == "avi":
-            return self._at(self.start + stream.frames * self.step) if stream.frames else None
+            return self._chunks(stream.frames)
         if "matroska" in name:
             return self._matroska(head)
         if "mp4" in name:
@@ -135,8 +143,7 @@ class _Looks:
         if name in ("asf", "asf_o"):
             return self._together(headers.asf_seconds(head))
         if name == "apng":
-            count = headers.apng_pictures(head)
-            return self._at(self.start + count * self.step) if count else None
+            return self._counted(headers.apng_pictures(head) or 0)
         if name in ALONE:
             return self._at(Fraction(self.start + stream.duration)) if stream.duration else None
         return self._together() if name in TOGETHER else None
@@ -154,6 +161,21 @@ class _Looks:
             return None
         uncertain = found.uncertain / self.tick  # segments are cut and measured by the video
         return replace(promise, uncertain=uncertain, by_sound=False, listed=lambda: lost)
+
+    def _counted(self, pictures: int) -> Promise | None:
+        if not 0 < pictures <= (self.opened.container.size or 0):
+            return None  # a picture takes at least a byte
+        return Promise(None, self.step, tick=self.tick, pictures=pictures)
+
+    def _chunks(self, count: int) -> Promise | None:
+        """Return the promise of an AVI: its chunks are counted, also empty ones at the beginning.
+
+        If the first pictures seem to be decoded too early, empty chunks follow the first one.
+        """
+        if not count:
+            return None
+        known = self.behind <= REORDER * self.step
+        return self._at(count * self.step + (self.behind if known else 0))
 
     def _at(self, end: Fraction) -> Promise:
         return Promise(end, self.step, tick=self.tick)
@@ -238,6 +260,7 @@ class Reach:
     """How far the packets of a source reach."""
 
     def __init__(self) -> None:
+        self._count = 0
         self._last: int | None = None  # the latest stamp
         self._duration = 0  # of the packet with that stamp
         self._decoded: int | None = None  # the decode stamp of the latest packet
@@ -247,6 +270,7 @@ class Reach:
 
     def see(self, packet: Packet[VideoStream]) -> None:
         """Take the next packet."""
+        self._count += 1
         stamp = _stamp(packet)
         if stamp is None:
             return
@@ -268,6 +292,8 @@ class Reach:
         Where pictures come at uneven times, the end may be earlier by the longest of them.
         """
         listed = look_up("the end of the file", promise.listed, 0)
+        if promise.pictures is not None and self._count:
+            return max(0, promise.pictures - self._count)
         if promise.end is None or self._last is None or self._decoded is None:
             return listed
         missing = self._short(promise, promise.end)
@@ -279,6 +305,8 @@ class Reach:
         """Return how many pictures are missing up to the end."""
         assert self._last is not None and self._decoded is not None
         step, even = self._usual(promise.step)
+        if not self._steps and not self._duration and step <= 1:
+            return 0  # one picture whose duration no one says: the rate is that of the clock
         short = end - self._last - max(Fraction(self._duration), step)
         if short <= promise.uncertain - step / 2:
             return 0

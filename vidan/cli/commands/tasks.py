@@ -109,7 +109,7 @@ def show(
         "waiting": [one.as_json() for one in waiting],
     }
     if not out.json:
-        del record["versions"], record["waiting"]
+        del record["versions"], record["waiting"], record["max_attempts"]
         record.update((f"version {one.number}", _version(one, governing)) for one in living)
         record.update(_waiting(one, found.definition) for one in waiting)
         properties = record.pop("params").get("properties", {})

@@ -16,9 +16,19 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vidan.cli.terminal.text import field_for_people, plain, printable, status_word, to_json
+from vidan.cli.terminal.text import (
+    field_for_people,
+    local_moment,
+    moment,
+    plain,
+    printable,
+    status_word,
+    to_json,
+)
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.progress import Progress
 
     from vidan.domain.status import Status
@@ -117,6 +127,10 @@ class Output:
     def said(self, status: Status) -> str:
         """A status as it reads in a note or warning: the same for stderr."""
         return status_word(status) if sys.stderr.isatty() else str(status)
+
+    def when(self, at: datetime) -> str:
+        """A time as it reads in a note: local, at a terminal with the zone's name."""
+        return local_moment(at) if sys.stderr.isatty() else moment(at.astimezone())
 
     def flush(self) -> None:
         """Write out what is buffered, so that the reader of a pipe gets it now."""

@@ -104,7 +104,6 @@ def summarise(
 
     with database.begin() as connection:
         found = predictions.summary(connection, scenario.id)
-    seconds = _seconds(scenario)
     record: dict[str, Any] = {
         "scenario_id": scenario.id,
         "status": str(scenario.status),
@@ -115,8 +114,8 @@ def summarise(
         "frames_with": found.frames_with,
         "lost_frames": found.lost_frames,
         "notes": scenario.notes,
-        "seconds": seconds and round(seconds, 2),
-        "fps": seconds and round(found.frames / seconds, 1),
+        "seconds": found.seconds and round(found.seconds, 2),
+        "fps": found.fps and round(found.fps, 1),
         "predictions": _named(PREDICTIONS, written),
         "video": _named(VIDEO, written),
         "error": scenario.error,
@@ -139,12 +138,6 @@ def _named(name: str, written: list[Path]) -> str | None:
 
 def _counts(by_label: dict[str, int]) -> str:
     return ", ".join(f"{label} {count}" for label, count in by_label.items())
-
-
-def _seconds(scenario: Scenario) -> float | None:
-    if scenario.started_at is None or scenario.ended_at is None:
-        return None
-    return (scenario.ended_at - scenario.started_at).total_seconds() or None
 
 
 def name_unfinished(database: Database, out: Output, *, apart_from: Collection[int]) -> None:

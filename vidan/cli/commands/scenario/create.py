@@ -29,7 +29,6 @@ from vidan.cli.options.params import (
     unique,
 )
 from vidan.cli.terminal.output import Output
-from vidan.cli.terminal.text import moment as moment_text
 from vidan.domain.bounds import DEFAULT_QUEUE, MAX_INTEGER
 from vidan.domain.durations import in_words
 from vidan.domain.status import Status
@@ -383,10 +382,10 @@ def _note_time(out: Output, at: datetime | None, after: float | None) -> None:
     """Say when new scenarios are due, and that a time has passed."""
     now = datetime.now(UTC)
     if at is not None and at <= now:
-        out.note(f"--at {moment_text(at.astimezone())} has passed: it is due at once")
+        out.note(f"--at {out.when(at)} has passed: it is due at once")
     elif at is not None:
         left = in_words(max(1, round((at - now).total_seconds())))
-        out.note(f"due at {moment_text(at.astimezone())} (in {left})")
+        out.note(f"due at {out.when(at)} (in {left})")
     elif after:
         out.note(f"due in {in_words(after)}")
 

@@ -107,7 +107,7 @@ def view(
     rooms = _rooms(height, len(found.workers), len(found.queues), len(found.running))
     parts: list[tuple[str, Sequence[Any], list[Column]]] = [
         ("WORKERS", found.workers, _worker_columns(width)),
-        ("QUEUES", found.queues, _queue_columns()),
+        ("QUEUES", found.queues, _queue_columns(words=words)),
         ("SCENARIOS", found.running, _scenario_columns(rates, width, words=words)),
     ]
     shown: list[Any] = [_headline(found, width, words=words)]
@@ -169,9 +169,14 @@ def _worker_columns(width: int) -> list[Column]:
     return columns
 
 
-def _queue_columns() -> list[Column]:
+def _queue_columns(*, words: bool) -> list[Column]:
     def queue_name(queue: Queue) -> str:
         return queue.name
+
+    def due(queue: Queue) -> str | None:
+        if (at := queue.next_due) is None:
+            return None
+        return local_moment(at) if words else moment(at.astimezone())
 
     return [
         ("QUEUE", False, queue_name),
@@ -179,7 +184,7 @@ def _queue_columns() -> list[Column]:
         ("DELAYED", True, lambda q: _many(q.delayed)),
         ("RUNNING", True, lambda q: _many(q.running)),
         ("FAILED", True, lambda q: q.failed),
-        ("NEXT DUE", False, lambda q: q.next_due and moment(q.next_due.astimezone())),
+        ("NEXT DUE", False, due),
     ]
 
 
