@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 from vidan.broker.base import Consumer, Producer, Raw, Received
-from vidan.broker.messages import decode
+from vidan.broker.envelope import decode
 from vidan.db.session import Database
 from vidan.services import dead_letters
 from vidan.services.dead_letters import DeadLetter, NewLetter

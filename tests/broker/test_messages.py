@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vidan.broker import messages
-from vidan.broker.messages import ScenarioEvent, decode, encode
+from vidan.broker.envelope import ScenarioEvent, decode
+from vidan.broker.messages import encode
 from vidan.domain.bounds import MAX_ID
 
 
@@ -77,3 +80,14 @@ def test_no_payload_raises_anything_but_a_plain_value_error(payload: bytes | Non
         decode(payload)
     except ValueError as error:
         assert type(error) is ValueError
+
+
+def test_a_probe_of_a_broker_loads_no_pydantic() -> None:
+    script = """if True:
+        import sys
+        import vidan.broker.embedded, vidan.broker.kafka, vidan.cli.commands.doctor.probing
+        import vidan.cli.commands.doctor.stuck, vidan.services.acknowledged
+        print(*sys.modules)
+        """
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "pydantic" not in run.stdout.split()

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from tests.support.consuming import Join, ids, produce_raw, receive, wait_until
-from vidan.broker import Broker, Producer, Raw, messages
+from vidan.broker import Broker, Producer, Raw, envelope, messages
 from vidan.config import Settings
 from vidan.domain.bounds import MAX_ID
 from vidan.errors import UsageError
@@ -26,7 +26,7 @@ def test_every_group_receives_every_message_as_it_was_sent(
         assert ids(received) == [7, MAX_ID]
         for message in received:
             assert message.topic == topic
-            assert message.key == str(messages.decode(message.value).scenario_id).encode()
+            assert message.key == str(envelope.decode(message.value).scenario_id).encode()
             assert before <= message.timestamp_ms <= time.time() * 1000 + 1
         assert consumer.poll(0.5) == []
 

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka import Producer as RawProducer
 from confluent_kafka.admin import AdminClient
 
-from vidan.broker import Consumer, Producer, Received, messages
+from vidan.broker import Consumer, Producer, Received, envelope
 from vidan.broker.connection import is_passing
 from vidan.config import Settings
 
@@ -75,7 +75,7 @@ def polled(consumer: Consumer, seconds: float) -> list[Received]:
 
 
 def ids(received: Sequence[Received]) -> list[int]:
-    return sorted(messages.decode(message.value).scenario_id for message in received)
+    return sorted(envelope.decode(message.value).scenario_id for message in received)
 
 
 def produce_raw(settings: Settings, topic: str, values: Sequence[bytes | None]) -> None:

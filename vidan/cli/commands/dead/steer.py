@@ -90,7 +90,7 @@ def _replay(
 ) -> int:
     """Send all messages again; return how many could not be delivered."""
     from vidan import inbox
-    from vidan.broker import messages
+    from vidan.broker import envelope
 
     count = kept = unusable = 0
     for batch in batches:
@@ -99,7 +99,7 @@ def _replay(
             line = f"{letter.id}\t{letter.topic}"
             out.line({"id": letter.id, "topic": letter.topic, "replayed": True}, line, id=letter.id)
             try:
-                messages.decode(letter.payload)
+                envelope.decode(letter.payload)
             except ValueError:
                 unusable += 1
         out.flush()
