@@ -71,6 +71,23 @@ def test_what_has_ended_is_not_left(database: Database, status: Status) -> None:
     assert left(database) is None
 
 
+def test_what_an_interrupted_run_has_completed_is_done_once(database: Database) -> None:
+    one = interrupted(database)
+    execute(database, "UPDATE scenarios SET status = 'completed' WHERE id = :id", id=one)
+
+    def take(queues: set[str], queue: str = "run-2", **identity: Any) -> int | None:
+        with database.begin() as connection:
+            return resumption.take_completed(
+                connection, SOURCE, PARAMS, IDENTITY | identity, queues, queue
+            )
+
+    assert take({"run-9"}) is None
+    assert take({"run-1"}, bytes=101) is None
+    assert take({"run-1"}) == one
+    assert take({"run-2"}, "run-3") == one
+    assert (row(database, one).queue, row(database, one).status) == ("run-3", "completed")
+
+
 def test_what_others_queued_or_work_on_is_not_taken(database: Database) -> None:
     interrupted(database, "default")
     assert left(database) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ QUEUE_PREFIX = "run-"
 """How the queue of each `vidan run` begins."""
 
 LOOKED_AT = 1000
-"""Most unfinished scenarios that are looked at, the newest first."""
+"""Most scenarios that are looked at for one source, the newest first."""
 
 UNFINISHED = [status for status in Status if status not in ENDED or status is Status.INACTIVE]
 
@@ -47,19 +47,51 @@ def find(
     """
     there = [worker for worker in workers.find(connection) if not _is_gone(worker)]
     served = {queue for worker in there for queue in worker.queues}
-    wanted = json.loads(json.dumps(dict(params)))
-    found = scenarios.page(
-        connection,
-        Filters(status=UNFINISHED, task=DETECT.name, source=source),
-        limit=LOOKED_AT,
-    )
-    for one in found:
-        mine = one.queue.startswith(QUEUE_PREFIX) and one.queue not in served
-        if not mine or one.pruned or (one.source, one.params) != (source, wanted):
-            continue
-        known = (one.source_info or {}).get("file")
-        return Left(one, changed=one.checkpoint > 0 and known != (identity and dict(identity)))
+    for one in _of_runs(connection, UNFINISHED, source, params):
+        if one.queue not in served:
+            return Left(one, changed=one.checkpoint > 0 and not _is_of(one, identity))
     return None
+
+
+def take_completed(
+    connection: Connection,
+    source: str,
+    params: Mapping[str, Any],
+    identity: Mapping[str, Any] | None,
+    queues: Collection[str],
+    queue: str,
+) -> int | None:
+    """Return the scenario that the run of one of `queues` has completed for this source.
+
+    It becomes one of the run of `queue`, so that a further run finds it there. None: there is none,
+    or the file is another one now.
+    """
+    for one in _of_runs(connection, [Status.COMPLETED], source, params):
+        if one.queue in queues and _is_of(one, identity):
+            connection.execute(
+                text("UPDATE scenarios SET queue = :queue WHERE id = :id AND status = :completed"),
+                {"queue": queue, "id": one.id, "completed": str(Status.COMPLETED)},
+            )
+            return one.id
+    return None
+
+
+def _of_runs(
+    connection: Connection, statuses: Sequence[Status], source: str, params: Mapping[str, Any]
+) -> Iterator[Scenario]:
+    """Yield the scenarios of runs with this source and these params, the newest first."""
+    wanted = json.loads(json.dumps(dict(params)))
+    filters = Filters(status=list(statuses), task=DETECT.name, source=source)
+    for one in scenarios.page(connection, filters, limit=LOOKED_AT):
+        of_run = one.queue.startswith(QUEUE_PREFIX) and not one.pruned
+        if of_run and (one.source, one.params) == (source, wanted):
+            yield one
+
+
+def _is_of(scenario: Scenario, identity: Mapping[str, Any] | None) -> bool:
+    """Whether a scenario's file is the one with this identity."""
+    known = (scenario.source_info or {}).get("file")
+    return bool(known == (identity and dict(identity)))
 
 
 def _is_gone(worker: workers.WorkerRow) -> bool:

@@ -200,6 +200,8 @@ class _Run:
     max_lost: MaxLost | None
     checked: float = 0.0
     reported: dict[int, float] = field(default_factory=dict)
+    resumed: set[str] = field(default_factory=set)
+    """The queues of the runs whose scenarios were taken over."""
 
     def run(self, *, anew: bool) -> int:
         """Queue the scenarios for workers of its own, wait for their end, print the summaries."""
@@ -226,6 +228,7 @@ class _Run:
             for source in self.sources:
                 if (left := self._resume(source)) is not None:
                     ids[source] = left
+            ids |= self._completed([source for source in self.sources if source not in ids])
         new = [source for source in self.sources if source not in ids]
         created = self.database.retrying(
             creation.create_many,
@@ -239,9 +242,8 @@ class _Run:
 
     def _resume(self, source: str) -> int | None:
         """Take over the scenario that an interrupted run has left; None if there is none."""
-        local = local_path(source) if is_local(source) else None
         with self.database.begin() as connection:
-            left = resumption.find(connection, source, self.params, Watch(local).identity)
+            left = resumption.find(connection, source, self.params, _identity(source))
         if left is None:
             return None
         one = left.scenario
@@ -254,7 +256,25 @@ class _Run:
             return None
         frames = f"{one.frames_done} frames are stored"
         self.out.note(f"scenario {one.id} resumes at frame {one.checkpoint} ({frames}): {source}")
+        self.resumed.add(one.queue)
         return one.id
+
+    def _completed(self, sources: Sequence[str]) -> dict[str, int]:
+        """Return the scenarios, by source, that the resumed runs had completed before."""
+        found: dict[str, int] = {}
+        for source in sources if self.resumed else ():
+            one = self.database.retrying(
+                resumption.take_completed,
+                source,
+                self.params,
+                _identity(source),
+                self.resumed,
+                self.queue,
+            )
+            if one is not None:
+                self.out.note(f"scenario {one} is completed already: {source}")
+                found[source] = one
+        return found
 
     def _follow(self, ids: Sequence[int], workers: OwnWorkers) -> list[Scenario]:
         """Wait until the scenarios have ended; an interruption stops them, and waits for that."""
@@ -312,3 +332,8 @@ class _Run:
             with suppress(NotAllowedError):  # it has just ended
                 self.database.retrying(steering.stop, one, actor=ACTOR)
         following.wait_for(self.database, self.out, ids, STOP_SECONDS)
+
+
+def _identity(source: str) -> Mapping[str, Any] | None:
+    """Return what tells a local file from another one under its name."""
+    return Watch(local_path(source) if is_local(source) else None).identity
