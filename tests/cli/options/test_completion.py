@@ -60,6 +60,7 @@ def test_names_that_need_no_database(bare: Shell) -> None:
     assert completed(bare, "vidan scenario create --status ") == ["init_startup", "inactive"]
     assert completed(bare, "vidan predictions export --format ") == list(FORMATS)
     assert completed(bare, "vidan models show na") == ["nanodet-g"]
+    assert completed(bare, "vidan run --model na") == ["nanodet-g"]
     assert completed(bare, "vidan scenario transition 1 acti") == ["active"]
 
 

@@ -15,7 +15,7 @@ import typer
 from vidan.cli import connect, failures, following
 from vidan.cli.command import Commands
 from vidan.cli.commands.run import results as run_results
-from vidan.cli.options import devices
+from vidan.cli.options import completion, devices
 from vidan.cli.options.devices import CpusOption, GpusOption
 from vidan.cli.options.params import (
     MaxLost,
@@ -85,6 +85,7 @@ def run(
         str | None,
         typer.Option(
             metavar="M",
+            autocompletion=completion.models,
             help=f"Detection model, see `vidan models list` [{catalogue.DEFAULT_MODEL}].",
         ),
     ] = None,
