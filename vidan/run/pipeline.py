@@ -64,6 +64,10 @@ class Pipeline:
     own: OwnPredictions = field(default_factory=OwnPredictions, init=False)
     """The task's own predictions for the batch that it works on, committed with that batch."""
     _open: tuple[FrameBatch, list[list[Detection]]] | None = field(default=None, init=False)
+    _info: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._info = storable.json_text(dict(self.source.info))  # the same for all batches
 
     def batches(self) -> Iterator[tuple[FrameBatch, list[list[Detection]]]]:
         """Yield batches with the detections in each frame (none, without a detector).
@@ -115,7 +119,7 @@ class Pipeline:
                 next_restart=batch.next_restart,
                 state=self.state(),
                 frames_total=self.source.frames_total,
-                source_info=storable.json_text(dict(self.source.info)),
+                source_info=self._info,
                 notes=self.source.notes,
             )
         )

@@ -54,11 +54,12 @@ def of_rows(
 
     alive = workers.find(connection)
     readers[messages.RUNNERS_GROUP] = len(alive)
-    readers[messages.ORCHESTRATORS_GROUP] = len(_orchestrators(connection)[0])
+    orchestrators = working, _ = _orchestrators(connection)
+    readers[messages.ORCHESTRATORS_GROUP] = len(working)
     yield from _of_workers(connection, alive)
     yield from _of_versions(connection)
-    yield of_orchestrators(connection)
-    yield from _of_silent_orchestrators(connection)
+    yield _of_orchestrators(*orchestrators)
+    yield from _of_silent_orchestrators(*orchestrators)
     yield from _of_waiting(connection, alive)
     yield _of_held(connection)
     yield _of_announcements(connection)
@@ -106,7 +107,12 @@ def _of_versions(connection: Connection) -> Iterator[Finding]:
 
 def of_orchestrators(connection: Connection) -> Finding:
     """Find whether an orchestrator works for this database."""
-    working, silent = _orchestrators(connection)
+    return _of_orchestrators(*_orchestrators(connection))
+
+
+def _of_orchestrators(
+    working: Sequence[OrchestratorSeen], silent: Sequence[OrchestratorSeen]
+) -> Finding:
     if working:
         return Finding("orchestrator", State.OK, f"{len(working)} at work")
     without = "no scenario is announced, scenarios of dead workers stay held"
@@ -117,9 +123,10 @@ def of_orchestrators(connection: Connection) -> Finding:
     return Finding("orchestrator", State.WARN, f"none is connected: {without}", _ORCHESTRATOR)
 
 
-def _of_silent_orchestrators(connection: Connection) -> Iterator[Finding]:
+def _of_silent_orchestrators(
+    working: Sequence[OrchestratorSeen], silent: Sequence[OrchestratorSeen]
+) -> Iterator[Finding]:
     """Find orchestrators that are frozen while others work."""
-    working, silent = _orchestrators(connection)
     if working and silent:
         found = f"{_silence(silent)}; {len(working)} at work"
         yield Finding("orchestrator", State.WARN, found, _unfreeze(silent))
