@@ -121,3 +121,8 @@ def coloured(text: str, code: str, stream: TextIO | None = None) -> str:
     if not wanted or os.environ.get("TERM") == "dumb":
         return text
     return f"\033[{code}m{text}\033[0m"
+
+
+def by_label(counts: Mapping[str, int] | None) -> str:
+    """Return counts by label as text, `person 12, car 3`; empty if there are none."""
+    return ", ".join(f"{label} {count}" for label, count in (counts or {}).items())

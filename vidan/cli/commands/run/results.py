@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidan.cli import listing
 from vidan.cli.terminal.output import Output
+from vidan.cli.terminal.text import by_label
 from vidan.domain.bounds import DEFAULT_QUEUE
 from vidan.domain.status import ENDED, Status
 from vidan.errors import InputRejected, VidanError
@@ -122,8 +123,8 @@ def summarise(
     }
     if not out.json:
         record["status"] = scenario.status
-        record["detections_of"] = _counts(found.by_label)
-        record["frames_with"] = _counts(found.frames_with)
+        record["detections_of"] = by_label(found.by_label)
+        record["frames_with"] = by_label(found.frames_with)
         if folder is None and found.frames:
             record["predictions"] = f"vidan predictions show {scenario.id}"
             record["video"] = f"vidan predictions render {scenario.id} {VIDEO}"
@@ -134,10 +135,6 @@ def summarise(
 
 def _named(name: str, written: list[Path]) -> str | None:
     return next((str(path) for path in written if path.name == name), None)
-
-
-def _counts(by_label: dict[str, int]) -> str:
-    return ", ".join(f"{label} {count}" for label, count in by_label.items())
 
 
 def name_unfinished(database: Database, out: Output, *, apart_from: Collection[int]) -> None:

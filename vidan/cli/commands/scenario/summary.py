@@ -12,7 +12,7 @@ from vidan.cli.command import Commands
 from vidan.cli.options.filters import FilterOptions
 from vidan.cli.options.params import Ids
 from vidan.cli.terminal.output import Output
-from vidan.cli.terminal.text import counted
+from vidan.cli.terminal.text import by_label, counted
 from vidan.domain.durations import in_words
 from vidan.errors import NotFoundError
 
@@ -113,7 +113,7 @@ def _print_one(out: Output, row: Row) -> None:
     record = row.as_json()
     record["status"] = row.scenario.status
     for name in ("detections_of", "frames_with"):
-        record[name] = labels(record[name])
+        record[name] = by_label(record[name]) or None
     out.details({name: one for name, one in record.items() if one is not None}, id=row.scenario.id)
 
 
@@ -131,7 +131,7 @@ def _print_many(out: Output, rows: Sequence[Row], total: Summary) -> None:
             "DETECTIONS": of("detections"),
             "SECONDS": of("seconds"),
             "FPS": of("fps"),
-            "FRAMES WITH": lambda row: labels(row.counts.frames_with if row.counts else {}),
+            "FRAMES WITH": lambda row: (row.counts and by_label(row.counts.frames_with)) or None,
             "SOURCE": of("source"),
         },
         record=lambda row: row.as_json(),
@@ -148,10 +148,5 @@ def _print_many(out: Output, rows: Sequence[Row], total: Summary) -> None:
         said.append(f"{in_words(round(total.seconds or 0, 1))}, {total.fps:.1f} fps")
     out.note(", ".join(said))
     if total.by_label:
-        out.note(f"detections of: {labels(total.by_label)}")
-        out.note(f"frames with: {labels(total.frames_with)}")
-
-
-def labels(counts: dict[str, int] | None) -> str | None:
-    """Return counts by label as text, `person 12, car 3`."""
-    return ", ".join(f"{label} {count}" for label, count in counts.items()) if counts else None
+        out.note(f"detections of: {by_label(total.by_label)}")
+        out.note(f"frames with: {by_label(total.frames_with)}")
